@@ -1,0 +1,30 @@
+//! Bytes, digests, files and locks. Nothing here knows Python, decides what to do, or prints.
+//!
+//! What the layers above may lean on:
+//!
+//! Writing ([`write`]):
+//! - **W1** A name in a directory shows the complete old artifact, the complete new one, or nothing, at every instant.
+//! - **W2** A staged file that is not committed is removed; one whose process was killed is recognised by its name ([`leftover`]).
+//! - **W3** In `batch` and `full`, [`write::commit`] reports success only after data and name were flushed.
+//! - **W4** Nothing is renamed into a directory that is no longer what its path names.
+//!
+//! Locks ([`lock`]):
+//! - **L1** Two [`lock::DirLock`]s that [exclude](lock::DirLock::excludes) never exist for one directory at one time.
+//! - **L2** A lock dies with its process.
+//! - **L3** Nothing here waits for a lock: taking one is an attempt, *busy* is an answer.
+//!
+//! Paths ([`sys`]):
+//! - **P1** Below a tree's root nothing is opened, made, renamed or removed through a symbolic link: a [`sys::Dir`] is a descriptor,
+//!   a [`sys::Name`] one component, and no call takes more than that.
+//! - **P2** Opening never blocks on a FIFO and never takes a terminal.
+
+pub mod error;
+pub mod leftover;
+pub mod lock;
+pub mod memo;
+pub mod seal;
+pub mod source;
+pub mod sys;
+pub mod write;
+
+pub use error::{Error, Flaw, FlawKind, Result};

@@ -1,0 +1,740 @@
+//! Every system call that touches files, and the only unsafe code of the crate.
+//!
+//! A [`Dir`] is an open directory, a [`Name`] one component of a path. All calls are relative to a descriptor, so a directory that is
+//! swapped for a link while we work cannot lead us out of the tree (P1). `std::fs` is not used for writing: it takes paths.
+//!
+//! With feature `fault` each call passes a numbered gate at which a test can end the process or make the call fail; see [`seam`].
+
+#![expect(unsafe_code, reason = "sync_file_range and pre_exec have no safe wrapper; every other call goes through rustix")]
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+
+use super::error::{Error, Result};
+
+/// One component of a path: not empty, no slash, no NUL, neither `.` nor `..`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(OsString);
+
+impl Name {
+    /// The name, or `None` where it is not one component.
+    pub fn new(name: impl Into<OsString>) -> Option<Self> {
+        let name = name.into();
+        let bytes = name.as_bytes();
+        let plain = !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.iter().any(|b| matches!(b, b'/' | 0));
+        plain.then_some(Self(name))
+    }
+
+    /// The name from its raw bytes.
+    pub fn from_bytes(name: &[u8]) -> Option<Self> {
+        Self::new(OsString::from_vec(name.to_vec()))
+    }
+
+    /// The name as raw bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The name as a string of the system.
+    pub fn as_os_str(&self) -> &OsStr {
+        &self.0
+    }
+}
+
+impl AsRef<Path> for Name {
+    fn as_ref(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+/// What kind of thing a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Link,
+    /// A FIFO, socket or device.
+    Special,
+}
+
+impl Kind {
+    /// As a noun for messages.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::File => "a file",
+            Self::Dir => "a directory",
+            Self::Link => "a symbolic link",
+            Self::Special => "a FIFO, socket or device",
+        }
+    }
+}
+
+/// A point in time: seconds since 1970, which may be negative, and nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time {
+    /// Whole seconds since 1970-01-01 UTC.
+    pub sec: i64,
+    /// Nanoseconds within the second, 0 to 999,999,999.
+    pub nsec: u32,
+}
+
+impl Time {
+    /// The system's clock now.
+    pub fn now() -> Self {
+        let now = std::time::SystemTime::now();
+        match now.duration_since(std::time::UNIX_EPOCH) {
+            Ok(since) => Self { sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nsec: since.subsec_nanos() },
+            Err(before) => Self { sec: -i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX) - 1, nsec: 0 },
+        }
+    }
+
+    /// This time so many whole seconds earlier.
+    #[must_use]
+    pub fn minus_seconds(self, seconds: i64) -> Self {
+        Self { sec: self.sec.saturating_sub(seconds), nsec: self.nsec }
+    }
+}
+
+/// What `stat` says, as far as we use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Device of the file system.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits, set-id bits included.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+}
+
+impl Stat {
+    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::unnecessary_cast, reason = "widths differ by platform")]
+    fn from_raw(raw: &rustix::fs::Stat) -> Self {
+        let kind = match FileType::from_raw_mode(raw.st_mode as _) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Dir,
+            FileType::Symlink => Kind::Link,
+            _ => Kind::Special,
+        };
+        Self {
+            dev: raw.st_dev as u64,
+            ino: raw.st_ino as u64,
+            kind,
+            mode: raw.st_mode as u32 & 0o7777,
+            uid: raw.st_uid,
+            gid: raw.st_gid,
+            size: raw.st_size as u64,
+            mtime: Time { sec: raw.st_mtime as i64, nsec: raw.st_mtime_nsec as u32 },
+            ctime: Time { sec: raw.st_ctime as i64, nsec: raw.st_ctime_nsec as u32 },
+        }
+    }
+
+    /// Are both the same file?
+    pub fn same_file(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
+    /// Has nothing that an edit changes changed between the two looks?
+    pub fn unchanged(&self, later: &Self) -> bool {
+        self.same_file(later) && (self.size, self.mtime, self.ctime) == (later.size, later.mtime, later.ctime)
+    }
+}
+
+/// The effective user.
+pub fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The process's own id.
+pub fn process_id() -> u32 {
+    std::process::id()
+}
+
+/// An open directory. Every name that is looked up in it is one component, and links are not followed.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+    parent: Option<(Arc<Dir>, Name)>,
+}
+
+const LOOK: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+impl Dir {
+    /// Opens the directory that a user named. The path may lead through links: the user's word counts, and only here.
+    pub fn open_root(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = call("open", path, || rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty()))?;
+        Ok(Self { fd, path: path.to_path_buf(), parent: None })
+    }
+
+    /// Opens a directory in this one; a link is refused.
+    pub fn open_in(self: &Arc<Self>, name: &Name) -> Result<Self> {
+        let path = self.path_of(name);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = call("open", &path, || rustix::fs::openat(&self.fd, name.as_os_str(), flags, Mode::empty()))?;
+        Ok(Self { fd, path, parent: Some((Arc::clone(self), name.clone())) })
+    }
+
+    /// Opens a directory some levels below this one; a link anywhere on the way is refused.
+    ///
+    /// One `openat2` where the system has it, else component by component.
+    pub fn open_beneath(self: &Arc<Self>, relative: &Path) -> Result<Arc<Self>> {
+        if relative.as_os_str().is_empty() {
+            return Ok(Arc::clone(self));
+        }
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::ResolveFlags;
+            let path = self.path.join(relative);
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            match call("open", &path, || rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), resolve)) {
+                Ok(fd) => return Ok(Arc::new(Self { fd, path, parent: None })),
+                // Old kernels and seccomp filters (containers) refuse the call itself; EAGAIN is a rename race; too long is only too long at once.
+                Err(error)
+                    if matches!(error.cause.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EAGAIN | libc::ENAMETOOLONG)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut dir = Arc::clone(self);
+        for component in relative.components() {
+            let Component::Normal(part) = component else {
+                return Err(Error::new("open", self.path.join(relative), io::Error::from(io::ErrorKind::InvalidInput)));
+            };
+            let name = Name::new(part).ok_or_else(|| Error::new("open", self.path.join(relative), io::ErrorKind::InvalidInput))?;
+            dir = Arc::new(dir.open_in(&name)?);
+        }
+        Ok(dir)
+    }
+
+    /// The path as a person would write it. For messages: no call is made with it, but for the walk that lists names.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a name in this directory, for messages.
+    pub fn path_of(&self, name: &Name) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// What this directory itself is.
+    pub fn stat(&self) -> Result<Stat> {
+        call("stat", &self.path, || rustix::fs::fstat(&self.fd)).map(|raw| Stat::from_raw(&raw))
+    }
+
+    /// What a name in it is; a link is told as a link.
+    pub fn stat_of(&self, name: &Name) -> Result<Stat> {
+        self.stat_at(name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// What a name in it leads to, through links. Only for sources that are links (DESIGN 9's rule is checked by the caller).
+    pub fn stat_through(&self, name: &Name) -> Result<Stat> {
+        self.stat_at(name, AtFlags::empty())
+    }
+
+    fn stat_at(&self, name: &Name, flags: AtFlags) -> Result<Stat> {
+        call_on("stat", self, name, || rustix::fs::statat(&self.fd, name.as_os_str(), flags)).map(|raw| Stat::from_raw(&raw))
+    }
+
+    /// Is this directory still what its path names? A directory that went away or was replaced is an answer, not an error (W4).
+    pub fn is_in_place(&self) -> Result<bool> {
+        let own = self.stat()?;
+        let named = match &self.parent {
+            Some((parent, name)) => parent.stat_of(name),
+            None => call("stat", &self.path, || rustix::fs::stat(&self.path)).map(|raw| Stat::from_raw(&raw)),
+        };
+        match named {
+            Ok(named) => Ok(named.same_file(&own)),
+            Err(error) if error.is_gone() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a file for reading; a link is refused, a FIFO does not block.
+    pub fn open_file(&self, name: &Name) -> Result<File> {
+        call_on("open", self, name, || rustix::fs::openat(&self.fd, name.as_os_str(), LOOK | OFlags::NOFOLLOW, Mode::empty()))
+            .map(File::from)
+    }
+
+    /// Opens a file for reading through links.
+    pub fn open_through(&self, name: &Name) -> Result<File> {
+        call_on("open", self, name, || rustix::fs::openat(&self.fd, name.as_os_str(), LOOK, Mode::empty())).map(File::from)
+    }
+
+    /// Makes a new file, open for writing; it must not be there.
+    pub fn create_new(&self, name: &Name, mode: u32) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+        call_on("create", self, name, || rustix::fs::openat(&self.fd, name.as_os_str(), flags, mode_bits(mode))).map(File::from)
+    }
+
+    /// Opens a lock file for reading and writing (a lock on NFS wants both), making it where it is not there.
+    pub fn open_lock_file(&self, name: &Name, mode: u32) -> Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        call_on("open", self, name, || rustix::fs::openat(&self.fd, name.as_os_str(), flags, mode_bits(mode))).map(File::from)
+    }
+
+    /// Renames within this directory, replacing what is there.
+    pub fn rename(&self, from: &Name, to: &Name) -> Result<()> {
+        call_on("rename to", self, to, || rustix::fs::renameat(&self.fd, from.as_os_str(), &self.fd, to.as_os_str()))
+    }
+
+    /// Removes a name that is no directory.
+    pub fn unlink(&self, name: &Name) -> Result<()> {
+        call_on("remove", self, name, || rustix::fs::unlinkat(&self.fd, name.as_os_str(), AtFlags::empty()))
+    }
+
+    /// Removes an empty directory. `Ok(false)`: it is not empty, or it is gone, or something else stands there now.
+    pub fn rmdir(&self, name: &Name) -> Result<bool> {
+        match call_on("remove", self, name, || rustix::fs::unlinkat(&self.fd, name.as_os_str(), AtFlags::REMOVEDIR)) {
+            Ok(()) => Ok(true),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a directory. `Ok(false)`: something of that name is there already.
+    pub fn make_dir(&self, name: &Name, mode: u32) -> Result<bool> {
+        match call_on("create", self, name, || rustix::fs::mkdirat(&self.fd, name.as_os_str(), mode_bits(mode))) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Flushes the directory: names made, renamed and removed in it are durable afterwards.
+    pub fn sync(&self) -> Result<()> {
+        call("flush", &self.path, || rustix::fs::fsync(&self.fd))
+    }
+
+    /// Sets owner and group of the directory itself.
+    pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        call("change the owner of", &self.path, || rustix::fs::fchown(&self.fd, uid.map(Uid::from_raw), gid.map(Gid::from_raw)))
+    }
+
+    /// Sets the permission bits of the directory itself.
+    pub fn set_mode(&self, mode: u32) -> Result<()> {
+        call("change the mode of", &self.path, || rustix::fs::fchmod(&self.fd, mode_bits(mode)))
+    }
+
+    /// Is it on a network file system, where a lock may be refused, hang, or mean nothing?
+    pub fn on_network(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            // NFS, SMB, CIFS, SMB2, AFS, Coda, NCP, 9p, Ceph: linux/magic.h
+            const NETWORK: [u32; 9] =
+                [0x6969, 0x517B, 0xFF53_4D42, 0xFE53_4D42, 0x5346_414F, 0x7375_7245, 0x564C, 0x0102_1997, 0x00C3_6400];
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::unnecessary_cast,
+                reason = "widths differ by platform"
+            )]
+            return rustix::fs::fstatfs(&self.fd).is_ok_and(|fs| NETWORK.contains(&(fs.f_type as u32)));
+        }
+        #[cfg(not(target_os = "linux"))]
+        false
+    }
+}
+
+fn mode_bits(mode: u32) -> Mode {
+    #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast, reason = "mode_t is narrower on macOS")]
+    Mode::from_raw_mode((mode & 0o7777) as _)
+}
+
+/// What an open file is.
+pub fn stat(file: &File, path: &Path) -> Result<Stat> {
+    call("stat", path, || rustix::fs::fstat(file)).map(|raw| Stat::from_raw(&raw))
+}
+
+/// Reads from an offset until the buffer is full or the file ends; the number of bytes read.
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64, path: &Path) -> Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let step = call("read", path, || rustix::io::pread(file, &mut buffer[done..], offset + done as u64))?;
+        if step == 0 {
+            break;
+        }
+        done += step;
+    }
+    Ok(done)
+}
+
+/// Reads a whole file from its start. `None`: it is longer than `limit` bytes; no more than that is read of it.
+pub fn read_all(file: &File, size_hint: u64, limit: u64, path: &Path) -> Result<Option<Vec<u8>>> {
+    if size_hint > limit {
+        return Ok(None);
+    }
+    // One byte more than expected, so that the last read already says "end".
+    let mut bytes = vec![0_u8; usize::try_from(size_hint).unwrap_or(usize::MAX).saturating_add(1)];
+    let mut done = 0;
+    loop {
+        let got = read_at(file, &mut bytes[done..], done as u64, path)?;
+        done += got;
+        if done < bytes.len() {
+            bytes.truncate(done);
+            return Ok((done as u64 <= limit).then_some(bytes));
+        }
+        if done as u64 > limit {
+            return Ok(None);
+        }
+        bytes.resize(done.saturating_mul(2), 0);
+    }
+}
+
+/// Writes everything. A short write is followed by the rest; writing nothing is an error: a full disk must never look like success.
+pub fn write_all(file: &File, mut bytes: &[u8], path: &Path) -> Result<()> {
+    while !bytes.is_empty() {
+        let part = seam::shorten(bytes);
+        let step = call("write", path, || rustix::io::write(file, part))?;
+        if step == 0 {
+            return Err(Error::new("write", path, io::ErrorKind::WriteZero));
+        }
+        bytes = &bytes[step..];
+    }
+    Ok(())
+}
+
+/// Flushes a file's bytes and length to the medium.
+pub fn sync(file: &File, path: &Path) -> Result<()> {
+    call("flush", path, || rustix::fs::fsync(file))
+}
+
+/// Asks the kernel to begin writing a file out, without waiting. Only a hint: what counts is the later [`sync`].
+pub fn start_writeout(file: &File) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        // SAFETY: the descriptor is open for the length of the call, and the call touches no memory of ours.
+        let answer = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+        if answer != 0 {
+            tracing::debug!(cause = %io::Error::last_os_error(), "the kernel takes no hint to begin writing; the flush does it");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _: &File = file;
+}
+
+/// Closes a file that was written, telling a late write error. EINTR counts as closed: the descriptor is gone either way.
+pub fn close(file: File, path: &Path) -> Result<()> {
+    seam::gate("close").map_err(|cause| Error::new("close", path, cause))?;
+    let fd: OwnedFd = file.into();
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::IntoRawFd;
+        // SAFETY: the descriptor was owned and is given up here; nobody uses it after.
+        let answer = unsafe { libc::close(fd.into_raw_fd()) };
+        if answer != 0 {
+            let cause = io::Error::last_os_error();
+            if cause.kind() != io::ErrorKind::Interrupted {
+                return Err(Error::new("close", path, cause));
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    drop(fd);
+    Ok(())
+}
+
+/// Sets the permission bits of an open file.
+pub fn set_mode(file: &File, mode: u32, path: &Path) -> Result<()> {
+    call("change the mode of", path, || rustix::fs::fchmod(file, mode_bits(mode)))
+}
+
+/// Sets owner and group of an open file.
+pub fn set_owner(file: &File, uid: Option<u32>, gid: Option<u32>, path: &Path) -> Result<()> {
+    call("change the owner of", path, || rustix::fs::fchown(file, uid.map(Uid::from_raw), gid.map(Gid::from_raw)))
+}
+
+/// Sets the modification time of an open file.
+pub fn set_mtime(file: &File, time: Time, path: &Path) -> Result<()> {
+    let time = Timespec { tv_sec: time.sec, tv_nsec: time.nsec.into() };
+    call("set the time of", path, || rustix::fs::futimens(file, &Timestamps { last_access: time, last_modification: time }))
+}
+
+/// Is the file signed by IMA or sealed by fs-verity? Such a file belongs to whoever signed it and is not replaced.
+pub fn is_signed(file: &File) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{StatxAttributes, StatxFlags};
+        if rustix::fs::fgetxattr(file, c"security.ima", &mut [0_u8; 0][..]).is_ok() {
+            return true;
+        }
+        let seen = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
+        return seen.is_ok_and(|seen| seen.stx_attributes.contains(StatxAttributes::VERITY));
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _: &File = file;
+        false
+    }
+}
+
+/// Tries to take the exclusive lock of an open file: `false` where somebody else holds it.
+///
+/// fs2's methods are called by their path: `file.try_lock_exclusive()` would compile too, but a method of std with the same name wins
+/// silently as soon as std has one, with other errors.
+pub fn try_lock(file: &File, path: &Path) -> Result<bool> {
+    seam::gate("lock").map_err(|cause| Error::new("lock", path, cause))?;
+    lock_answer(fs2::FileExt::try_lock_exclusive(file), path)
+}
+
+/// Tries to take a shared lock, to see whether somebody holds the exclusive one.
+pub fn try_lock_shared(file: &File, path: &Path) -> Result<bool> {
+    lock_answer(fs2::FileExt::try_lock_shared(file), path)
+}
+
+fn lock_answer(answer: io::Result<()>, path: &Path) -> Result<bool> {
+    match answer {
+        Ok(()) => Ok(true),
+        Err(cause) if cause.kind() == fs2::lock_contended_error().kind() => Ok(false),
+        Err(cause) => Err(Error::new("lock", path, cause)),
+    }
+}
+
+/// The limit of open files, after the soft limit was raised to the hard one (the hard one belongs to the administrator).
+pub fn open_file_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum {
+        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+        match setrlimit(Resource::Nofile, raised.clone()) {
+            Ok(()) => limit = raised,
+            Err(cause) => tracing::debug!(%cause, "the limit of open files stays as it is"),
+        }
+    }
+    limit.current.unwrap_or(1 << 20)
+}
+
+/// Limits that hold in a child from before its first instruction.
+#[derive(Debug, Clone, Copy)]
+pub struct ChildLimits {
+    /// Address space, bytes; `None` leaves it.
+    pub address_space: Option<u64>,
+}
+
+/// Makes a child die with the thread that starts it, and bounds it. The starting thread must therefore live as long as the child.
+///
+/// Where the system has no such signal (macOS), a child notices the end of its request pipe instead.
+pub fn tie_to_this_thread(command: &mut Command, limits: ChildLimits) {
+    use std::os::unix::process::CommandExt;
+    let parent = rustix::process::getpid();
+    let prepare = move || -> io::Result<()> {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        #[cfg(target_os = "linux")]
+        {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            // The parent may have died before the line above; then nobody would ever send the signal.
+            if rustix::process::getppid() != Some(parent) {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = parent;
+        // No core files of crashing interpreters in somebody's tree.
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        if let Some(bytes) = limits.address_space {
+            setrlimit(Resource::As, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe system calls are made (prctl, getppid, setrlimit): no allocation, no lock.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// Lowers the number of descriptors that a running child may have open, so that it can open no more. `false` where the system has no such call.
+pub fn limit_descriptors(pid: u32, limit: u64) -> io::Result<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+        return Ok(true);
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (pid, limit);
+        Ok(false)
+    }
+}
+
+/// Waits until a descriptor has something to read (or has ended): `false` when the time is over first.
+pub fn wait_readable(fd: &impl AsFd, limit: std::time::Duration) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let limit = Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&limit)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+fn call_on<T>(operation: &'static str, dir: &Dir, name: &Name, run: impl FnMut() -> rustix::io::Result<T>) -> Result<T> {
+    // The path is put together only for an error: most calls succeed.
+    retried(operation, run).map_err(|cause| Error::new(operation, dir.path_of(name), cause))
+}
+
+fn call<T>(operation: &'static str, path: &Path, run: impl FnMut() -> rustix::io::Result<T>) -> Result<T> {
+    retried(operation, run).map_err(|cause| Error::new(operation, path, cause))
+}
+
+/// One call through the seam; EINTR is tried again.
+fn retried<T>(operation: &'static str, mut run: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+    loop {
+        let answer = seam::gate(operation).and_then(|()| run().map_err(io::Error::from));
+        match answer {
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// The fault seam: with feature `fault`, `BYTEKEEP_FAULT` names one call, counted from 0 in the order in which they are made, and what
+/// becomes of it: `kill:N` ends the process before call N, `fail:N:ERRNO` makes it fail with that number, `short:N` lets a write take
+/// half its bytes. Without the feature all of it is nothing.
+pub mod seam {
+    #[cfg(feature = "fault")]
+    mod on {
+        use std::io;
+        use std::sync::OnceLock;
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        enum Plan {
+            None,
+            Kill(u64),
+            Fail(u64, i32),
+            Short(u64),
+        }
+
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        static PLAN: OnceLock<Plan> = OnceLock::new();
+
+        fn plan() -> &'static Plan {
+            PLAN.get_or_init(|| {
+                let text = std::env::var("BYTEKEEP_FAULT").unwrap_or_default();
+                let mut parts = text.split(':');
+                let what = parts.next().unwrap_or_default();
+                let number = parts.next().and_then(|n| n.parse().ok());
+                let errno = parts.next().and_then(|n| n.parse().ok());
+                match (what, number, errno) {
+                    ("kill", Some(n), _) => Plan::Kill(n),
+                    ("fail", Some(n), Some(errno)) => Plan::Fail(n, errno),
+                    ("short", Some(n), _) => Plan::Short(n),
+                    _ => Plan::None,
+                }
+            })
+        }
+
+        pub(in super::super) fn gate(_operation: &'static str) -> io::Result<()> {
+            let number = CALLS.fetch_add(1, Ordering::SeqCst);
+            match *plan() {
+                Plan::Kill(n) if n == number => {
+                    let own = rustix::process::getpid();
+                    drop(rustix::process::kill_process(own, rustix::process::Signal::KILL));
+                    std::process::abort()
+                }
+                Plan::Fail(n, errno) if n == number => Err(io::Error::from_raw_os_error(errno)),
+                _ => Ok(()),
+            }
+        }
+
+        pub(in super::super) fn shorten(bytes: &[u8]) -> &[u8] {
+            match *plan() {
+                Plan::Short(n) if n == CALLS.load(Ordering::SeqCst) => &bytes[..bytes.len().div_ceil(2)],
+                _ => bytes,
+            }
+        }
+
+        /// How many calls have passed the gate.
+        pub fn calls() -> u64 {
+            CALLS.load(Ordering::SeqCst)
+        }
+    }
+
+    #[cfg(not(feature = "fault"))]
+    mod off {
+        #[allow(clippy::unnecessary_wraps, reason = "the same signature as with the feature")]
+        #[inline]
+        pub(in super::super) fn gate(_operation: &'static str) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        #[inline]
+        pub(in super::super) fn shorten(bytes: &[u8]) -> &[u8] {
+            bytes
+        }
+    }
+
+    #[cfg(not(feature = "fault"))]
+    pub(super) use off::{gate, shorten};
+    #[cfg(feature = "fault")]
+    pub use on::calls;
+    #[cfg(feature = "fault")]
+    pub(super) use on::{gate, shorten};
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_component() {
+        for bad in ["", ".", "..", "a/b", "/", "a\0b"] {
+            assert_eq!(Name::new(bad), None, "{bad:?}");
+        }
+        for good in ["a", ".a", "a.b", "-rf", "\n", "..."] {
+            assert!(Name::new(good).is_some(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_below_the_root_is_never_followed() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(top.path().join("real/deep")).unwrap();
+        std::os::unix::fs::symlink("real", top.path().join("link")).unwrap();
+        let root = Arc::new(Dir::open_root(top.path()).unwrap());
+        assert!(root.open_beneath(Path::new("real/deep")).is_ok());
+        assert!(root.open_beneath(Path::new("link/deep")).is_err());
+        assert!(root.open_in(&Name::new("link").unwrap()).is_err());
+        assert!(root.open_beneath(Path::new("real/../real")).is_err() || root.open_beneath(Path::new("real/..")).is_ok());
+    }
+
+    #[test]
+    fn reading_stops_at_the_limit() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("f");
+        #[allow(clippy::disallowed_methods, reason = "a test's own file")]
+        std::fs::write(&path, vec![7_u8; 5000]).unwrap();
+        let file = File::open(&path).unwrap();
+        assert_eq!(read_all(&file, 5000, 5000, &path).unwrap().unwrap().len(), 5000);
+        assert_eq!(read_all(&file, 10, 5000, &path).unwrap().unwrap().len(), 5000, "a file that grew since its stat");
+        assert!(read_all(&file, 5000, 4999, &path).unwrap().is_none());
+        assert!(read_all(&file, 10, 4999, &path).unwrap().is_none());
+    }
+}

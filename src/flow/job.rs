@@ -1,0 +1,188 @@
+//! What a run is asked to do: plain data, made by the command line or by a program.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::base::memo::Memo;
+use crate::base::sys::Name;
+use crate::base::write::Durability;
+use crate::model::{Compiler, Format, Mode};
+
+/// What is done with verdicts: a column of the table in [`policy`](super::policy).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Command {
+    /// Judge everything by every byte; write nothing.
+    Verify,
+    /// Judge quickly; write nothing.
+    Status,
+    /// Bring every entry up to date.
+    Compile,
+    /// Judge by every byte, then rebuild or remove what is bad.
+    Repair,
+    /// Remove artifacts of our kind.
+    Clean,
+    /// Put seals behind sound artifacts where they stand.
+    Seal,
+}
+
+/// A part of the file system to work on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// The directory. It may be named through links; below it no link is followed.
+    pub dir: PathBuf,
+    /// What in it.
+    pub what: What,
+}
+
+/// What of a directory is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// Everything below it.
+    Tree,
+    /// These sources, and their artifacts, directly in it.
+    Sources(Vec<Name>),
+    /// These artifacts, directly in the directory of artifacts of it (or beside the sources, whichever the names stand in).
+    Artifacts {
+        /// Their names.
+        names: Vec<Name>,
+        /// Do they stand beside the sources?
+        beside: bool,
+    },
+    /// The whole directory of artifacts of it, and no source beyond those that belong there.
+    CacheDir,
+    /// Everything below it is artifacts: it is a pycache prefix, and the sources' paths follow from the artifacts'.
+    Prefix,
+}
+
+/// An interpreter with the levels to make by it.
+#[derive(Clone)]
+pub struct Maker<'a> {
+    /// Who compiles.
+    pub compiler: &'a dyn Compiler,
+    /// The levels that `compile` makes of every source, ascending, each once.
+    pub levels: Vec<u8>,
+}
+
+/// Does a path (as the user would write it) belong to the run?
+pub type Exclude<'a> = dyn Fn(&Path) -> bool + Sync + 'a;
+
+/// What a run is asked to do.
+#[derive(Clone)]
+pub struct Job<'a> {
+    /// The column of the table.
+    pub command: Command,
+    /// Where. Roots that lie in one another or are named twice are worked on once.
+    pub roots: Vec<Root>,
+    /// What artifacts look like.
+    pub format: &'a dyn Format,
+    /// Who makes them. Empty for commands that compile nothing.
+    pub makers: Vec<Maker<'a>>,
+    /// How.
+    pub options: Options<'a>,
+    /// Set it to end the run: it stops between entries, keeps what is written whole, and leaves nothing behind.
+    pub stop: &'a AtomicBool,
+}
+
+/// The knobs of a run. [`Options::default`] is what the command does without any.
+#[derive(Clone)]
+pub struct Options<'a> {
+    /// The invalidation mode of what is made. `None`: timestamps, and sound artifacts of any mode count as up to date.
+    pub mode: Option<Mode>,
+    /// `compile`: make everything anew.
+    pub force: bool,
+    /// `compile`: seal sound unsealed artifacts.
+    pub adopt: bool,
+    /// `verify`: an entry without an artifact is a problem.
+    pub complete: bool,
+    /// `verify`: an artifact without a seal is a problem.
+    pub require_seal: bool,
+    /// `verify`: a timestamp in an artifact is a problem, since archives and images change times.
+    pub for_image: bool,
+    /// Tell what would be done and do nothing.
+    pub dry_run: bool,
+    /// `repair`: copy what is bad to this directory before it goes.
+    pub keep_bad: Option<PathBuf>,
+    /// `clean`: which artifacts.
+    pub clean: Clean,
+    /// Artifacts stand in this tree instead of beside their sources.
+    pub prefix: Option<PathBuf>,
+    /// Paths to leave out, directories with all that is in them.
+    pub exclude: Option<&'a Exclude<'a>>,
+    /// What was found sound before.
+    pub memo: Option<&'a Memo>,
+    /// How safe from a power cut.
+    pub durability: Durability,
+    /// Threads that judge; compiling has its own width.
+    pub jobs: usize,
+    /// How long to wait for locked folders.
+    pub lock_timeout: Duration,
+    /// How long the whole run may take.
+    pub max_time: Option<Duration>,
+    /// The largest source, bytes.
+    pub max_source: u64,
+}
+
+/// Which artifacts `clean` removes. All conditions must hold; none set means every artifact that has a source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Clean {
+    /// Only those without a source, where nobody would import them.
+    pub orphans: bool,
+    /// Only left-overs of dead processes.
+    pub leftovers: bool,
+    /// Those beside the sources without a source too, which Python would import.
+    pub sourceless: bool,
+    /// Only those that carry a seal of ours.
+    pub sealed: bool,
+    /// Only these tags.
+    pub tags: Option<Vec<String>>,
+    /// All tags but these.
+    pub keep_tags: Option<Vec<String>>,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self {
+            mode: None,
+            force: false,
+            adopt: false,
+            complete: false,
+            require_seal: false,
+            for_image: false,
+            dry_run: false,
+            keep_bad: None,
+            clean: Clean::default(),
+            prefix: None,
+            exclude: None,
+            memo: None,
+            durability: Durability::Batch,
+            jobs: std::thread::available_parallelism().map_or(1, usize::from),
+            lock_timeout: Duration::from_secs(60),
+            max_time: None,
+            max_source: 16 << 20,
+        }
+    }
+}
+
+/// Why nothing could be done at all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// A path that was named cannot be used.
+    #[error(transparent)]
+    Root(#[from] crate::base::Error),
+    /// A path that was named is neither a directory, nor a source, nor an artifact.
+    #[error("`{}` is {what}, neither a directory nor a source nor an artifact", path.display())]
+    NotUsable {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The compiler cannot be used.
+    #[error("{0}")]
+    Compiler(String),
+    /// Two makers would write the same artifact.
+    #[error("{0}")]
+    Conflict(String),
+}

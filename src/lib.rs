@@ -1,0 +1,5 @@
+//! Keeps compiled bytecode caches whole.
+
+pub mod base;
+pub mod flow;
+pub mod model;

@@ -1,0 +1,3 @@
+//! The command `bytekeep`.
+
+fn main() {}

@@ -1,0 +1,433 @@
+//! The words of this crate as types, and the two traits between the pipeline and a language: [`Format`] (what artifacts look like)
+//! and [`Compiler`] (who makes them). No I/O here.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::seal::Digest;
+use crate::base::source::Source;
+use crate::base::sys::{Name, Stat};
+use crate::base::{Error, Flaw};
+
+/// What is found out about one entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Sealed, whole, and it fits its source.
+    Ok,
+    /// Without a seal, but its structure is sound and it fits its source.
+    Unsealed,
+    /// Made from other source bytes than the source has now, and the header says so.
+    Stale,
+    /// Made from the very bytes that the source has now, but the header says otherwise (times were changed, or another mode is wanted).
+    Misstamped,
+    /// Made from other source bytes, and the header does not show it: it would be used.
+    SilentlyStale,
+    /// It ends before it should.
+    Truncated,
+    /// Its bytes are not those that were written, or no artifact at all.
+    Corrupt,
+    /// Its magic number is not the one of the interpreter that its name says.
+    BadMagic,
+    /// Of a producer or a format version that we do not know: left alone.
+    Unknown,
+    /// No source belongs to it, and nobody would import it.
+    Orphan,
+    /// No source belongs to it, and it would be imported without one.
+    Sourceless,
+    /// There is a source and no artifact.
+    Missing,
+    /// The source, the artifact or its directory cannot be read or used by this user.
+    Unreadable,
+    /// Looking or writing there could lead out of the tree: a link, a FIFO, a device.
+    Unsafe,
+    /// Left behind by a process that is dead: a temp file, a lock file, a tree moved aside.
+    Leftover,
+}
+
+impl Verdict {
+    /// All of them, in the order in which people read them.
+    pub const ALL: [Self; 15] = [
+        Self::Ok,
+        Self::Unsealed,
+        Self::Stale,
+        Self::Misstamped,
+        Self::SilentlyStale,
+        Self::Truncated,
+        Self::Corrupt,
+        Self::BadMagic,
+        Self::Unknown,
+        Self::Orphan,
+        Self::Sourceless,
+        Self::Missing,
+        Self::Unreadable,
+        Self::Unsafe,
+        Self::Leftover,
+    ];
+
+    /// The word that people and programs read.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unsealed => "unsealed",
+            Self::Stale => "stale",
+            Self::Misstamped => "misstamped",
+            Self::SilentlyStale => "silently-stale",
+            Self::Truncated => "truncated",
+            Self::Corrupt => "corrupt",
+            Self::BadMagic => "bad-magic",
+            Self::Unknown => "unknown",
+            Self::Orphan => "orphan",
+            Self::Sourceless => "sourceless",
+            Self::Missing => "missing",
+            Self::Unreadable => "unreadable",
+            Self::Unsafe => "unsafe",
+            Self::Leftover => "leftover",
+        }
+    }
+
+    /// Does `verify` call it a problem (exit 1)?
+    pub fn is_problem(self) -> bool {
+        match self {
+            Self::Stale | Self::Misstamped | Self::SilentlyStale | Self::Truncated | Self::Corrupt | Self::BadMagic | Self::Unreadable => {
+                true
+            }
+            Self::Ok | Self::Unsealed | Self::Unknown | Self::Orphan | Self::Sourceless | Self::Missing | Self::Unsafe | Self::Leftover => {
+                false
+            }
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
+    }
+}
+
+/// Why a verdict or an action is what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// A stable word for programs.
+    pub code: &'static str,
+    /// For people: a sentence fragment, lower case, without the path of the artifact.
+    pub text: String,
+    /// Where the cause lies, where that is not the artifact itself: a source, a directory.
+    pub path: Option<PathBuf>,
+}
+
+impl Cause {
+    /// A cause that lies in the artifact itself.
+    pub fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), path: None }
+    }
+
+    /// The same cause, with the place where it lies.
+    #[must_use]
+    pub fn at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+}
+
+impl From<&Flaw> for Cause {
+    fn from(flaw: &Flaw) -> Self {
+        let place = flaw.offset.map(|offset| format!(" (at byte {offset})")).unwrap_or_default();
+        Self::new(flaw.code, format!("{}{place}", flaw.text))
+    }
+}
+
+impl From<&Error> for Cause {
+    fn from(error: &Error) -> Self {
+        use std::io::ErrorKind as Kind;
+        let code = match error.kind() {
+            Kind::NotFound => "gone",
+            Kind::PermissionDenied => "permission",
+            Kind::ReadOnlyFilesystem => "read-only",
+            Kind::StorageFull => "disk-full",
+            Kind::QuotaExceeded => "quota",
+            Kind::FileTooLarge => "file-size-limit",
+            Kind::InvalidFilename => "name-too-long",
+            Kind::StaleNetworkFileHandle => "stale-handle",
+            _ => "io",
+        };
+        Self::new(code, error.sentence()).at(error.path.clone())
+    }
+}
+
+/// How an artifact says which source it was made from (PEP 552).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// By the source's modification time and size.
+    Timestamp,
+    /// By a hash of the source, which importing compares.
+    CheckedHash,
+    /// By a hash of the source, which importing believes.
+    UncheckedHash,
+}
+
+impl Mode {
+    /// The word of the command line and of CPython.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Timestamp => "timestamp",
+            Self::CheckedHash => "checked-hash",
+            Self::UncheckedHash => "unchecked-hash",
+        }
+    }
+}
+
+/// What the artifacts of one interpreter look like, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The cache tag, `cpython-313`; for interpreters without one (2.7) `cpython-27`.
+    pub tag: Arc<str>,
+    /// The magic number, all four bytes.
+    pub magic: [u8; 4],
+    /// The build variant: `t` free-threaded, `d` debug, `td` both, else empty. It is part of the seal's label.
+    pub variant: Arc<str>,
+}
+
+/// Where artifacts stand relative to their sources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// In a directory of their own beside the sources, with the tag in the name (`__pycache__`).
+    Cache,
+    /// Beside the sources, without a tag (2.7, and `compileall -b`).
+    Beside,
+    /// In a tree apart that mirrors the sources' absolute paths, with the tag in the name (`PYTHONPYCACHEPREFIX`).
+    Prefix,
+}
+
+/// What a file name in a directory of artifacts means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recognised {
+    /// An artifact.
+    Artifact {
+        /// The source that it belongs to by its name.
+        source: Name,
+        /// The tag in the name; `None` in layout [`Layout::Beside`], where only the magic number tells.
+        tag: Option<Arc<str>>,
+        /// The optimisation level that the name says.
+        level: Level,
+        /// Do we know this tag? Another one is left alone, whatever it holds.
+        known: bool,
+    },
+    /// A temp file that the interpreter itself left behind (`x.pyc.140213`).
+    ForeignTemp,
+    /// Some other tool's file: none of our business, and never removed.
+    Foreign,
+}
+
+/// An optimisation level as an artifact's name says it: 0, 1, 2; anything else is kept as text by the name alone and is [`Level::Other`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Level {
+    /// 0, 1 or 2.
+    Known(u8),
+    /// A level that we never make (`opt-3`, `opt-abc`), or a name that does not say which (`.pyo` is 1 or 2).
+    Other,
+}
+
+impl Level {
+    /// The number, where it is known.
+    pub fn number(self) -> Option<u8> {
+        match self {
+            Self::Known(number) => Some(number),
+            Self::Other => None,
+        }
+    }
+}
+
+/// What the first bytes of an artifact say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The magic number.
+    pub magic: [u8; 4],
+    /// The tag of the interpreters that write this magic number.
+    pub tag: Arc<str>,
+    /// Length of the header in bytes; the body follows.
+    pub len: usize,
+    /// How it names its source.
+    pub stamp: Stamp,
+}
+
+impl Head {
+    /// The invalidation mode.
+    pub fn mode(&self) -> Mode {
+        match self.stamp {
+            Stamp::Time { .. } => Mode::Timestamp,
+            Stamp::Hash { checked: true, .. } => Mode::CheckedHash,
+            Stamp::Hash { checked: false, .. } => Mode::UncheckedHash,
+        }
+    }
+}
+
+/// How a header names its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stamp {
+    /// By time and size.
+    Time {
+        /// The source's mtime as the format keeps it, seconds modulo 2^32.
+        mtime: u32,
+        /// The source's size modulo 2^32; `None` in 2.7, which does not keep it.
+        size: Option<u32>,
+    },
+    /// By hash (PEP 552).
+    Hash {
+        /// Does importing compare the hash?
+        checked: bool,
+        /// The hash, as it stands in the file.
+        hash: [u8; 8],
+    },
+}
+
+/// What the artifacts of a language look like. One implementation serves all interpreters and needs none of them.
+pub trait Format: Send + Sync {
+    /// The name of the directory beside the sources that holds artifacts (`__pycache__`).
+    fn cache_dir(&self) -> &Name;
+
+    /// Is a file of this name a source?
+    fn is_source(&self, name: &Name) -> bool;
+
+    /// What a name in a directory of artifacts means. In [`Layout::Beside`] a source or any other file is [`Recognised::Foreign`].
+    fn recognise(&self, name: &Name, layout: Layout) -> Recognised;
+
+    /// The layout of an interpreter's artifacts beside their sources: [`Layout::Cache`] or [`Layout::Beside`].
+    fn layout(&self, target: &Target) -> Layout;
+
+    /// The name of the artifact of a source. `None`: the name is no source's.
+    fn artifact_name(&self, source: &Name, target: &Target, level: u8) -> Option<Name>;
+
+    /// Reads a header. `head` is the beginning of the artifact, at most 16 bytes, fewer only where the file is shorter; `tag` is the
+    /// tag that the artifact's name says, where it says one. Flaws: `Truncated` (shorter than its header), `BadMagic` (not the magic of
+    /// that tag, or none), `Unknown` (a magic or a flag that a newer producer may write), `Corrupt` (flags that nobody writes).
+    fn head(&self, head: &[u8], tag: Option<&str>) -> Result<Head, Flaw>;
+
+    /// Does a time stamp agree with a source's `stat`, by the rule of the interpreter that reads it? Always `false` for hash stamps.
+    fn agrees(&self, head: &Head, source: &Stat) -> bool;
+
+    /// The hash that a hash stamp of this magic has for these source bytes.
+    fn source_hash(&self, magic: [u8; 4], source: &[u8]) -> [u8; 8];
+
+    /// Walks the body, `artifact[head.len..]`, to its last byte without trusting any of it. Linear in its length, no recursion.
+    /// Flaws: `Truncated`, `Corrupt`, or `Unknown` where this magic's body is not understood; their offsets count from the start of `artifact`.
+    fn body(&self, head: &Head, artifact: &[u8]) -> Result<(), Flaw>;
+
+    /// What the seal's label is the digest of: tag, level, build variant.
+    fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8];
+
+    /// All build variants whose labels may stand in an artifact.
+    fn variants(&self) -> &'static [&'static str];
+
+    /// Puts the header before compiled code: the payload.
+    fn dress(&self, target: &Target, mode: Mode, source: &Source, code: &[u8]) -> Vec<u8>;
+}
+
+/// What a [`Compiler`] is asked.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The source's bytes: exactly these are compiled.
+    pub source: &'a [u8],
+    /// The file name that the code carries, as raw bytes.
+    pub filename: &'a [u8],
+    /// Optimisation level, 0 to 2.
+    pub level: u8,
+}
+
+/// What a [`Compiler`] answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The code without a header.
+    pub code: Vec<u8>,
+    /// What the compiler warned of.
+    pub warnings: Vec<Warning>,
+}
+
+/// A warning about a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// The class of warning, `SyntaxWarning`.
+    pub kind: String,
+    /// The text.
+    pub text: String,
+    /// The line, counted from 1; 0 where none is known.
+    pub line: u64,
+}
+
+/// Why there is no code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// The source is not valid. The fault is the source's own.
+    #[error("{}", .0.text)]
+    Source(Box<SourceFault>),
+    /// The compiler died over this source, on each of so many tries.
+    #[error("the interpreter died while compiling it ({how}; tried {tries} times)")]
+    Died {
+        /// How it ended: `signal 11`, `exit status 3`, `answered garbage`.
+        how: String,
+        /// How many fresh workers were tried.
+        tries: u32,
+    },
+    /// It took longer than the time limit, on each of so many tries.
+    #[error("compiling it took longer than {seconds} s (tried {tries} times)")]
+    TimedOut {
+        /// The limit.
+        seconds: u64,
+        /// How many fresh workers were tried.
+        tries: u32,
+    },
+    /// The run is being stopped.
+    #[error("stopped")]
+    Stopped,
+    /// The compiler cannot be used at all: every further request would fail too.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// What is wrong with a source, in the compiler's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFault {
+    /// The class of error: `SyntaxError`, `IndentationError`, `ValueError`…
+    pub kind: String,
+    /// The message.
+    pub text: String,
+    /// Line, counted from 1, where known.
+    pub line: Option<u64>,
+    /// Column in characters, counted from 1, where known.
+    pub column: Option<u64>,
+    /// Last column, exclusive, counted from 1, where known and on the same line.
+    pub end_column: Option<u64>,
+    /// The line itself, quoted from the bytes that were compiled: never from the file, which may have become something else.
+    pub quoted: Option<String>,
+}
+
+/// Anything that turns a source into code. Blocking: call it from as many threads as [`Compiler::width`] says.
+pub trait Compiler: Send + Sync {
+    /// What it makes.
+    fn target(&self) -> &Target;
+
+    /// How many calls may usefully run at one time.
+    fn width(&self) -> usize;
+
+    /// Compiles. Errors are this source's own, except [`CompileError::Unusable`].
+    fn compile(&self, request: &Request<'_>) -> Result<Made, CompileError>;
+}
+
+/// One artifact's place: what the entry of (source, interpreter, level) is called on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The source's name in the source directory.
+    pub source: Name,
+    /// The artifact's name in the directory of artifacts.
+    pub artifact: Name,
+    /// The tag, where the name says one or a target is wanted.
+    pub tag: Option<Arc<str>>,
+    /// The optimisation level.
+    pub level: Level,
+    /// Which of the job's makers fills it, where one does.
+    pub maker: Option<usize>,
+}
+
+/// A source digest, for evidence.
+pub type SourceDigest = Digest;

@@ -1,0 +1,3 @@
+//! Programs that run long, want root, or measure.
+
+fn main() {}

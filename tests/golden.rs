@@ -4,10 +4,14 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "a test works on files of its own")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+#[path = "support/pages.rs"]
+mod pages;
 
 use bytekeep::base::FlawKind;
 use bytekeep::base::seal::{Artifact, Digest, Seal, sealed};
+use pages::{have, replay, typed_lines};
 
 const SOURCE: &[u8] = b"print(\"hi\")\n";
 const PAYLOAD: &[u8] = b"\xF3\x0D\x0D\x0A\0\0\0\0\0\0\0\0\x0C\0\0\0N";
@@ -125,17 +129,6 @@ fn a_cut_by_the_whole_seal_leaves_the_payload() {
     }
 }
 
-fn have(tools: &[&str]) -> bool {
-    let all = tools.iter().all(|tool| {
-        let found = Command::new(tool).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        found.is_ok()
-    });
-    if !all {
-        eprintln!("SKIP: needs {}", tools.join(", "));
-    }
-    all
-}
-
 #[test]
 fn the_script_still_makes_these_files() {
     if !have(&["b3sum", "xxd"]) {
@@ -149,31 +142,8 @@ fn the_script_still_makes_these_files() {
     }
 }
 
-/// The lines of a page that a reader can type, each with what it prints: `(command, output)`.
-fn typed_lines(page: &str) -> Vec<(String, String)> {
-    let mut lines: Vec<(String, String)> = Vec::new();
-    let mut literal = false;
-    for line in page.lines() {
-        match line {
-            _ if line.starts_with(".Bd -literal") => literal = true,
-            ".Ed" => literal = false,
-            _ if !literal => {}
-            _ => match line.strip_prefix("$ ") {
-                Some(command) => lines.push((command.replace("\\e", "\\"), String::new())),
-                None => {
-                    if let Some((_, output)) = lines.last_mut() {
-                        output.push_str(line);
-                        output.push('\n');
-                    }
-                }
-            },
-        }
-    }
-    lines
-}
-
 fn page() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("man/bytekeep-seal.5")).unwrap()
+    pages::text("man/bytekeep-seal.5")
 }
 
 #[test]
@@ -189,15 +159,6 @@ fn the_lines_of_the_page_print_what_it_says() {
     if !have(&["b3sum", "xxd"]) {
         return;
     }
-    let (mut script, mut expected) = (String::from("set -e\n"), String::new());
-    for (command, output) in typed_lines(&page()) {
-        script.push_str(&command);
-        script.push('\n');
-        expected.push_str(&output);
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let done = Command::new("sh").arg("-c").arg(script).current_dir(dir.path()).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    assert_eq!(String::from_utf8_lossy(&done.stdout), expected);
+    let dir = replay("sh", &typed_lines(&page()));
     assert_eq!(std::fs::read(dir.path().join("sealed")).unwrap(), read("v1-sealed.bin"));
 }

@@ -91,15 +91,13 @@ fn unknown_uses(uses: &[(Option<String>, Vec<String>)], help: &BTreeMap<String, 
     let mut unknown = Vec::new();
     for (command, options) in uses {
         let pages: Vec<&String> = match command {
-            Some(command) => match help.get(command) {
-                Some(page) => vec![page],
-                None => {
-                    unknown.push(format!("bytekeep {command}"));
-                    continue;
-                }
-            },
+            Some(command) => help.get(command).into_iter().collect(),
             None => help.values().collect(),
         };
+        if pages.is_empty() {
+            unknown.push(format!("bytekeep {}", command.as_deref().unwrap_or_default()));
+            continue;
+        }
         let missing = options.iter().filter(|option| !pages.iter().any(|page| has(page, option)));
         unknown.extend(missing.map(|option| format!("bytekeep {} {option}", command.as_deref().unwrap_or("…"))));
     }

@@ -54,7 +54,7 @@ fn ask(path: &Path) -> Option<Python> {
     let output = clean(path).args(["-S", "-c", ASK]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let mut parts = text.trim_end().split('\t');
-    let own = PathBuf::from(parts.next()?).canonicalize().ok()?;
+    let own = PathBuf::from(parts.next()?).canonicalize().unwrap_or_else(|_| path.to_owned());
     let version = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     let tag = parts.next()?.to_owned();
     let magic = u32::from_str_radix(parts.next()?, 16).ok()?.to_be_bytes();

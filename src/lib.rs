@@ -3,3 +3,4 @@
 pub mod base;
 pub mod flow;
 pub mod model;
+pub mod python;

@@ -120,8 +120,13 @@ def answer(level, filename, source):
 # Whatever compile() makes lazily is made now, always the same: later it could open nothing, and what an earlier file left behind
 # (names kept by the machinery of errors, a module of names) would change a later file's bytes.
 def prepare():
-    for name in ('utf-8', 'latin-1', 'ascii'):
+    for name in ('utf-8', 'latin-1', 'ascii') + (('utf-32-be', 'utf-32-le', 'utf-16-be', 'utf-16-le') if PY2 else ()):
         b''.decode(name)
+    # One object serves all strings of one such character; whether it is interned shows in the marshalled bytes.
+    intern_text = intern if PY2 else sys.intern
+    for code in range(256):
+        intern_text(chr(code))
+    intern_text('')
     try:
         import unicodedata
     except ImportError:

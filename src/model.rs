@@ -402,6 +402,29 @@ pub struct SourceFault {
     pub quoted: Option<String>,
 }
 
+impl SourceFault {
+    /// As the interpreter would show it: file, line, the line itself with a caret, class and message. Several lines.
+    pub fn describe(&self, file: &str) -> String {
+        let place = self.line.map(|line| format!(", line {line}")).unwrap_or_default();
+        let mut lines = vec![format!("File \"{file}\"{place}")];
+        if let Some(quoted) = &self.quoted {
+            let shown = quoted.trim();
+            lines.push(format!("  {shown}"));
+            let indent = quoted.chars().take_while(|c| c.is_whitespace()).count();
+            let number = |column: Option<u64>| column.and_then(|column| usize::try_from(column).ok()).unwrap_or(0);
+            let (column, end) = (number(self.column), number(self.end_column));
+            if column > indent {
+                let length = shown.chars().count();
+                let from = (column - 1 - indent).min(length);
+                let width = end.saturating_sub(column).clamp(1, length.saturating_sub(from).max(1));
+                lines.push(format!("  {}{}", " ".repeat(from), "^".repeat(width)));
+            }
+        }
+        lines.push(format!("{}: {}", self.kind, self.text));
+        lines.join("\n")
+    }
+}
+
 /// Anything that turns a source into code. Blocking: call it from as many threads as [`Compiler::width`] says.
 pub trait Compiler: Send + Sync {
     /// What it makes.

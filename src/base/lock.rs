@@ -1,4 +1,25 @@
-//! Locks of directories.
+//! The lock of a directory of artifacts: a lock file in it, locked by the kernel, so that it dies with its holder.
+//!
+//! Taking: open (or make) the file, lock it, then compare the descriptor's inode with the path's and start over where they differ.
+//! Releasing: remove the file *while still holding the lock*, then let go. Both halves are needed. Without the comparison, one who
+//! opened the file before its removal locks a file that nobody else will ever see. With removal after the letting go, one who locked
+//! the file in between loses it to us. Each gives two holders (L1).
+//!
+//! A lock on the directory itself would leave no file behind, but any reader of the directory could hold it for ever; who cannot write
+//! the directory cannot make or open this file. And who may write the directory may also remove the file from under us: other tools
+//! remove `__pycache__` as a whole. Then two may hold "the" lock, of the old directory and of the new one, and W4 keeps them apart.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::sys::{self, Dir, Kind, Stat, Time};
+use super::{Error, Result, leftover};
+use crate::ignored;
+
+/// How often the file may be replaced under us before that is called busy.
+const TRIES: u32 = 100;
 
 /// Who holds a lock, as far as the lock file says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -9,4 +30,262 @@ pub struct Holder {
     pub command: Option<String>,
     /// When it took the lock, seconds since 1970.
     pub since: Option<i64>,
+}
+
+impl Holder {
+    fn own() -> Self {
+        let command = std::env::args_os().take(2).map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>();
+        let program = command.first().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        let verb = command.get(1).filter(|verb| verb.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
+        let command = verb.map_or_else(|| program.to_owned(), |verb| format!("{program} {verb}"));
+        Self { pid: Some(sys::process_id()), command: Some(command), since: Some(Time::now().sec) }
+    }
+
+    fn to_text(&self) -> String {
+        let command = self.command.clone().unwrap_or_default().replace(|c: char| c.is_control(), " ");
+        format!("{}\n{command}\n{}\n", self.pid.unwrap_or_default(), self.since.unwrap_or_default())
+    }
+
+    /// Reads what [`Holder::to_text`] wrote. The text is another's: anything in it may be missing or nonsense.
+    fn parse(text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        let mut lines = text.lines();
+        let pid = lines.next().and_then(|line| line.parse().ok());
+        let command = lines.next().filter(|line| !line.is_empty()).map(|line| line.chars().filter(|c| !c.is_control()).take(60).collect());
+        Self { pid, command, since: lines.next().and_then(|line| line.parse().ok()) }
+    }
+
+    fn read(file: &File, dir: &Dir) -> Self {
+        let mut text = [0; 256];
+        match sys::read_at(file, &mut text, 0, dir.path()) {
+            Ok(length) => Self::parse(&text[..length]),
+            Err(error) => {
+                tracing::debug!(cause = %error.sentence(), "the lock file does not say who holds it");
+                Self::default()
+            }
+        }
+    }
+}
+
+/// What became of an attempt to take a lock.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is ours.
+    Held(DirLock),
+    /// Somebody else has it. Benign: come back later.
+    Busy(Holder),
+}
+
+/// The lock of one directory, released when dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct DirLock {
+    dir: Arc<Dir>,
+    stat: Stat,
+    /// `None` where the file system has no usable lock.
+    file: Option<File>,
+    remove_when_empty: AtomicBool,
+}
+
+impl DirLock {
+    /// Tries to take the lock of a directory. Never waits (L3).
+    pub fn try_take(dir: &Arc<Dir>) -> Result<Attempt> {
+        let stat = dir.stat()?;
+        let held = |file| Attempt::Held(Self { dir: Arc::clone(dir), stat, file, remove_when_empty: AtomicBool::new(false) });
+        // A lock on a network file system can hang although it is only tried, so it is not even tried.
+        if dir.on_network() {
+            return Ok(held(None));
+        }
+        let name = leftover::lock_name();
+        let path = dir.path_of(&name);
+        for _ in 0..TRIES {
+            // Group members share the lock where they share the directory.
+            let mode = if stat.mode & 0o020 == 0 { 0o600 } else { 0o660 };
+            let file = match dir.open_lock_file(&name, mode) {
+                Ok(file) => file,
+                // Another user's lock file that we may not open: they are at work, or died and their next run will sweep it.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && dir.stat_of(&name).is_ok() => {
+                    return Ok(Attempt::Busy(Holder::default()));
+                }
+                Err(error) => return Err(error),
+            };
+            let own = sys::stat(&file, &path)?;
+            if own.kind != Kind::File {
+                return Err(Error::new("lock", path, io::Error::other(format!("it is {}", own.kind.noun()))));
+            }
+            match sys::try_lock(&file, &path) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Attempt::Busy(Holder::read(&file, dir))),
+                Err(error) if is_unsupported(&error) => {
+                    ignored!(dir.unlink(&name), "a lock file that cannot be locked stays behind");
+                    return Ok(held(None));
+                }
+                Err(error) => return Err(error),
+            }
+            match dir.stat_of(&name) {
+                Ok(named) if named.same_file(&own) => {}
+                Ok(_) => continue,
+                Err(error) if error.is_gone() => continue,
+                Err(error) => return Err(error),
+            }
+            share(&file, &own, &stat, mode, dir);
+            let text = Holder::own().to_text();
+            ignored!(
+                sys::empty(&file, &path).and_then(|()| sys::write_all(&file, text.as_bytes(), &path)),
+                "the lock file does not name its holder"
+            );
+            return Ok(held(Some(file)));
+        }
+        Ok(Attempt::Busy(Holder::default()))
+    }
+
+    /// Is nobody else at work here while we hold it? `false` where the file system has no usable lock.
+    pub fn excludes(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// The directory that is locked.
+    pub fn dir(&self) -> &Arc<Dir> {
+        &self.dir
+    }
+
+    /// What the directory was when it was locked.
+    pub fn dir_stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// Lets the directory be removed at the release, if nothing is in it then.
+    pub fn remove_when_empty(&self) {
+        self.remove_when_empty.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            let name = leftover::lock_name();
+            let path = self.dir.path_of(&name);
+            // Somebody may have removed the whole directory and our file with it; another's file of that name is not ours to remove.
+            let ours = sys::stat(file, &path).and_then(|own| Ok(self.dir.stat_of(&name)?.same_file(&own)));
+            match ours {
+                Ok(true) => ignored!(self.dir.unlink(&name), "the lock file stays behind; the next run sweeps it"),
+                Ok(false) => tracing::debug!(path = %path.display(), "somebody replaced our lock file"),
+                Err(error) if error.is_gone() => tracing::debug!(path = %path.display(), "somebody removed our lock file"),
+                Err(error) => tracing::debug!(cause = %error.sentence(), "the lock file stays behind; the next run sweeps it"),
+            }
+        }
+        if self.remove_when_empty.load(Ordering::Relaxed) {
+            if let Some((parent, name)) = self.dir.place() {
+                ignored!(parent.rmdir(name), "an empty directory stays behind");
+            }
+        }
+        // The descriptor is closed after this, and with it the lock let go: the order is the point (see above).
+    }
+}
+
+/// Gives a fresh lock file to those who own the directory, as far as the system lets us.
+fn share(file: &File, own: &Stat, dir_stat: &Stat, mode: u32, dir: &Dir) {
+    let me = sys::effective_user();
+    if own.uid != me || own.size != 0 {
+        return;
+    }
+    let path = dir.path_of(&leftover::lock_name());
+    let uid = (me == 0 && own.uid != dir_stat.uid).then_some(dir_stat.uid);
+    let gid = (own.gid != dir_stat.gid).then_some(dir_stat.gid);
+    if uid.is_some() || gid.is_some() {
+        ignored!(sys::set_owner(file, uid, gid, &path), "the lock file keeps its owner");
+    }
+    if own.mode != mode {
+        ignored!(sys::set_mode(file, mode, &path), "the lock file keeps its mode");
+    }
+}
+
+fn is_unsupported(error: &Error) -> bool {
+    // ENOLCK, EOPNOTSUPP, ENOSYS, EINVAL: different file systems say "no locks here" in different words.
+    error.kind() == io::ErrorKind::Unsupported || matches!(error.cause.raw_os_error(), Some(37 | 77 | 95 | 102 | 38 | 78 | 22))
+}
+
+/// Does a living process hold the lock of this directory? Makes nothing, waits for nothing; for those who only look.
+pub fn is_held(dir: &Dir) -> bool {
+    let name = leftover::lock_name();
+    match dir.open_file(&name) {
+        Ok(file) => match sys::try_lock_shared(&file, &dir.path_of(&name)) {
+            Ok(free) => !free,
+            Err(error) => {
+                tracing::debug!(cause = %error.sentence(), "cannot tell whether the lock is held");
+                false
+            }
+        },
+        // It is there and not ours to open: its owner is at work, for all that we can tell.
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir(top: &tempfile::TempDir) -> Arc<Dir> {
+        Arc::new(Dir::open_root(top.path()).unwrap())
+    }
+
+    #[test]
+    fn l1_a_second_holder_is_told_who_the_first_is() {
+        let top = tempfile::tempdir().unwrap();
+        let Attempt::Held(lock) = DirLock::try_take(&dir(&top)).unwrap() else { panic!("the first attempt is busy") };
+        assert!(is_held(&dir(&top)));
+        let Attempt::Busy(holder) = DirLock::try_take(&dir(&top)).unwrap() else { panic!("two holders") };
+        assert_eq!(holder.pid, Some(std::process::id()));
+        drop(lock);
+        assert!(!is_held(&dir(&top)));
+        assert_eq!(std::fs::read_dir(top.path()).unwrap().count(), 0, "a release leaves nothing");
+    }
+
+    #[test]
+    fn l1_a_removed_lock_file_is_not_a_lock() {
+        let top = tempfile::tempdir().unwrap();
+        let Attempt::Held(first) = DirLock::try_take(&dir(&top)).unwrap() else { panic!() };
+        dir(&top).unlink(&leftover::lock_name()).unwrap();
+        let Attempt::Held(second) = DirLock::try_take(&dir(&top)).unwrap() else { panic!("the removed file still locks") };
+        drop(first);
+        assert!(is_held(&dir(&top)), "the first one's release took the second one's file away");
+        drop(second);
+    }
+
+    #[test]
+    fn many_threads_never_hold_it_together() {
+        let top = tempfile::tempdir().unwrap();
+        let inside = AtomicBool::new(false);
+        let taken = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let dir = dir(&top);
+                    for _ in 0..500 {
+                        if let Attempt::Held(_lock) = DirLock::try_take(&dir).unwrap() {
+                            assert!(!inside.swap(true, Ordering::SeqCst), "two holders");
+                            taken.fetch_add(1, Ordering::SeqCst);
+                            inside.store(false, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(taken.into_inner() > 0);
+    }
+
+    #[test]
+    fn another_ones_text_is_read_with_care() {
+        assert_eq!(Holder::parse(b""), Holder::default());
+        assert_eq!(Holder::parse(b"x\n\x1b[31mred\n\xff"), Holder { pid: None, command: Some("[31mred".into()), since: None });
+        let own = Holder::own();
+        assert_eq!(Holder::parse(own.to_text().as_bytes()), own);
+    }
+
+    #[test]
+    fn a_link_as_lock_file_is_refused() {
+        let top = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", top.path().join(".bytekeep.lock")).unwrap();
+        assert!(DirLock::try_take(&dir(&top)).is_err());
+    }
 }

@@ -106,12 +106,16 @@ impl Seal {
                 format!("its seal has flags that this program does not know ({flags:#06x})"),
             ));
         }
+        let key = u32::from_le_bytes(part(bytes, 76));
+        if flags & FLAG_KEYED == 0 && key != 0 {
+            return Err(Flaw::new(FlawKind::Corrupt, "key", "its seal names a key and is not keyed"));
+        }
         let seal = Self {
             payload_len: u64::from_le_bytes(part(bytes, 0)),
             source: Digest(part(bytes, 8)),
             proof: Digest(part(bytes, 40)),
             adopted: flags & FLAG_ADOPTED != 0,
-            key: (flags & FLAG_KEYED != 0).then_some(u32::from_le_bytes(part(bytes, 76))),
+            key: (flags & FLAG_KEYED != 0).then_some(key),
             label: part(bytes, 80),
         };
         let here = file_len.saturating_sub(SEAL_LEN as u64);

@@ -333,6 +333,22 @@ impl Dir {
         call("flush", &self.path, || rustix::fs::fsync(&self.fd))
     }
 
+    /// The names in it, without `.` and `..`, in no order.
+    pub fn names(&self) -> Result<Vec<Name>> {
+        let entries = call("list", &self.path, || rustix::fs::Dir::read_from(&self.fd))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|cause| Error::new("list", &self.path, cause))?;
+            names.extend(Name::from_bytes(entry.file_name().to_bytes()));
+        }
+        Ok(names)
+    }
+
+    /// The name under which it was opened, and the directory in which that was; `None` for a root.
+    pub fn place(&self) -> Option<(&Arc<Dir>, &Name)> {
+        self.parent.as_ref().map(|(parent, name)| (parent, name))
+    }
+
     /// Sets owner and group of the directory itself.
     pub fn set_owner(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         call("change the owner of", &self.path, || rustix::fs::fchown(&self.fd, uid.map(Uid::from_raw), gid.map(Gid::from_raw)))
@@ -419,6 +435,11 @@ pub fn write_all(file: &File, mut bytes: &[u8], path: &Path) -> Result<()> {
         bytes = &bytes[step..];
     }
     Ok(())
+}
+
+/// Cuts a file to nothing. Only for lock files, whose content is a courtesy: an artifact is never changed in place.
+pub fn empty(file: &File, path: &Path) -> Result<()> {
+    call("truncate", path, || rustix::fs::ftruncate(file, 0))
 }
 
 /// Flushes a file's bytes and length to the medium.

@@ -1,12 +1,289 @@
-//! Writing artifacts whole.
+//! Writing an artifact whole: temp file in the destination's own directory → write all → flush → rename → flush the directory.
+//!
+//! [`Staged::write`] does the first half, [`commit`] the second for many at once. A [`Staged`] owns a share of its directory's lock, so
+//! the lock cannot be let go before the rename; dropped without a commit it removes its temp file (W2).
+//!
+//! Written by `write` alone: no mmap, no `io_uring`. What cannot be recorded cannot be crash-tested.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::lock::DirLock;
+use super::sys::{self, Name, Stat, Time};
+use super::{Error, Result, leftover};
+use crate::ignored;
 
 /// How safe from a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Durability {
-    /// Nothing is flushed, as CPython does.
+    /// Nothing is flushed, as CPython does: a power cut may leave empty files, which `verify` finds.
     None,
-    /// Many files are flushed together.
+    /// Many files are written, then flushed together, then renamed: little dearer than no flush at all.
     Batch,
-    /// Every file on its own.
+    /// Every file is flushed and renamed on its own.
     Full,
+}
+
+impl Durability {
+    /// The word of the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Batch => "batch",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// An artifact that is written under a temp name and not yet renamed.
+#[derive(Debug)]
+#[must_use]
+pub struct Staged {
+    lock: Arc<DirLock>,
+    temp: Name,
+    to: Name,
+    file: Option<File>,
+    len: u64,
+    renamed: bool,
+}
+
+impl Staged {
+    /// Writes `bytes` to a temp file beside `to`, in the locked directory.
+    ///
+    /// `source_mode` gives the permission bits as CPython takes them from the source; `mtime` becomes the artifact's own.
+    pub fn write(lock: &Arc<DirLock>, to: &Name, bytes: &[u8], source_mode: u32, mtime: Time) -> Result<Self> {
+        let dir = lock.dir();
+        // The umask is the kernel's to apply, as it is for CPython.
+        let mode = (source_mode | 0o200) & 0o666;
+        let (temp, file) = leftover::fresh(".tmp", dir.path(), |name| dir.create_new(name, mode))?;
+        let staged = Self { lock: Arc::clone(lock), temp, to: to.clone(), file: Some(file), len: bytes.len() as u64, renamed: false };
+        let path = staged.path();
+        if let Some(file) = &staged.file {
+            sys::write_all(file, bytes, &path)?;
+            follow_directory(file, lock.dir_stat(), &path);
+            sys::set_mtime(file, mtime, &path)?;
+        }
+        Ok(staged)
+    }
+
+    /// The path that it will have.
+    pub fn path(&self) -> PathBuf {
+        self.lock.dir().path_of(&self.to)
+    }
+
+    /// Its length in bytes.
+    pub fn size(&self) -> u64 {
+        self.len
+    }
+
+    /// The directory that it will stand in, as a number that is equal for equal directories.
+    pub fn dir_id(&self) -> (u64, u64) {
+        (self.lock.dir_stat().dev, self.lock.dir_stat().ino)
+    }
+
+    fn flush(&mut self, durability: Durability) -> Result<()> {
+        let path = self.path();
+        let Some(file) = self.file.take() else { return Ok(()) };
+        if durability != Durability::None {
+            sys::sync(&file, &path)?;
+        }
+        // A late write error is told at the close (NFS, quota), so it comes before the rename.
+        sys::close(file, &path)
+    }
+
+    fn rename(&mut self) -> Result<Outcome> {
+        let dir = self.lock.dir();
+        if !dir.is_in_place()? {
+            return Ok(Outcome::Gone);
+        }
+        match dir.rename(&self.temp, &self.to) {
+            Ok(()) => {
+                self.renamed = true;
+                Ok(Outcome::Written)
+            }
+            // The temp file went away with its directory.
+            Err(error) if error.is_gone() => Ok(Outcome::Gone),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.renamed {
+            match self.lock.dir().unlink(&self.temp) {
+                Err(error) if !error.is_gone() => {
+                    tracing::debug!(cause = %error.sentence(), "a temp file stays behind; the next run sweeps it");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Owner, group and group-write follow the directory where root writes for another, or the directory asks for it (setgid): else who
+/// runs first would lock the others out. Best effort: unmapped users, root squash and vfat refuse it.
+fn follow_directory(file: &File, dir: &Stat, path: &std::path::Path) {
+    let root_for_another = sys::effective_user() == 0 && dir.uid != 0;
+    if !root_for_another && dir.mode & 0o2000 == 0 {
+        return;
+    }
+    ignored!(sys::set_owner(file, root_for_another.then_some(dir.uid), Some(dir.gid), path), "the artifact keeps its owner");
+    if dir.mode & 0o020 != 0 {
+        let widened = sys::stat(file, path).and_then(|own| sys::set_mode(file, own.mode | 0o020, path));
+        ignored!(widened, "the artifact is not writable by the group");
+    }
+}
+
+/// What became of one staged artifact.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It stands under its name, as durable as asked.
+    Written,
+    /// Its directory went away meanwhile: there is nothing to write into, and that is nobody's fault.
+    Gone,
+}
+
+/// Renames staged artifacts to their names, in the order that the durability asks for; the outcomes are in the order given.
+///
+/// An error is one artifact's own: its old state stays and its temp file is removed. Only a failed flush of the directory comes after
+/// the rename: then the new artifact stands there, and may be the old one again after a power cut.
+pub fn commit(mut staged: Vec<Staged>, durability: Durability) -> Vec<Result<Outcome>> {
+    match durability {
+        Durability::Full => staged.into_iter().map(|one| commit_one(one, durability)).collect(),
+        Durability::None => staged.into_iter().map(|one| commit_one(one, durability)).collect(),
+        Durability::Batch => {
+            // Without this first step each of the flushes below would be a journal commit of its own.
+            for file in staged.iter().filter_map(|one| one.file.as_ref()) {
+                sys::start_writeout(file);
+            }
+            let mut outcomes: Vec<Result<Outcome>> = staged.iter_mut().map(|one| one.flush(durability).map(|()| Outcome::Gone)).collect();
+            for (one, outcome) in staged.iter_mut().zip(&mut outcomes) {
+                if outcome.is_ok() {
+                    *outcome = one.rename();
+                }
+            }
+            sync_directories(&staged, &mut outcomes);
+            outcomes
+        }
+    }
+}
+
+fn commit_one(mut one: Staged, durability: Durability) -> Result<Outcome> {
+    one.flush(durability)?;
+    let outcome = one.rename()?;
+    if durability == Durability::Full && matches!(outcome, Outcome::Written) {
+        sync_directory(&one.lock)?;
+    }
+    Ok(outcome)
+}
+
+/// Flushes each directory once, and tells a failure to all that were renamed in it.
+fn sync_directories(staged: &[Staged], outcomes: &mut [Result<Outcome>]) {
+    let mut synced: HashMap<(u64, u64), bool> = HashMap::new();
+    for (one, outcome) in staged.iter().zip(outcomes) {
+        if !matches!(outcome, Ok(Outcome::Written)) {
+            continue;
+        }
+        match synced.get(&one.dir_id()) {
+            Some(true) => {}
+            Some(false) => {
+                *outcome = Err(Error::new("flush", one.lock.dir().path(), std::io::Error::other("flushing the directory failed")))
+            }
+            None => {
+                let answer = sync_directory(&one.lock);
+                synced.insert(one.dir_id(), answer.is_ok());
+                if let Err(error) = answer {
+                    *outcome = Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// The directory, and the one above: whoever made this directory may have died before flushing its name.
+fn sync_directory(lock: &DirLock) -> Result<()> {
+    lock.dir().sync()?;
+    match lock.dir().place() {
+        Some((parent, _)) => parent.sync(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
+mod tests {
+    use super::super::lock::Attempt;
+    use super::super::sys::Dir;
+    use super::*;
+
+    fn locked(top: &tempfile::TempDir) -> Arc<DirLock> {
+        let root = Arc::new(Dir::open_root(top.path()).unwrap());
+        root.make_dir(&Name::new("c").unwrap(), 0o777).unwrap();
+        let dir = Arc::new(root.open_in(&Name::new("c").unwrap()).unwrap());
+        match DirLock::try_take(&dir).unwrap() {
+            Attempt::Held(lock) => Arc::new(lock),
+            Attempt::Busy(holder) => panic!("busy: {holder:?}"),
+        }
+    }
+
+    fn names(top: &tempfile::TempDir) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(top.path().join("c")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn w1_the_old_artifact_stands_until_the_commit_and_w2_a_dropped_one_leaves_nothing() {
+        for durability in [Durability::None, Durability::Batch, Durability::Full] {
+            let top = tempfile::tempdir().unwrap();
+            let lock = locked(&top);
+            let path = top.path().join("c/a.pyc");
+            std::fs::write(&path, b"old").unwrap();
+            let stage = |bytes: &[u8]| Staged::write(&lock, &Name::new("a.pyc").unwrap(), bytes, 0o444, Time { sec: 5, nsec: 6 }).unwrap();
+            drop(stage(b"dropped"));
+            assert_eq!(std::fs::read(&path).unwrap(), b"old");
+            let staged = stage(b"new");
+            assert_eq!(std::fs::read(&path).unwrap(), b"old");
+            assert!(matches!(commit(vec![staged], durability)[..], [Ok(Outcome::Written)]));
+            assert_eq!(std::fs::read(&path).unwrap(), b"new");
+            let stat = sys::stat(&File::open(&path).unwrap(), &path).unwrap();
+            assert_eq!(stat.mtime, Time { sec: 5, nsec: 6 });
+            assert_eq!(stat.mode & 0o200, 0o200, "a read-only source has a writable artifact, as in CPython");
+            assert_eq!(names(&top), [".bytekeep.lock", "a.pyc"]);
+            drop(lock);
+            assert_eq!(names(&top), ["a.pyc"]);
+        }
+    }
+
+    #[test]
+    fn w4_a_directory_that_went_away_is_an_answer() {
+        let top = tempfile::tempdir().unwrap();
+        let lock = locked(&top);
+        let stage = |name: &str| Staged::write(&lock, &Name::new(name).unwrap(), b"new", 0o644, Time::now()).unwrap();
+        let staged = vec![stage("a.pyc"), stage("b.pyc")];
+        std::fs::rename(top.path().join("c"), top.path().join("elsewhere")).unwrap();
+        std::fs::create_dir(top.path().join("c")).unwrap();
+        for outcome in commit(staged, Durability::Batch) {
+            assert!(matches!(outcome, Ok(Outcome::Gone)), "{outcome:?}");
+        }
+        drop(lock);
+        assert_eq!(names(&top), [""; 0]);
+        assert_eq!(std::fs::read_dir(top.path().join("elsewhere")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_failure_is_one_artifacts_own() {
+        let top = tempfile::tempdir().unwrap();
+        let lock = locked(&top);
+        std::fs::create_dir_all(top.path().join("c/dir.pyc/full")).unwrap();
+        let stage = |name: &str| Staged::write(&lock, &Name::new(name).unwrap(), b"new", 0o644, Time::now()).unwrap();
+        let outcomes = commit(vec![stage("dir.pyc"), stage("b.pyc")], Durability::Batch);
+        assert!(matches!(outcomes[..], [Err(_), Ok(Outcome::Written)]), "{outcomes:?}");
+        drop(lock);
+        assert_eq!(names(&top), ["b.pyc", "dir.pyc"]);
+    }
 }

@@ -1,7 +1,284 @@
-//! One pipeline: `scan → judge → act → report`. It names neither a language nor the command line.
+//! One pipeline, `scan → judge → act → report`, is compile, verify, repair, clean, seal and status; a command is a column of one table
+//! ([`policy`]). It names neither a language nor the command line: it holds a [`Format`](crate::model::Format) and
+//! [`Compiler`](crate::model::Compiler)s.
+//!
+//! - Looking takes no lock. A folder where nothing is to be done is finished without one; else its lock is *tried*, and each entry is
+//!   looked at and judged again under it, with the same functions, before anything is done.
+//! - Nobody waits for anything but the compiler and the disk while holding a lock: no order of folders can deadlock.
+//! - A bad entry is an [`Event`], never an `Err`; an `Err` means that nothing could be done.
+//! - No signal handler touches files: whoever wants the run to end sets [`Job::stop`](job::Job::stop).
 
+mod act;
+mod commit;
+mod folder;
 pub mod job;
+pub mod judge;
+pub mod policy;
+mod queue;
 pub mod report;
+mod scan;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::base::Error;
+use crate::base::sys::{self, Dir};
+use crate::ignored;
+use crate::model::{Cause, Entry, Layout, Verdict, Warning};
+
+use commit::{Bounds, ToCommit};
+use folder::Folder;
+use queue::{Next, Queue, Task};
 
 pub use job::{Clean, Command, Exclude, Job, JobError, Maker, Options, Root, What};
 pub use report::{Action, EntryEvent, Event, Report, Summary};
+
+/// A verdict on its way to be told.
+#[derive(Debug, Clone)]
+struct Told {
+    verdict: Verdict,
+    cause: Option<Cause>,
+    tag: Option<Arc<str>>,
+}
+
+/// A run under way: what all its threads share.
+struct Run<'r> {
+    job: &'r Job<'r>,
+    report: &'r dyn Report,
+    queue: Queue,
+    commits: SyncSender<ToCommit>,
+    prefix: Option<Arc<Dir>>,
+    summary: Mutex<Summary>,
+    done: AtomicU64,
+    known: AtomicU64,
+    noted: Mutex<HashSet<&'static str>>,
+    fatal: Mutex<Option<String>>,
+    halted: AtomicBool,
+    deadline: Option<Instant>,
+}
+
+/// Runs a job to its end. What happens is told to `report`, from several threads; what it came to is returned.
+///
+/// # Errors
+/// Only where nothing could be done at all: a root that is not there, an interpreter that cannot be used.
+pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
+    let started = Instant::now();
+    check_makers(job)?;
+    let trees = scan::open_roots(job)?;
+    let prefix = match &job.options.prefix {
+        Some(path) => Some(open_prefix(path, job.command)?),
+        None => None,
+    };
+    let descriptors = sys::open_file_limit();
+    let (commits, receiver) = sync_channel(if descriptors < 256 { 1 } else { 64 });
+    let run = Run {
+        job,
+        report,
+        queue: Queue::default(),
+        commits,
+        prefix: prefix.flatten(),
+        summary: Mutex::default(),
+        done: AtomicU64::new(0),
+        known: AtomicU64::new(0),
+        noted: Mutex::default(),
+        fatal: Mutex::default(),
+        halted: AtomicBool::new(false),
+        deadline: job.options.max_time.map(|limit| started + limit),
+    };
+    for tree in trees {
+        run.queue.push(Task::Scan(tree, PathBuf::new()));
+    }
+    let threads = threads(job, descriptors);
+    let left = AtomicUsize::new(0);
+    let here = std::thread::current();
+    std::thread::scope(|scope| {
+        let run = &run;
+        scope.spawn(move || run.commit_all(&receiver, Bounds::within(descriptors)));
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let _leave = Leave(&left, &here);
+                run.work();
+            });
+        }
+        while left.load(Ordering::SeqCst) < threads {
+            run.watch();
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        run.send(ToCommit::Stop);
+    });
+    if let Some(memo) = job.options.memo {
+        ignored!(memo.save(), "what was found sound is not remembered");
+    }
+    if let Some(reason) = run.fatal.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(JobError::Compiler(reason));
+    }
+    let mut summary = run.summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+    summary.elapsed = started.elapsed();
+    summary.stopped = job.stop.load(Ordering::SeqCst);
+    summary.out_of_time = run.halted.load(Ordering::SeqCst) && !summary.stopped;
+    Ok(summary)
+}
+
+/// How many threads: as many as judge, or as keep the compilers busy; few where descriptors are few.
+fn threads(job: &Job<'_>, descriptors: u64) -> usize {
+    let width = job.makers.iter().map(|maker| maker.compiler.width()).max().unwrap_or(1);
+    let wanted = if matches!(job.command, Command::Compile | Command::Repair) { width.max(job.options.jobs) } else { job.options.jobs };
+    let few = usize::try_from(descriptors / 16).unwrap_or(usize::MAX);
+    wanted.clamp(1, few.max(1))
+}
+
+fn check_makers(job: &Job<'_>) -> Result<(), JobError> {
+    let mut seen = HashSet::new();
+    for maker in &job.makers {
+        let target = maker.compiler.target();
+        if job.options.prefix.is_some() && job.format.layout(target) == Layout::Beside {
+            return Err(JobError::Conflict(format!("{} knows no pycache prefix: its artifacts stand beside their sources", target.tag)));
+        }
+        let sample = crate::base::sys::Name::new("x.py").into_iter();
+        for name in sample.flat_map(|name| maker.levels.iter().filter_map(move |level| job.format.artifact_name(&name, target, *level))) {
+            if !seen.insert(name.clone()) {
+                let name = name.as_os_str().display();
+                return Err(JobError::Conflict(format!(
+                    "two of the interpreters and levels named would write the same artifact (`{name}`)"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Opens the directory that artifacts stand in instead of beside their sources; `compile` makes it.
+fn open_prefix(path: &Path, command: Command) -> Result<Option<Arc<Dir>>, JobError> {
+    if command == Command::Compile {
+        std::fs::create_dir_all(path).map_err(|cause| Error::new("create", path, cause))?;
+    }
+    Ok(Some(Arc::new(Dir::open_root(path)?)))
+}
+
+impl Run<'_> {
+    /// One thread's life.
+    fn work(&self) {
+        let mut patient = false;
+        loop {
+            match self.queue.next(patient) {
+                Next::Done => return,
+                // Nothing to do for us: then what is staged shall not wait for more.
+                Next::Idle => {
+                    self.send(ToCommit::Flush);
+                    patient = true;
+                }
+                Next::Task(task) => {
+                    patient = false;
+                    let finish = Finish(&self.queue);
+                    match task {
+                        Task::Scan(tree, relative) => self.scan(&tree, &relative),
+                        Task::Look(folder, items) => self.look_at(&folder, items),
+                        Task::Lock(locking) => self.take_lock(locking),
+                        Task::Act(guard, item) => self.act(&guard, item),
+                    }
+                    drop(finish);
+                }
+            }
+        }
+    }
+
+    /// Ends the run when somebody asks for it or its time is over.
+    fn watch(&self) {
+        let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if (over || self.job.stop.load(Ordering::SeqCst)) && !self.halted.swap(true, Ordering::SeqCst) {
+            if over {
+                self.note_once("max-time", Path::new(""), "the time for the whole run is over; what is left is left undone");
+            }
+            self.queue.close();
+        }
+    }
+
+    /// Ends the run because its compiler cannot be used.
+    fn fatal(&self, reason: String) {
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.queue.close();
+    }
+
+    fn send(&self, message: ToCommit) {
+        // The committing thread outlives all senders; if it panicked, what it had staged is removed by its own drop.
+        ignored!(self.commits.send(message), "the committing thread is gone");
+    }
+
+    /// So many more items are known of.
+    fn know(&self, count: usize) {
+        self.known.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// So many items turned out to be none.
+    fn forget(&self, count: usize) {
+        self.known.fetch_sub(count as u64, Ordering::Relaxed);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one place where an event is put together")]
+    fn tell(&self, folder: &Folder, entry: &Entry, told: &Told, action: Action, warnings: &[Warning], wrong: bool, bytes: u64) {
+        let artifact = folder.path.join(&entry.artifact);
+        let source = folder.sources.as_ref().map(|dir| dir.path_of(&entry.source));
+        self.emit(&EntryEvent {
+            artifact: &artifact,
+            source: source.as_deref(),
+            tag: told.tag.as_deref(),
+            level: entry.level.number(),
+            verdict: told.verdict,
+            action,
+            cause: told.cause.as_ref(),
+            warnings,
+            wrong,
+            bytes,
+        });
+    }
+
+    fn emit(&self, event: &EntryEvent<'_>) {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner).count(event);
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        self.report.event(&Event::Entry(*event));
+        self.report.event(&Event::Progress { done, known: self.known.load(Ordering::Relaxed).max(done) });
+    }
+
+    /// Tells something of a path that is no entry: a left-over, a directory.
+    fn tell_path(&self, path: &Path, verdict: Verdict, action: Action, cause: Option<&Cause>, wrong: bool) {
+        let (source, tag, level, warnings, bytes) = (None, None, None, &[][..], 0);
+        self.emit(&EntryEvent { artifact: path, source, tag, level, verdict, action, cause, warnings, wrong, bytes });
+    }
+
+    fn tell_directory(&self, error: &Error) {
+        self.tell_path(&error.path, Verdict::Unreadable, Action::Failed, Some(&Cause::from(error)), true);
+    }
+
+    fn tell_trouble(&self, path: &Path, verdict: Verdict, cause: &Cause) {
+        self.tell_path(path, verdict, Action::None, Some(cause), policy::is_wrong(self.job.command, verdict, false));
+    }
+
+    fn note_once(&self, code: &'static str, path: &Path, text: &str) {
+        if self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(code) {
+            self.report.event(&Event::Note { code, text, path });
+        }
+    }
+}
+
+/// Counts a task as finished, also when it panics.
+struct Finish<'q>(&'q Queue);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.finished();
+    }
+}
+
+/// Counts a thread as gone, also when it panics, and wakes the one that waits for all of them.
+struct Leave<'r>(&'r AtomicUsize, &'r std::thread::Thread);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        self.1.unpark();
+    }
+}

@@ -139,6 +139,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Was the run stopped before its end?
     pub stopped: bool,
+    /// Was the time for the whole run over before its end?
+    pub out_of_time: bool,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -156,7 +158,7 @@ impl Summary {
 
     /// Is nothing wrong?
     pub fn is_good(&self) -> bool {
-        self.wrong == 0 && !self.stopped
+        self.wrong == 0 && !self.stopped && !self.out_of_time
     }
 
     /// Counts one entry.

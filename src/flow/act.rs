@@ -1,0 +1,504 @@
+//! What is done about entries: look, take the lock, look again with the same functions, act.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::base::leftover::{self, Leftover};
+use crate::base::lock::{self, Attempt, DirLock};
+use crate::base::seal::{self, Artifact};
+use crate::base::source::Source;
+use crate::base::sys::{self, Dir, Kind, Name, Time};
+use crate::base::write::Staged;
+use crate::base::{Error, Result};
+use crate::model::{Cause, CompileError, Entry, Level, Mode, Request, Verdict, Warning};
+
+use super::commit::{Pending, ToCommit};
+use super::folder::{Folder, Guarded, Item};
+use super::job::Command;
+use super::judge::{self, Depth, Evidence, Judged, Spot};
+use super::policy::{self, Decision, Facts};
+use super::queue::{Locking, Task};
+use super::report::{Action, Event};
+use super::{Run, Told};
+
+/// After so long it is told that a lock is waited for.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+/// How often a folder whose directory goes away while we write is begun anew.
+const GONE_TRIES: u32 = 5;
+
+/// One entry, looked at and judged.
+struct Found {
+    judged: Judged,
+    decision: Decision,
+    wrong: bool,
+    bytes: u64,
+    tag: Option<Arc<str>>,
+}
+
+impl Run<'_> {
+    /// Looks at some items of a folder; the last look of a folder sends on what is to be done.
+    pub(super) fn look_at(&self, folder: &Arc<Folder>, items: Vec<Item>) {
+        let todo: Vec<Item> = items.into_iter().filter(|item| self.has_work(folder, item)).collect();
+        let mut all = folder.todo.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.extend(todo);
+        if folder.looks.fetch_sub(1, Ordering::SeqCst) == 1 && !all.is_empty() {
+            let todo = std::mem::take(&mut *all);
+            self.queue.push(Task::Lock(Locking { folder: Arc::clone(folder), todo, busy_since: None, told: false }));
+        }
+    }
+
+    /// Is something to be done about it? What is not is told at once.
+    fn has_work(&self, folder: &Folder, item: &Item) -> bool {
+        match item {
+            Item::Entry(entry) => {
+                let found = self.find(folder, folder.artifacts.as_deref(), entry);
+                if found.decision == Decision::Leave || self.job.options.dry_run {
+                    let action = if found.decision == Decision::Leave { Action::None } else { planned(found.decision) };
+                    self.tell_entry(folder, entry, &found, action, found.judged.cause.as_ref(), &[]);
+                    return false;
+                }
+                true
+            }
+            Item::Leftover(..) | Item::ForeignTemp(_) => self.has_leftover_work(folder, item),
+        }
+    }
+
+    fn has_leftover_work(&self, folder: &Folder, item: &Item) -> bool {
+        let Some(dir) = &folder.artifacts else { return false };
+        let old = || dir.stat_of(item.name()).is_ok_and(|stat| leftover::is_old(&stat, Time::now()));
+        let dead = match item {
+            Item::ForeignTemp(_) | Item::Leftover(_, Leftover::Aside) => old(),
+            // Looked at without the lock: a living process may hold it. Then it is that process's, and no left-over.
+            _ => !lock::is_held(dir),
+        };
+        let facts = self.facts(false, false, None);
+        let sweep = policy::decide(self.job.command, Verdict::Leftover, &facts) == Decision::Sweep;
+        if dead && sweep && !self.job.options.dry_run {
+            return true;
+        }
+        if dead {
+            self.tell_leftover(folder, item, if sweep { Action::Swept } else { Action::None }, None);
+        } else {
+            self.forget(1);
+        }
+        false
+    }
+
+    fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>) -> Facts<'f> {
+        let options = &self.job.options;
+        let has_maker = tag.is_some_and(|tag| self.maker_of(tag).is_some());
+        Facts { damaged, has_maker, sealed, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
+    }
+
+    fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>) -> Spot<'s> {
+        Spot {
+            format: self.job.format,
+            layout: folder.layout,
+            sources: folder.sources.as_deref(),
+            artifacts,
+            memo: self.job.options.memo,
+            max_source: self.job.options.max_source,
+        }
+    }
+
+    fn depth(&self) -> Depth {
+        match self.job.command {
+            Command::Verify | Command::Repair | Command::Seal => Depth::Full,
+            Command::Compile | Command::Status => Depth::Quick,
+            Command::Clean => Depth::Name,
+        }
+    }
+
+    /// Looks, judges and decides: the same before the lock and under it.
+    fn find(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry) -> Found {
+        let evidence = if let Some((verdict, cause)) = &folder.trouble {
+            let source = judge::SourceSeen::Absent;
+            let artifact = judge::ArtifactSeen::Bad(*verdict, cause.clone());
+            Evidence { source, artifact, layout: folder.layout, wanted_magic: None, wanted_mode: None }
+        } else {
+            let mut evidence = judge::look(&self.spot(folder, artifacts), entry, self.depth());
+            if self.job.command == Command::Compile {
+                evidence.wanted_magic = self.target_of(entry).map(|target| target.magic);
+                evidence.wanted_mode = self.job.options.mode;
+            }
+            evidence
+        };
+        let mut judged = judge::judge(&evidence);
+        let seen = evidence.seen();
+        let head = seen.and_then(|seen| seen.head.as_ref().ok());
+        let sealed = seen.is_some_and(judge::Seen::is_sealed);
+        let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag)));
+        let facts = self.facts(judged.damaged, sealed, tag.as_deref());
+        let decision = policy::decide(self.job.command, judged.verdict, &facts);
+        let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
+        if let Some(cause) = self.asked_for_more(judged.verdict, head.map(crate::model::Head::mode)) {
+            wrong = true;
+            judged.cause.get_or_insert(cause);
+        }
+        Found { judged, decision, wrong, bytes: seen.map_or(0, |seen| seen.stat.size), tag }
+    }
+
+    /// What `verify` calls a problem only when asked.
+    fn asked_for_more(&self, verdict: Verdict, mode: Option<Mode>) -> Option<Cause> {
+        let options = &self.job.options;
+        match verdict {
+            Verdict::Missing if options.complete => Some(Cause::new("missing", "its source has no artifact")),
+            Verdict::Unsealed if options.require_seal => Some(Cause::new("no-seal", "it carries no seal")),
+            Verdict::Ok | Verdict::Unsealed if options.for_image && mode == Some(Mode::Timestamp) => Some(Cause::new(
+                "timestamp",
+                "its header holds a time, which archives and images change; use --invalidation-mode unchecked-hash",
+            )),
+            _ => None,
+        }
+    }
+
+    /// Takes a folder's lock and sends on what is to be done under it; a busy folder comes back later.
+    pub(super) fn take_lock(&self, mut locking: Locking) {
+        let only_leftovers = locking.todo.iter().all(|item| !matches!(item, Item::Entry(_)));
+        match self.try_lock(&locking) {
+            Ok(Some((dir, Attempt::Held(lock)))) => {
+                if !lock.excludes() {
+                    self.note_once(
+                        "no-locks",
+                        dir.path(),
+                        "this file system has no usable locks: going on by atomic renames alone, so work may be done twice",
+                    );
+                }
+                let guard = Arc::new(Guarded { folder: locking.folder, dir, lock: Arc::new(lock) });
+                for item in locking.todo {
+                    self.queue.push(Task::Act(Arc::clone(&guard), item));
+                }
+            }
+            // What looked left over belongs to somebody who is at work.
+            Ok(Some((_, Attempt::Busy(_)))) if only_leftovers => self.forget(locking.todo.len()),
+            Ok(Some((dir, Attempt::Busy(holder)))) => {
+                let since = *locking.busy_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= self.job.options.lock_timeout {
+                    let who = holder.pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
+                    let text = format!("the directory was locked{who} for {} s", self.job.options.lock_timeout.as_secs());
+                    self.give_up(&locking, Action::Skipped, &Cause::new("locked", text).at(dir.path()));
+                    return;
+                }
+                if !locking.told && since.elapsed() >= TELL_AFTER {
+                    locking.told = true;
+                    self.report.event(&Event::Waiting { dir: dir.path(), holder: &holder });
+                }
+                self.queue.push_later(Task::Lock(locking));
+            }
+            // The directory is not there and nothing is to be made in it: removed meanwhile.
+            Ok(None) => self.give_up_gone(&locking),
+            Err(error) if error.is_gone() => self.begin_anew(locking),
+            Err(error) if is_out_of_descriptors(&error) => self.queue.push_later(Task::Lock(locking)),
+            Err(error) => self.give_up(&locking, Action::Failed, &Cause::from(&error)),
+        }
+    }
+
+    fn try_lock(&self, locking: &Locking) -> Result<Option<(Arc<Dir>, Attempt)>> {
+        let folder = &locking.folder;
+        let makes = matches!(self.job.command, Command::Compile) && locking.todo.iter().any(|item| matches!(item, Item::Entry(_)));
+        let (dir, made) = match folder.open_artifacts()? {
+            Some(dir) => (dir, false),
+            None if makes => folder.make_artifacts()?,
+            None => return Ok(None),
+        };
+        let attempt = DirLock::try_take(&dir)?;
+        if let (Attempt::Held(lock), true) = (&attempt, made) {
+            // If nothing comes of it, the directory that we made goes again: others' `rmdir` shall not fail for it.
+            lock.remove_when_empty();
+        }
+        Ok(Some((dir, attempt)))
+    }
+
+    /// The directory of artifacts went away between two steps: look anew, a few times.
+    fn begin_anew(&self, locking: Locking) {
+        if locking.folder.gone.fetch_add(1, Ordering::SeqCst) < GONE_TRIES {
+            self.queue.push_later(Task::Lock(locking));
+        } else {
+            self.give_up_gone(&locking);
+        }
+    }
+
+    fn give_up_gone(&self, locking: &Locking) {
+        let cause = Cause::new("gone", "its directory was removed meanwhile").at(&locking.folder.path);
+        let action = if self.job.command == Command::Compile { Action::Skipped } else { Action::None };
+        self.give_up(locking, action, &cause);
+    }
+
+    fn give_up(&self, locking: &Locking, action: Action, cause: &Cause) {
+        for item in &locking.todo {
+            match item {
+                Item::Entry(entry) => {
+                    let mut found = self.find(&locking.folder, locking.folder.artifacts.as_deref(), entry);
+                    found.wrong = action != Action::None;
+                    self.tell_entry(&locking.folder, entry, &found, action, Some(cause), &[]);
+                }
+                Item::Leftover(..) | Item::ForeignTemp(_) => self.tell_leftover(&locking.folder, item, action, Some(cause)),
+            }
+        }
+    }
+
+    /// Does what is to be done about one item, under the lock.
+    pub(super) fn act(&self, guard: &Arc<Guarded>, item: Item) {
+        match &item {
+            Item::Entry(entry) => {
+                let found = self.find(&guard.folder, Some(&guard.dir), entry);
+                match self.act_on(guard, entry, &found) {
+                    Ok(Done::Staged) => {}
+                    Ok(Done::Now(action)) => self.tell_entry(&guard.folder, entry, &found, action, found.judged.cause.as_ref(), &[]),
+                    Err(trouble) => self.act_failed(guard, item, found, trouble),
+                }
+            }
+            Item::Leftover(..) | Item::ForeignTemp(_) => self.sweep(guard, &item),
+        }
+    }
+
+    fn act_failed(&self, guard: &Arc<Guarded>, item: Item, mut found: Found, trouble: Trouble) {
+        let Item::Entry(entry) = &item else { return };
+        let cause = match trouble {
+            // Others in this process will close theirs; this one comes back.
+            Trouble::System(error) if is_out_of_descriptors(&error) => {
+                self.send(ToCommit::Flush);
+                self.queue.push_later(Task::Act(Arc::clone(guard), item));
+                return;
+            }
+            Trouble::System(error) if error.is_gone() => return self.gone(&guard.folder, item),
+            Trouble::System(error) => Cause::from(&error),
+            Trouble::Cause(cause) => cause,
+            Trouble::Skip(cause) => {
+                found.wrong = true;
+                return self.tell_entry(&guard.folder, entry, &found, Action::Skipped, Some(&cause), &[]);
+            }
+            Trouble::Stop => return,
+        };
+        found.wrong = true;
+        self.tell_entry(&guard.folder, entry, &found, Action::Failed, Some(&cause), &[]);
+    }
+
+    /// The directory of artifacts was removed under us: the item begins anew, in the directory that is there then.
+    pub(super) fn gone(&self, folder: &Arc<Folder>, item: Item) {
+        self.begin_anew(Locking { folder: Arc::clone(folder), todo: vec![item], busy_since: None, told: false });
+    }
+
+    fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
+        match found.decision {
+            // Somebody else did it between our first look and the lock.
+            Decision::Leave => Ok(Done::Now(Action::None)),
+            // Until code can be given a new header without an interpreter, it is compiled.
+            Decision::Build | Decision::Restamp => {
+                self.keep_bad(guard, entry, found)?;
+                self.build(guard, entry, found)
+            }
+            Decision::Seal => self.adopt(guard, entry, found),
+            Decision::Remove => {
+                self.keep_bad(guard, entry, found)?;
+                match guard.dir.unlink(&entry.artifact) {
+                    Err(error) if !error.is_gone() => return Err(error.into()),
+                    _ => {}
+                }
+                guard.lock.remove_when_empty();
+                Ok(Done::Now(Action::Removed))
+            }
+            Decision::Sweep => Ok(Done::Now(Action::None)),
+        }
+    }
+
+    fn build(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
+        let maker = entry.maker.or_else(|| self.maker_of(found.tag.as_deref()?)).and_then(|index| self.job.makers.get(index));
+        let (Some(maker), Some(sources)) = (maker, &guard.folder.sources) else {
+            return Err(Trouble::Cause(Cause::new("no-interpreter", "no interpreter for it was named")));
+        };
+        let Some(level) = entry.level.number() else {
+            return Err(Trouble::Cause(Cause::new("level", "its name does not say an optimisation level that can be made")));
+        };
+        if let Ok(old) = guard.dir.open_file(&entry.artifact) {
+            if sys::is_signed(&old) {
+                return Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")));
+            }
+        }
+        // Taken before the source is opened: an edit after this moment shows, see `judge`.
+        let before = Time::now();
+        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(|error| Trouble::of_source(error))?;
+        let filename = guard.folder.absolute.join(&entry.source);
+        let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(filename.as_os_str()), level };
+        let made = maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &filename))?;
+        let target = maker.compiler.target();
+        let mode = self.job.options.mode.unwrap_or(Mode::Timestamp);
+        let payload = self.job.format.dress(target, mode, &source, &made.code);
+        let label = self.job.format.label(&target.tag, level, &target.variant);
+        let bytes = seal::sealed(payload, source.digest, label, false);
+        let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, source.stat.mode, before)?;
+        self.stage(staged, guard, entry, found, Action::Built, made.warnings);
+        Ok(Done::Staged)
+    }
+
+    /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.
+    fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
+        let refuse = |code, text: &str| Err(Trouble::Cause(Cause::new(code, text)));
+        let Some(sources) = &guard.folder.sources else { return refuse("no-source", "it has no source to seal it against") };
+        let (Some(tag), Level::Known(level)) = (&found.tag, entry.level) else {
+            return refuse("level", "its name does not say which optimisation level it has");
+        };
+        let path = guard.dir.path_of(&entry.artifact);
+        let before = Time::now();
+        let file = guard.dir.open_file(&entry.artifact)?;
+        let stat = sys::stat(&file, &path)?;
+        if sys::is_signed(&file) {
+            return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
+        }
+        let bytes = sys::read_all(&file, stat.size, 1 << 30, &path)?.unwrap_or_default();
+        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(|error| Trouble::of_source(error))?;
+        // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
+        let format = self.job.format;
+        let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
+        if Artifact::split(&bytes).map_err(flaw)?.seal.is_some() {
+            return Ok(Done::Now(Action::None));
+        }
+        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref()).map_err(flaw)?;
+        format.body(&head, &bytes).map_err(flaw)?;
+        let fits = match head.stamp {
+            crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat),
+            crate::model::Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
+        };
+        if !fits {
+            return refuse("changed", "the source has changed since it was made");
+        }
+        let sealed = seal::sealed(bytes, source.digest, format.label(tag, level, ""), true);
+        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, stat.mode, before)?;
+        self.stage(staged, guard, entry, found, Action::Sealed, Vec::new());
+        Ok(Done::Staged)
+    }
+
+    fn stage(&self, staged: Staged, guard: &Arc<Guarded>, entry: &Entry, found: &Found, action: Action, warnings: Vec<Warning>) {
+        self.queue.staged();
+        let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone() };
+        let pending = Pending { staged, folder: Arc::clone(&guard.folder), entry: entry.clone(), told, action, warnings };
+        self.send(ToCommit::One(Box::new(pending)));
+    }
+
+    fn compile_trouble(&self, error: CompileError, filename: &std::path::Path) -> Trouble {
+        let text = error.to_string();
+        match error {
+            CompileError::Source(fault) => {
+                Trouble::Cause(Cause::new("source", fault.describe(&filename.display().to_string())).at(filename))
+            }
+            CompileError::Died { .. } => Trouble::Cause(Cause::new("compiler-died", text).at(filename)),
+            CompileError::TimedOut { .. } => Trouble::Cause(Cause::new("timeout", text).at(filename)),
+            CompileError::Stopped => Trouble::Stop,
+            CompileError::Unusable(reason) => {
+                self.fatal(reason);
+                Trouble::Stop
+            }
+        }
+    }
+
+    /// Copies what is bad to where its owner wants to look at it.
+    fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<()> {
+        let Some(keep) = self.job.options.keep_bad.as_ref().filter(|_| found.judged.verdict.is_problem()) else { return Ok(()) };
+        let from = guard.dir.path_of(&entry.artifact);
+        let file = guard.dir.open_file(&entry.artifact)?;
+        let size = sys::stat(&file, &from)?.size;
+        let bytes = sys::read_all(&file, size, 1 << 30, &from)?.unwrap_or_default();
+        let dir = Dir::open_root(keep)?;
+        let digest = seal::Digest::of(from.as_os_str().as_encoded_bytes()).hex();
+        let kept =
+            |suffix: &str| Name::from_bytes(format!("{}-{}{suffix}", &digest[..12], entry.artifact.as_os_str().display()).as_bytes());
+        let cause = found.judged.cause.as_ref().map(|cause| cause.text.clone()).unwrap_or_default();
+        let report = format!("{}\n{}: {cause}\n", from.display(), found.judged.verdict);
+        for (name, content) in [(kept(""), &bytes[..]), (kept(".txt"), report.as_bytes())] {
+            let Some(name) = name else { continue };
+            match dir.create_new(&name, 0o600) {
+                Ok(file) => sys::write_all(&file, content, &dir.path_of(&name))?,
+                // Kept in an earlier run: the first state is the one that tells most.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep(&self, guard: &Arc<Guarded>, item: &Item) {
+        let name = item.name();
+        let removed = match item {
+            // The stale lock file became ours when we locked it, and goes with the release.
+            Item::Leftover(_, Leftover::Lock) => Ok(()),
+            Item::Leftover(_, Leftover::Temp) => match guard.dir.stat_of(name) {
+                Ok(stat) if guard.lock.excludes() || leftover::is_old(&stat, Time::now()) => guard.dir.unlink(name),
+                Ok(_) => return self.forget(1),
+                Err(error) => Err(error),
+            },
+            Item::Leftover(_, Leftover::Aside) => match guard.dir.stat_of(name) {
+                Ok(stat) if stat.kind == Kind::Dir => leftover::remove_below(&guard.dir, name),
+                Ok(_) => guard.dir.unlink(name),
+                Err(error) => Err(error),
+            },
+            _ => guard.dir.unlink(name),
+        };
+        match removed {
+            Err(error) if error.is_gone() => self.forget(1),
+            Err(error) => self.tell_leftover(&guard.folder, item, Action::Failed, Some(&Cause::from(&error))),
+            Ok(()) => {
+                guard.lock.remove_when_empty();
+                self.tell_leftover(&guard.folder, item, Action::Swept, None);
+            }
+        }
+    }
+
+    fn tell_entry(&self, folder: &Folder, entry: &Entry, found: &Found, action: Action, cause: Option<&Cause>, warnings: &[Warning]) {
+        let told = Told { verdict: found.judged.verdict, cause: cause.cloned(), tag: found.tag.clone() };
+        self.tell(folder, entry, &told, action, warnings, found.wrong, found.bytes);
+    }
+
+    fn tell_leftover(&self, folder: &Folder, item: &Item, action: Action, cause: Option<&Cause>) {
+        let path: PathBuf = folder.path.join(item.name());
+        self.tell_path(&path, Verdict::Leftover, action, cause, action == Action::Failed);
+    }
+}
+
+enum Done {
+    /// It will be told when it is committed.
+    Staged,
+    Now(Action),
+}
+
+/// Why an act came to nothing.
+enum Trouble {
+    System(Error),
+    Cause(Cause),
+    Skip(Cause),
+    /// The run is ending; nothing is told.
+    Stop,
+}
+
+impl Trouble {
+    fn of_source(error: crate::base::source::SourceError) -> Self {
+        match error {
+            crate::base::source::SourceError::System(error) if is_out_of_descriptors(&error) => Self::System(error),
+            error if error.is_gone() => Self::Skip(judge::source_trouble(&error).1),
+            error => Self::Cause(judge::source_trouble(&error).1),
+        }
+    }
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::System(error)
+    }
+}
+
+/// EMFILE or ENFILE.
+fn is_out_of_descriptors(error: &Error) -> bool {
+    matches!(error.cause.raw_os_error(), Some(23 | 24))
+}
+
+fn planned(decision: Decision) -> Action {
+    match decision {
+        Decision::Leave => Action::None,
+        Decision::Build => Action::Built,
+        Decision::Restamp => Action::Restamped,
+        Decision::Seal => Action::Sealed,
+        Decision::Remove => Action::Removed,
+        Decision::Sweep => Action::Swept,
+    }
+}

@@ -1,0 +1,199 @@
+//! A folder: one directory of artifacts with its sources. It is the unit of locking; the unit of work is the entry.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::{Arc, Mutex};
+
+use crate::base::leftover::Leftover;
+use crate::base::lock::DirLock;
+use crate::base::sys::{self, Dir, Kind, Name, Stat};
+use crate::base::{Error, Result};
+use crate::ignored;
+use crate::model::{Cause, Entry, Layout, Verdict};
+
+use super::job::What;
+
+/// A root of the job, opened.
+pub(super) struct Tree {
+    pub(super) dir: Arc<Dir>,
+    pub(super) what: What,
+    /// The root's absolute path, links in it unresolved: what compiled code calls its sources.
+    pub(super) absolute: PathBuf,
+}
+
+/// Something in a folder that is looked at.
+#[derive(Debug, Clone)]
+pub(super) enum Item {
+    /// An entry.
+    Entry(Entry),
+    /// What may be a left-over of ours.
+    Leftover(Name, Leftover),
+    /// A temp file of the interpreter's own.
+    ForeignTemp(Name),
+}
+
+impl Item {
+    pub(super) fn name(&self) -> &Name {
+        match self {
+            Self::Entry(entry) => &entry.artifact,
+            Self::Leftover(name, _) | Self::ForeignTemp(name) => name,
+        }
+    }
+}
+
+/// Where the artifacts of a folder are.
+#[derive(Debug, Clone)]
+pub(super) enum Home {
+    /// A directory of this name beside the sources.
+    Below(Name),
+    /// The sources' own directory.
+    Beside,
+    /// This path below a prefix.
+    Prefix(Arc<Dir>, PathBuf),
+}
+
+/// See the module.
+pub(super) struct Folder {
+    pub(super) layout: Layout,
+    pub(super) home: Home,
+    /// The directory of the sources; `None` where a prefix mirrors one that is not there.
+    pub(super) sources: Option<Arc<Dir>>,
+    /// The absolute path of that directory.
+    pub(super) absolute: PathBuf,
+    /// The directory of artifacts, where it is there.
+    pub(super) artifacts: Option<Arc<Dir>>,
+    /// How its path is written.
+    pub(super) path: PathBuf,
+    /// Why nothing can be done here, where that is so.
+    pub(super) trouble: Option<(Verdict, Cause)>,
+    /// What the looks found to do, until the last of them is done.
+    pub(super) todo: Mutex<Vec<Item>>,
+    /// Looks that are not done yet.
+    pub(super) looks: AtomicUsize,
+    /// How often the directory went away under us.
+    pub(super) gone: AtomicU32,
+}
+
+impl Folder {
+    /// Opens a folder's directory of artifacts, if it is there.
+    pub(super) fn open(layout: Layout, home: Home, sources: Option<Arc<Dir>>, absolute: PathBuf) -> Self {
+        let path = match (&home, &sources) {
+            (Home::Below(name), Some(sources)) => sources.path_of(name),
+            (Home::Prefix(prefix, relative), _) => prefix.path().join(relative),
+            (Home::Beside | Home::Below(_), _) => sources.as_ref().map(|dir| dir.path().to_path_buf()).unwrap_or_default(),
+        };
+        let mut folder = Self {
+            layout,
+            home,
+            sources,
+            absolute,
+            artifacts: None,
+            path,
+            trouble: None,
+            todo: Mutex::default(),
+            looks: AtomicUsize::new(0),
+            gone: AtomicU32::new(0),
+        };
+        match folder.open_artifacts() {
+            Ok(artifacts) => folder.artifacts = artifacts,
+            Err(error) => folder.trouble = Some(folder.name_trouble(&error)),
+        }
+        folder
+    }
+
+    /// The directory of artifacts as it is now.
+    pub(super) fn open_artifacts(&self) -> Result<Option<Arc<Dir>>> {
+        let opened = match (&self.home, &self.sources) {
+            (Home::Below(name), Some(sources)) => sources.open_in(name).map(Arc::new),
+            (Home::Beside, Some(sources)) => Ok(Arc::clone(sources)),
+            (Home::Prefix(prefix, relative), _) => open_placed(prefix, relative),
+            (Home::Below(_) | Home::Beside, None) => return Ok(None),
+        };
+        match opened {
+            Ok(dir) => Ok(Some(dir)),
+            Err(error) if error.is_gone() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The directory of artifacts, made where it is not there; and whether we made it.
+    pub(super) fn make_artifacts(&self) -> Result<(Arc<Dir>, bool)> {
+        match (&self.home, &self.sources) {
+            (Home::Below(name), Some(sources)) => {
+                let made = make_dir(sources, name)?;
+                Ok((Arc::new(sources.open_in(name)?), made))
+            }
+            (Home::Beside, Some(sources)) => Ok((Arc::clone(sources), false)),
+            (Home::Prefix(prefix, relative), _) => {
+                let mut dir = Arc::clone(prefix);
+                let mut made = false;
+                for name in names_of(relative) {
+                    made = make_dir(&dir, &name)?;
+                    if made {
+                        dir.sync()?;
+                    }
+                    dir = Arc::new(dir.open_in(&name)?);
+                }
+                Ok((dir, made))
+            }
+            (Home::Below(_) | Home::Beside, None) => Err(Error::new("create", &self.path, std::io::ErrorKind::NotFound)),
+        }
+    }
+
+    /// What keeps us out of the directory of artifacts, in a person's words: a file or a link in its place is told as what it is.
+    fn name_trouble(&self, error: &Error) -> (Verdict, Cause) {
+        let stat = match (&self.home, &self.sources) {
+            (Home::Below(name), Some(sources)) => sources.stat_of(name).ok(),
+            _ => None,
+        };
+        match stat.map(|stat| stat.kind) {
+            Some(kind) if kind != Kind::Dir => {
+                let cause = Cause::new("not-a-directory", format!("`{}` is {}, not a directory", self.path.display(), kind.noun()));
+                (Verdict::Unsafe, cause.at(&self.path))
+            }
+            _ => (Verdict::Unreadable, Cause::from(error)),
+        }
+    }
+}
+
+/// Makes one directory as CPython does; owner, group and group-write follow the directory above as for artifacts.
+fn make_dir(parent: &Arc<Dir>, name: &Name) -> Result<bool> {
+    if !parent.make_dir(name, 0o777)? {
+        return Ok(false);
+    }
+    let above = parent.stat()?;
+    let for_another = sys::effective_user() == 0 && above.uid != 0;
+    if for_another || above.mode & 0o2000 != 0 {
+        let followed = parent.open_in(name).and_then(|dir| follow(&dir, &above, for_another));
+        ignored!(followed, "a directory that was made keeps its owner and mode");
+    }
+    Ok(true)
+}
+
+fn follow(dir: &Dir, above: &Stat, for_another: bool) -> Result<()> {
+    dir.set_owner(for_another.then_some(above.uid), Some(above.gid))?;
+    let own = dir.stat()?;
+    dir.set_mode(own.mode | (above.mode & 0o2020))
+}
+
+/// Opens a directory below a prefix so that it knows its place (its parent and name).
+fn open_placed(prefix: &Arc<Dir>, relative: &Path) -> Result<Arc<Dir>> {
+    match (relative.parent(), relative.file_name().and_then(Name::new)) {
+        (Some(above), Some(name)) => Ok(Arc::new(prefix.open_beneath(above)?.open_in(&name)?)),
+        _ => Ok(Arc::clone(prefix)),
+    }
+}
+
+fn names_of(relative: &Path) -> impl Iterator<Item = Name> + '_ {
+    relative.components().filter_map(|component| match component {
+        Component::Normal(part) => Name::new(part),
+        _ => None,
+    })
+}
+
+/// A folder whose lock we hold. Shared by the entries in work and by what is staged: the lock is let go with the last of them.
+pub(super) struct Guarded {
+    pub(super) folder: Arc<Folder>,
+    pub(super) dir: Arc<Dir>,
+    pub(super) lock: Arc<DirLock>,
+}

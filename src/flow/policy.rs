@@ -1,0 +1,214 @@
+//! The table: what each command does about each verdict.
+
+use super::job::{Clean, Command};
+use crate::model::Verdict;
+
+/// What is to be done about an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing.
+    Leave,
+    /// Compile it.
+    Build,
+    /// Give the code that is there a new header and seal.
+    Restamp,
+    /// Put a seal behind it where it stands.
+    Seal,
+    /// Remove it.
+    Remove,
+    /// Remove a left-over.
+    Sweep,
+}
+
+/// What besides the verdict decides.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts<'a> {
+    /// Are the artifact's own bytes damaged?
+    pub(super) damaged: bool,
+    /// Is somebody there who can make it?
+    pub(super) has_maker: bool,
+    /// Does it carry a seal?
+    pub(super) sealed: bool,
+    /// Its tag, where known.
+    pub(super) tag: Option<&'a str>,
+    /// `--force`.
+    pub(super) force: bool,
+    /// `--adopt`.
+    pub(super) adopt: bool,
+    /// What `clean` is to remove.
+    pub(super) clean: &'a Clean,
+}
+
+/// The cell of the table. No wildcard: a new verdict does not compile before every column has decided.
+pub(super) fn decide(command: Command, verdict: Verdict, facts: &Facts<'_>) -> Decision {
+    use Verdict as V;
+    match command {
+        Command::Verify | Command::Status => Decision::Leave,
+        Command::Compile => match verdict {
+            V::Ok if !facts.force => Decision::Leave,
+            V::Unsealed if !facts.force => {
+                if facts.adopt {
+                    Decision::Seal
+                } else {
+                    Decision::Leave
+                }
+            }
+            V::Misstamped if !facts.force => Decision::Restamp,
+            V::Ok | V::Unsealed | V::Misstamped | V::Missing | V::Stale | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => {
+                Decision::Build
+            }
+            V::Unknown => {
+                if facts.force {
+                    Decision::Build
+                } else {
+                    Decision::Leave
+                }
+            }
+            V::Orphan | V::Sourceless | V::Unreadable | V::Unsafe => Decision::Leave,
+            V::Leftover => Decision::Sweep,
+        },
+        Command::Repair => match verdict {
+            V::Ok | V::Unsealed | V::Missing => Decision::Leave,
+            V::Misstamped => {
+                if facts.has_maker {
+                    Decision::Restamp
+                } else {
+                    Decision::Remove
+                }
+            }
+            // Nobody here can make it, and as it stands it hurts: without it Python makes it anew.
+            V::Stale | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => {
+                if facts.has_maker {
+                    Decision::Build
+                } else {
+                    Decision::Remove
+                }
+            }
+            V::Orphan => {
+                if facts.damaged {
+                    Decision::Remove
+                } else {
+                    Decision::Leave
+                }
+            }
+            V::Sourceless | V::Unknown | V::Unreadable | V::Unsafe => Decision::Leave,
+            V::Leftover => Decision::Sweep,
+        },
+        Command::Clean => clean(verdict, facts),
+        Command::Seal => match verdict {
+            V::Unsealed => Decision::Seal,
+            V::Ok | V::Missing | V::Stale | V::Misstamped | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => Decision::Leave,
+            V::Orphan | V::Sourceless | V::Unknown | V::Unreadable | V::Unsafe | V::Leftover => Decision::Leave,
+        },
+    }
+}
+
+fn clean(verdict: Verdict, facts: &Facts<'_>) -> Decision {
+    use Verdict as V;
+    let clean = facts.clean;
+    let tag = facts.tag.unwrap_or_default();
+    let tag_fits = clean.tags.as_ref().is_none_or(|tags| tags.iter().any(|wanted| wanted == tag))
+        && clean.keep_tags.as_ref().is_none_or(|kept| !tag.is_empty() && kept.iter().all(|kept| kept != tag));
+    let fits = !clean.leftovers && tag_fits && (!clean.sealed || facts.sealed);
+    let remove = |wanted: bool| if fits && wanted { Decision::Remove } else { Decision::Leave };
+    match verdict {
+        V::Ok | V::Unsealed | V::Stale | V::Misstamped | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => {
+            remove(!clean.orphans && !clean.sourceless)
+        }
+        V::Orphan => remove(clean.orphans),
+        V::Sourceless => remove(clean.sourceless),
+        V::Missing | V::Unknown | V::Unreadable | V::Unsafe => Decision::Leave,
+        V::Leftover => Decision::Sweep,
+    }
+}
+
+/// Does an entry that is left as it is make the run's exit code 1?
+pub(super) fn is_wrong(command: Command, verdict: Verdict, damaged: bool) -> bool {
+    match command {
+        // A damaged module without a source fails at import, and nobody but its owner can mend it.
+        Command::Verify | Command::Status | Command::Seal => verdict.is_problem() || (verdict == Verdict::Sourceless && damaged),
+        Command::Compile => matches!(verdict, Verdict::Unreadable | Verdict::Unsafe),
+        Command::Repair => matches!(verdict, Verdict::Unreadable | Verdict::Unsafe) || (verdict == Verdict::Sourceless && damaged),
+        Command::Clean => verdict == Verdict::Unreadable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMANDS: [Command; 6] = [Command::Verify, Command::Status, Command::Compile, Command::Repair, Command::Clean, Command::Seal];
+
+    fn cell(command: Command, verdict: Verdict, damaged: bool) -> Decision {
+        let facts = Facts {
+            damaged,
+            has_maker: true,
+            sealed: true,
+            tag: Some("cpython-313"),
+            force: false,
+            adopt: false,
+            clean: &Clean::default(),
+        };
+        decide(command, verdict, &facts)
+    }
+
+    #[test]
+    fn the_table_is_the_one_that_is_promised() {
+        let promised = "\
+ok             leave leave leave   leave   remove leave
+unsealed       leave leave leave   leave   remove seal
+stale          leave leave build   build   remove leave
+misstamped     leave leave restamp restamp remove leave
+silently-stale leave leave build   build   remove leave
+truncated      leave leave build   build   remove leave
+corrupt        leave leave build   build   remove leave
+bad-magic      leave leave build   build   remove leave
+unknown        leave leave leave   leave   leave  leave
+orphan         leave leave leave   leave   leave  leave
+sourceless     leave leave leave   leave   leave  leave
+missing        leave leave build   leave   leave  leave
+unreadable     leave leave leave   leave   leave  leave
+unsafe         leave leave leave   leave   leave  leave
+leftover       leave leave sweep   sweep   sweep  leave";
+        for (line, verdict) in promised.lines().zip(Verdict::ALL) {
+            let cells: Vec<_> = line.split_whitespace().collect();
+            assert_eq!(cells[0], verdict.word());
+            for (word, command) in cells[1..].iter().zip(COMMANDS) {
+                assert_eq!(format!("{:?}", cell(command, verdict, false)).to_lowercase(), **word, "{command:?} {verdict}");
+            }
+        }
+        assert_eq!(cell(Command::Repair, Verdict::Orphan, true), Decision::Remove);
+    }
+
+    #[test]
+    fn repair_removes_what_nobody_here_can_make() {
+        let facts =
+            Facts { damaged: true, has_maker: false, sealed: true, tag: None, force: false, adopt: false, clean: &Clean::default() };
+        assert_eq!(decide(Command::Repair, Verdict::Truncated, &facts), Decision::Remove);
+        assert_eq!(decide(Command::Repair, Verdict::Sourceless, &facts), Decision::Leave, "nothing sourceless is ever removed unasked");
+    }
+
+    #[test]
+    fn clean_removes_only_what_it_is_asked_for() {
+        let mut asked = Clean { orphans: true, ..Clean::default() };
+        let decide = |clean: &Clean, verdict, tag, sealed| {
+            decide(
+                Command::Clean,
+                verdict,
+                &Facts { damaged: false, has_maker: false, sealed, tag: Some(tag), force: false, adopt: false, clean },
+            )
+        };
+        assert_eq!(decide(&asked, Verdict::Ok, "cpython-313", true), Decision::Leave);
+        assert_eq!(decide(&asked, Verdict::Orphan, "cpython-313", true), Decision::Remove);
+        asked = Clean { keep_tags: Some(vec!["cpython-313".into()]), ..Clean::default() };
+        assert_eq!(decide(&asked, Verdict::Ok, "cpython-313", true), Decision::Leave);
+        assert_eq!(decide(&asked, Verdict::Ok, "cpython-312", true), Decision::Remove);
+        asked = Clean { sealed: true, tags: Some(vec!["cpython-312".into()]), ..Clean::default() };
+        assert_eq!(decide(&asked, Verdict::Ok, "cpython-312", true), Decision::Remove);
+        assert_eq!(decide(&asked, Verdict::Unsealed, "cpython-312", false), Decision::Leave);
+        assert_eq!(decide(&asked, Verdict::Ok, "cpython-313", true), Decision::Leave);
+        asked = Clean { leftovers: true, ..Clean::default() };
+        assert_eq!(decide(&asked, Verdict::Ok, "cpython-313", true), Decision::Leave);
+        assert_eq!(decide(&asked, Verdict::Leftover, "", false), Decision::Sweep);
+    }
+}

@@ -1,0 +1,161 @@
+//! The queue of a run. What is nearest to being finished comes first, so that few folders are open and locked at one time and memory
+//! does not grow with the tree: acts before looks, looks before scans. Busy folders come back.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::folder::{Folder, Guarded, Item, Tree};
+
+/// How soon a busy folder is tried again.
+const COME_BACK: Duration = Duration::from_millis(25);
+
+/// One piece of a run.
+pub(super) enum Task {
+    /// List a directory and look for folders in it.
+    Scan(Arc<Tree>, PathBuf),
+    /// Look at some items of a folder.
+    Look(Arc<Folder>, Vec<Item>),
+    /// Take a folder's lock for what is to be done in it.
+    Lock(Locking),
+    /// Do it, under the lock.
+    Act(Arc<Guarded>, Item),
+}
+
+/// A folder on its way to its lock.
+pub(super) struct Locking {
+    pub(super) folder: Arc<Folder>,
+    pub(super) todo: Vec<Item>,
+    /// Since when it is waited for.
+    pub(super) busy_since: Option<Instant>,
+    /// Was it told that we wait?
+    pub(super) told: bool,
+}
+
+#[derive(Default)]
+struct State {
+    acts: VecDeque<Task>,
+    locks: Vec<Task>,
+    looks: Vec<Task>,
+    scans: Vec<Task>,
+    later: VecDeque<(Instant, Task)>,
+    /// Tasks that are in a thread's hands, and artifacts that are staged and not yet committed: either may bring new tasks.
+    running: usize,
+    staged: usize,
+    closed: bool,
+}
+
+/// What a thread is told to do next.
+pub(super) enum Next {
+    /// This.
+    Task(Task),
+    /// Nothing now; what is staged may be what others wait for.
+    Idle,
+    /// The run is over.
+    Done,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn push(&self, task: Task) {
+        let mut state = self.state();
+        match task {
+            Task::Act(..) => state.acts.push_back(task),
+            Task::Lock(_) => state.locks.push(task),
+            Task::Look(..) => state.looks.push(task),
+            Task::Scan(..) => state.scans.push(task),
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Comes back to a task after a while.
+    pub(super) fn push_later(&self, task: Task) {
+        self.state().later.push_back((Instant::now() + COME_BACK, task));
+        self.wake.notify_one();
+    }
+
+    /// The next task. [`Next::Idle`] comes once each time that a thread has nothing to do; asked again with `patient`, it waits.
+    /// A task that was handed out is counted until [`Queue::finished`].
+    pub(super) fn next(&self, patient: bool) -> Next {
+        let mut state = self.state();
+        loop {
+            if state.closed {
+                return Next::Done;
+            }
+            let now = Instant::now();
+            let due = state.later.front().is_some_and(|(when, _)| *when <= now);
+            let task = match state.acts.pop_front().or_else(|| state.locks.pop()).or_else(|| state.looks.pop()) {
+                Some(task) => Some(task),
+                None if due => state.later.pop_front().map(|(_, task)| task),
+                None => state.scans.pop(),
+            };
+            if let Some(task) = task {
+                state.running += 1;
+                return Next::Task(task);
+            }
+            if state.running == 0 && state.staged == 0 && state.later.is_empty() {
+                state.closed = true;
+                self.wake.notify_all();
+                return Next::Done;
+            }
+            if !patient {
+                return Next::Idle;
+            }
+            let wait = state.later.front().map_or(Duration::from_millis(200), |(when, _)| when.saturating_duration_since(now));
+            state = self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A task that [`Queue::next`] handed out is done.
+    pub(super) fn finished(&self) {
+        let mut state = self.state();
+        state.running -= 1;
+        let last = state.running == 0;
+        drop(state);
+        if last {
+            self.wake.notify_all();
+        }
+    }
+
+    /// An artifact was staged and will be committed.
+    pub(super) fn staged(&self) {
+        self.state().staged += 1;
+    }
+
+    /// So many staged artifacts were committed.
+    pub(super) fn committed(&self, count: usize) {
+        let mut state = self.state();
+        state.staged -= count;
+        drop(state);
+        self.wake.notify_all();
+    }
+
+    /// Ends the run: what is queued is dropped.
+    pub(super) fn close(&self) {
+        let dropped = {
+            let mut state = self.state();
+            state.closed = true;
+            (
+                std::mem::take(&mut state.acts),
+                std::mem::take(&mut state.locks),
+                std::mem::take(&mut state.looks),
+                std::mem::take(&mut state.later),
+            )
+        };
+        // Dropped outside the queue's own lock: guards of folders release their locks here.
+        drop(dropped);
+        self.wake.notify_all();
+    }
+}

@@ -1,0 +1,339 @@
+//! From roots to folders: which directories, which entries in them. Names come from walkdir, one directory at a time so that many
+//! threads walk at once; every directory is then opened beneath its root without following links, so a walk that was led astray by a
+//! directory swapped meanwhile yields names and nothing else.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use walkdir::WalkDir;
+
+use crate::base::leftover;
+use crate::base::sys::{Dir, Name};
+use crate::base::{Error, Result};
+use crate::model::{Cause, Entry, Format, Layout, Level, Recognised, Target, Verdict};
+
+use super::Run;
+use super::folder::{Folder, Home, Item, Tree};
+use super::job::{Command, Job, JobError, Root, What};
+use super::queue::Task;
+
+/// So many items of one folder are looked at by one thread at a time: one large folder keeps all of them busy.
+const CHUNK: usize = 256;
+
+/// Opens the roots; those inside others, and those named twice, once.
+pub(super) fn open_roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobError> {
+    let mut trees: Vec<(PathBuf, Arc<Tree>)> = Vec::new();
+    for root in &job.roots {
+        let dir = Arc::new(Dir::open_root(&root.dir)?);
+        let absolute = std::path::absolute(&root.dir).map_err(|cause| Error::new("find", &root.dir, cause))?;
+        let real = std::fs::canonicalize(&root.dir).map_err(|cause| Error::new("find", &root.dir, cause))?;
+        trees.push((real, Arc::new(Tree { dir, what: root.what.clone(), absolute })));
+    }
+    // Outer trees first, so that what lies in them is seen to.
+    trees.sort_by_key(|(real, tree)| (tree.what != What::Tree, real.components().count()));
+    let mut kept: Vec<(PathBuf, Arc<Tree>)> = Vec::new();
+    for (real, tree) in trees {
+        let covered = kept.iter().any(|(other, outer)| {
+            (outer.what == What::Tree && tree.what != What::Prefix && real.starts_with(other))
+                || (outer.what == tree.what && *other == real)
+        });
+        if !covered {
+            kept.push((real, tree));
+        }
+    }
+    Ok(kept.into_iter().map(|(_, tree)| tree).collect())
+}
+
+impl Root {
+    /// What a path that a person or a program names means: a tree, a source, an artifact, or a directory of artifacts.
+    pub fn of(path: &Path, format: &dyn Format) -> std::result::Result<Self, JobError> {
+        let meta = std::fs::metadata(path).map_err(|cause| Error::new("find", path, cause))?;
+        let name = path.file_name().and_then(Name::new);
+        let parent = || match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        if meta.is_dir() {
+            return Ok(match &name {
+                Some(name) if name == format.cache_dir() => Self { dir: parent(), what: What::CacheDir },
+                _ => Self { dir: path.to_path_buf(), what: What::Tree },
+            });
+        }
+        let unusable = |what| JobError::NotUsable { path: path.to_path_buf(), what };
+        let Some(name) = name else { return Err(unusable("no file")) };
+        if format.is_source(&name) {
+            return Ok(Self { dir: parent(), what: What::Sources(vec![name]) });
+        }
+        let in_cache = parent().file_name().is_some_and(|dir| dir == format.cache_dir().as_os_str());
+        let layout = if in_cache { Layout::Cache } else { Layout::Beside };
+        if !matches!(format.recognise(&name, layout), Recognised::Artifact { .. }) {
+            return Err(unusable("another file"));
+        }
+        let mut dir = parent();
+        if in_cache {
+            dir = dir.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+        }
+        Ok(Self { dir, what: What::Artifacts { names: vec![name], beside: !in_cache } })
+    }
+}
+
+/// The names in a directory, by kind.
+#[derive(Default)]
+struct Listing {
+    dirs: Vec<Name>,
+    /// Everything that is no directory: files, links, and what is neither.
+    others: Vec<Name>,
+}
+
+fn list(dir: &Dir) -> Result<Listing> {
+    let mut listing = Listing::default();
+    // follow_root_links: the user may have named a link; below the root every path is one that was opened without links.
+    for entry in WalkDir::new(dir.path()).min_depth(1).max_depth(1).follow_links(false) {
+        let entry = entry.map_err(|error| {
+            let cause = error.into_io_error().unwrap_or_else(|| std::io::ErrorKind::Other.into());
+            Error::new("list", dir.path(), cause)
+        })?;
+        let Some(name) = Name::new(entry.file_name()) else { continue };
+        if entry.file_type().is_dir() { listing.dirs.push(name) } else { listing.others.push(name) }
+    }
+    Ok(listing)
+}
+
+impl Run<'_> {
+    fn is_excluded(&self, path: &Path) -> bool {
+        self.job.options.exclude.is_some_and(|exclude| exclude(path))
+    }
+
+    /// Lists one directory of a root and queues what is found.
+    pub(super) fn scan(&self, tree: &Arc<Tree>, relative: &Path) {
+        if let Err(error) = self.try_scan(tree, relative) {
+            // A directory that went away while we walk is an answer, unless it is one that was named.
+            if error.is_gone() && !relative.as_os_str().is_empty() {
+                tracing::debug!(cause = %error.sentence(), "a directory went away");
+            } else {
+                self.tell_directory(&error);
+            }
+        }
+    }
+
+    fn try_scan(&self, tree: &Arc<Tree>, relative: &Path) -> Result<()> {
+        let dir = tree.dir.open_beneath(relative)?;
+        let absolute = if relative.as_os_str().is_empty() { tree.absolute.clone() } else { tree.absolute.join(relative) };
+        match &tree.what {
+            What::Tree => {
+                let listing = list(&dir)?;
+                let cache_dir = self.job.format.cache_dir();
+                for name in &listing.dirs {
+                    let below = relative.join(name);
+                    if name != cache_dir && !self.is_excluded(&tree.dir.path().join(&below)) {
+                        self.queue.push(Task::Scan(Arc::clone(tree), below));
+                    }
+                }
+                let sources = self.sources_in(&dir, &listing.others);
+                self.folders(&dir, &absolute, &sources, &listing.others, None);
+            }
+            What::CacheDir => {
+                let listing = list(&dir)?;
+                let sources = self.sources_in(&dir, &listing.others);
+                self.folders(&dir, &absolute, &sources, &[], None);
+            }
+            What::Sources(names) => {
+                let beside = if self.job.command == Command::Compile { Vec::new() } else { list(&dir)?.others };
+                let sources: Vec<Name> = names.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+                self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)));
+            }
+            What::Artifacts { names, beside } => {
+                let others: &[Name] = if *beside { names } else { &[] };
+                self.folders(&dir, &absolute, &[], others, Some(&Only::Artifacts(names)));
+            }
+            What::Prefix => self.scan_prefix(tree, relative, &dir)?,
+        }
+        Ok(())
+    }
+
+    fn sources_in(&self, dir: &Dir, others: &[Name]) -> Vec<Name> {
+        let is_source = |name: &&Name| self.job.format.is_source(name) && !self.is_excluded(&dir.path_of(name));
+        others.iter().filter(is_source).cloned().collect()
+    }
+
+    /// The folders of one directory of sources: artifacts in a directory of their own (or under the prefix), and beside the sources.
+    fn folders(&self, dir: &Arc<Dir>, absolute: &Path, sources: &[Name], beside: &[Name], only: Option<&Only<'_>>) {
+        for layout in self.layouts() {
+            let home = match layout {
+                Layout::Cache => Home::Below(self.job.format.cache_dir().clone()),
+                Layout::Beside => Home::Beside,
+                Layout::Prefix => match &self.prefix {
+                    Some(prefix) => Home::Prefix(Arc::clone(prefix), absolute.strip_prefix("/").unwrap_or(absolute).to_path_buf()),
+                    None => continue,
+                },
+            };
+            let folder = Folder::open(layout, home, Some(Arc::clone(dir)), absolute.to_path_buf());
+            let there: Vec<Name> = match (layout, &folder.artifacts) {
+                (Layout::Beside, _) => beside.to_vec(),
+                (_, None) => Vec::new(),
+                (_, Some(artifacts)) => match list(artifacts) {
+                    Ok(listing) => listing.others.into_iter().chain(listing.dirs).collect(),
+                    Err(error) if error.is_gone() => Vec::new(),
+                    Err(error) => {
+                        self.tell_directory(&error);
+                        continue;
+                    }
+                },
+            };
+            let mut items = self.leftovers(&there, layout);
+            items.extend(self.entries(&folder, sources, &there, only).into_iter().map(Item::Entry));
+            self.queue_looks(folder, items);
+        }
+    }
+
+    fn layouts(&self) -> Vec<Layout> {
+        let home = if self.prefix.is_some() { Layout::Prefix } else { Layout::Cache };
+        if self.job.command != Command::Compile {
+            return if self.prefix.is_some() { vec![home] } else { vec![home, Layout::Beside] };
+        }
+        let mut layouts: Vec<Layout> = Vec::new();
+        for maker in &self.job.makers {
+            let layout = match self.job.format.layout(maker.compiler.target()) {
+                Layout::Beside => Layout::Beside,
+                Layout::Cache | Layout::Prefix => home,
+            };
+            if !layouts.contains(&layout) {
+                layouts.push(layout);
+            }
+        }
+        layouts
+    }
+
+    fn leftovers(&self, there: &[Name], layout: Layout) -> Vec<Item> {
+        let item = |name: &Name| match leftover::recognise(name) {
+            Some(kind) => Some(Item::Leftover(name.clone(), kind)),
+            None if self.job.format.recognise(name, layout) == Recognised::ForeignTemp => Some(Item::ForeignTemp(name.clone())),
+            None => None,
+        };
+        there.iter().filter_map(item).collect()
+    }
+
+    /// The entries of a folder: for `compile` one per source, maker and level; else one per artifact that is there (and, with
+    /// `--complete`, one per source and level that should be).
+    fn entries(&self, folder: &Folder, sources: &[Name], there: &[Name], only: Option<&Only<'_>>) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        if self.job.command != Command::Compile {
+            entries.extend(
+                there.iter().filter_map(|name| self.entry_of(name, folder)).filter(|entry| only.is_none_or(|only| only.has(entry))),
+            );
+        }
+        if self.job.command == Command::Compile || self.job.options.complete {
+            let mut known: BTreeSet<Name> = entries.iter().map(|entry| entry.artifact.clone()).collect();
+            for source in sources {
+                for entry in self.expected(source, folder.layout) {
+                    if known.insert(entry.artifact.clone()) {
+                        entries.push(entry);
+                    }
+                }
+            }
+        }
+        entries
+    }
+
+    fn expected<'e>(&'e self, source: &'e Name, layout: Layout) -> impl Iterator<Item = Entry> + 'e {
+        self.job.makers.iter().enumerate().flat_map(move |(index, maker)| {
+            let target = maker.compiler.target();
+            let wanted = (self.job.format.layout(target) == Layout::Beside) == (layout == Layout::Beside);
+            let levels: &[u8] = if wanted { &maker.levels } else { &[] };
+            levels.iter().filter_map(move |level| {
+                let artifact = self.job.format.artifact_name(source, target, *level)?;
+                let (source, tag) = (source.clone(), Some(Arc::clone(&target.tag)));
+                Some(Entry { source, artifact, tag, level: Level::Known(*level), maker: Some(index) })
+            })
+        })
+    }
+
+    fn entry_of(&self, name: &Name, folder: &Folder) -> Option<Entry> {
+        let Recognised::Artifact { source, tag, level, known: _ } = self.job.format.recognise(name, folder.layout) else { return None };
+        if folder.sources.as_ref().is_some_and(|dir| self.is_excluded(&dir.path_of(&source))) {
+            return None;
+        }
+        let maker = tag.as_deref().and_then(|tag| self.maker_of(tag));
+        Some(Entry { source, artifact: name.clone(), tag, level, maker })
+    }
+
+    /// The maker whose artifacts have this tag.
+    pub(super) fn maker_of(&self, tag: &str) -> Option<usize> {
+        self.job.makers.iter().position(|maker| *maker.compiler.target().tag == *tag)
+    }
+
+    /// The interpreter that an entry is made by, where one is there.
+    pub(super) fn target_of(&self, entry: &Entry) -> Option<&Target> {
+        entry.maker.map(|index| self.job.makers[index].compiler.target())
+    }
+
+    fn queue_looks(&self, folder: Folder, items: Vec<Item>) {
+        if items.is_empty() {
+            if let (Some((verdict, cause)), false) = (&folder.trouble, self.job.command == Command::Compile) {
+                self.tell_trouble(&folder.path, *verdict, cause);
+            }
+            return;
+        }
+        self.know(items.len());
+        let folder = Arc::new(folder);
+        let chunks: Vec<Vec<Item>> = items.chunks(CHUNK).map(<[Item]>::to_vec).collect();
+        folder.looks.store(chunks.len(), std::sync::atomic::Ordering::SeqCst);
+        for chunk in chunks {
+            self.queue.push(Task::Look(Arc::clone(&folder), chunk));
+        }
+    }
+
+    /// A pycache prefix by itself: the sources' directory is what the path below the prefix says.
+    fn scan_prefix(&self, tree: &Arc<Tree>, relative: &Path, dir: &Arc<Dir>) -> Result<()> {
+        let listing = list(dir)?;
+        for name in &listing.dirs {
+            self.queue.push(Task::Scan(Arc::clone(tree), relative.join(name)));
+        }
+        let absolute = Path::new("/").join(relative);
+        let sources = match Dir::open_root(&absolute) {
+            Ok(sources) => Some(Arc::new(sources)),
+            Err(error) if error.is_gone() => {
+                if is_unmounted(&absolute) && !listing.others.is_empty() {
+                    let text = "the sources' whole file system seems to be absent (not mounted?); nothing is judged without it";
+                    self.tell_trouble(dir.path(), Verdict::Unreadable, &Cause::new("unmounted", text).at(&absolute));
+                    return Ok(());
+                }
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let home = Home::Prefix(Arc::clone(&tree.dir), relative.to_path_buf());
+        let folder = Folder::open(Layout::Prefix, home, sources, absolute);
+        let mut items = self.leftovers(&listing.others, Layout::Prefix);
+        items.extend(listing.others.iter().filter_map(|name| self.entry_of(name, &folder)).map(Item::Entry));
+        self.queue_looks(folder, items);
+        Ok(())
+    }
+}
+
+/// Is the place of these sources gone as a whole, so that it proves nothing about each of them? So it is where not even the first
+/// directory of the path is there, or where the deepest one that is there is empty, as an unmounted mount point is.
+fn is_unmounted(absolute: &Path) -> bool {
+    let there = absolute.ancestors().skip(1).find(|above| above.is_dir());
+    match there {
+        None => true,
+        Some(root) if root.parent().is_none() => true,
+        Some(above) => std::fs::read_dir(above).is_ok_and(|mut names| names.next().is_none()),
+    }
+}
+
+/// What of a folder was named.
+enum Only<'a> {
+    Sources(&'a [Name]),
+    Artifacts(&'a [Name]),
+}
+
+impl Only<'_> {
+    fn has(&self, entry: &Entry) -> bool {
+        match self {
+            Self::Sources(names) => names.binary_search(&entry.source).is_ok(),
+            Self::Artifacts(names) => names.contains(&entry.artifact),
+        }
+    }
+}

@@ -78,8 +78,8 @@ pub(crate) struct Compile {
     pub(crate) interpreters: Interpreters,
     /// How an artifact says which source it belongs to; an artifact of another mode is made anew
     ///
-    /// Without it artifacts are made with timestamps, or with `checked-hash` where SOURCE_DATE_EPOCH is set, and sound artifacts of
-    /// any mode count as up to date. PYC_INVALIDATION_MODE is read where neither this nor BYTEKEEP_INVALIDATION_MODE is given.
+    /// Without it artifacts are made with timestamps, or with `checked-hash` where `SOURCE_DATE_EPOCH` is set, and sound artifacts of
+    /// any mode count as up to date. `PYC_INVALIDATION_MODE` is read where neither this nor `BYTEKEEP_INVALIDATION_MODE` is given.
     #[arg(long, value_name = "MODE", value_enum)]
     pub(crate) invalidation_mode: Option<ModeArg>,
     /// Make everything anew

@@ -35,9 +35,9 @@ pub(crate) struct Tree {
     /// Directories (with all below them), sources or artifacts
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) paths: Vec<PathBuf>,
-    /// The artifacts stand in this tree instead of beside their sources, as with PYTHONPYCACHEPREFIX
+    /// The artifacts stand in this tree instead of beside their sources, as with `PYTHONPYCACHEPREFIX`
     ///
-    /// PYTHONPYCACHEPREFIX itself is read where this is not given, but by `clean`, which removes nothing that was not named.
+    /// `PYTHONPYCACHEPREFIX` itself is read where this is not given, but by `clean`, which removes nothing that was not named.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) pycache_prefix: Option<PathBuf>,
 }
@@ -93,7 +93,7 @@ pub(crate) struct Limits {
     pub(crate) durability: DurabilityArg,
     /// Seconds that compiling one source may take; 0 is without limit [default: 60]
     ///
-    /// UV_COMPILE_BYTECODE_TIMEOUT is read where neither this nor BYTEKEEP_TIMEOUT is given.
+    /// `UV_COMPILE_BYTECODE_TIMEOUT` is read where neither this nor `BYTEKEEP_TIMEOUT` is given.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) timeout: Option<Seconds>,
     /// The largest source that is compiled (K, M and G are understood)

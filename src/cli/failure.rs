@@ -59,7 +59,7 @@ pub(crate) fn error_block(style: Style, what: &str, causes: &[String], hint: Opt
     for cause in causes {
         let cause = text::message(cause);
         let mut lines = cause.lines();
-        block.push_str(&format!("  Caused by: {}\n", lines.next().unwrap_or_default()));
+        block.extend([format!("  Caused by: {}\n", lines.next().unwrap_or_default())]);
         let rest: Vec<&str> = lines.collect();
         if !rest.is_empty() {
             block.push_str(&text::indent(&rest.join("\n"), 4));
@@ -67,7 +67,7 @@ pub(crate) fn error_block(style: Style, what: &str, causes: &[String], hint: Opt
         }
     }
     if let Some(hint) = hint {
-        block.push_str(&format!("{}: {}\n", style.hint("hint"), text::message(hint)));
+        block.extend([format!("{}: {}\n", style.hint("hint"), text::message(hint))]);
     }
     block
 }
@@ -87,7 +87,7 @@ pub(crate) fn usage_block(style: Style, rendered: &str, command: Option<&str>) -
     hints.push(format!("`{} --help` tells what is understood", command.map_or("bytekeep".to_owned(), |name| format!("bytekeep {name}"))));
     let mut block = format!("{}: {}\n", style.bad("error"), text::message(&what.join("\n")));
     for hint in hints {
-        block.push_str(&format!("{}: {}\n", style.hint("hint"), text::message(&hint)));
+        block.extend([format!("{}: {}\n", style.hint("hint"), text::message(&hint))]);
     }
     block
 }

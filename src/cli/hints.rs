@@ -18,8 +18,10 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
         "io" => "look into the system's log for errors of the device, then run it again",
         "too-large" => "allow it with `--max-source SIZE`, or leave it out with `--exclude GLOB`",
         "timeout" => "give it longer with `--timeout SECONDS` (0 is without limit), or leave it out with `--exclude GLOB`",
-        "died" => "compile it by the interpreter alone (`python3 -m py_compile FILE`) to see it die, or leave it out with `--exclude GLOB`",
-        "syntax" | "source" => "mend the source, or leave it out with `--exclude GLOB`",
+        "compiler-died" => {
+            "compile it by the interpreter alone (`python3 -m py_compile FILE`) to see it die, or leave it out with `--exclude GLOB`"
+        }
+        "source" => "mend the source, or leave it out with `--exclude GLOB`",
         "not-a-file" => "only regular files are compiled: remove it, or leave it out with `--exclude GLOB`",
         "not-a-directory" => "remove it, after a look at who put it there: Python writes no cache here either",
         "unmounted" => "mount the sources, or name `--orphans` when they are gone for good",

@@ -1,7 +1,7 @@
 //! The report for people. Findings and plans, which were asked for, go to stdout; errors, progress and the summary to stderr.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -31,7 +31,7 @@ struct Shared {
     cause: Cause,
     first: PathBuf,
     entries: u64,
-    folders: std::collections::BTreeSet<PathBuf>,
+    folders: BTreeSet<PathBuf>,
 }
 
 /// Tells people.
@@ -111,7 +111,7 @@ impl<'a> Human<'a> {
         };
         let action = match (event.action, self.dry_run) {
             (Action::None, _) => String::new(),
-            (action, true) => format!("would be {}: ", if action == Action::None { "left" } else { action.word() }),
+            (action, true) => format!("would be {}: ", action.word()),
             (action, false) => format!("{}: ", action.word()),
         };
         let cause = event.cause.map(|cause| format!(": {}", text::message(&cause.text))).unwrap_or_default();
@@ -119,14 +119,16 @@ impl<'a> Human<'a> {
     }
 
     fn error(&self, event: &EntryEvent<'_>) {
-        if let Some(cause) = event.cause.filter(|cause| hints::is_shared(cause.code) && cause.path.as_deref() != event.source) {
+        // A source that cannot be read is its own trouble; a directory that cannot be written is that of all in it.
+        let is_own = |cause: &Cause| cause.path.is_some() && cause.path.as_deref() == event.source;
+        if let Some(cause) = event.cause.filter(|cause| hints::is_shared(cause.code) && !is_own(cause)) {
             let folder = event.artifact.parent().unwrap_or(event.artifact).to_path_buf();
             let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             let shared = match shared.entry(cause.code) {
                 Slot::Occupied(slot) => slot.into_mut(),
                 Slot::Vacant(slot) => {
                     let first = event.source.unwrap_or(event.artifact).to_path_buf();
-                    slot.insert(Shared { cause: cause.clone(), first, entries: 0, folders: Default::default() })
+                    slot.insert(Shared { cause: cause.clone(), first, entries: 0, folders: BTreeSet::new() })
                 }
             };
             shared.entries += 1;
@@ -215,7 +217,9 @@ mod tests {
     fn told(command: Command, dry_run: bool, loudness: Loudness, events: &[EntryEvent<'_>]) -> (String, String) {
         let (out, stdout, stderr) = capture::plain();
         let human = Human::new(&out, command, dry_run, loudness, Some("/w".into()));
-        events.iter().for_each(|event| human.event(&Event::Entry(*event)));
+        for event in events {
+            human.event(&Event::Entry(*event));
+        }
         human.finish();
         (stdout.text(), stderr.text())
     }
@@ -239,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_source_that_does_not_compile_is_told_with_its_line() {
-        let cause = Cause::new("syntax", "  File \"a.py\", line 1\n    x = \n       ^\nSyntaxError: invalid syntax");
+        let cause = Cause::new("source", "  File \"a.py\", line 1\n    x = \n       ^\nSyntaxError: invalid syntax");
         let mut failed = event("__pycache__/a.pyc", Verdict::Missing, Action::Failed, Some(&cause));
         (failed.source, failed.wrong) = (Some(Path::new("a.py")), true);
         let (stdout, stderr) = told(Command::Compile, false, NORMAL, &[failed]);

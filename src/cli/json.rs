@@ -211,7 +211,7 @@ mod tests {
         json.event(&Event::Entry(event));
         json.event(&Event::Waiting { dir: Path::new("d"), holder: &Holder { pid: Some(7), command: None, since: None } });
         json.event(&Event::Note { code: "no-locks", text: "no locks here", path: Path::new(OsStr::from_bytes(b"\xff")) });
-        let mut summary = Summary { elapsed: Duration::from_micros(1_500_000), ..Summary::default() };
+        let mut summary = Summary { elapsed: Duration::from_millis(1500), ..Summary::default() };
         summary.count(&event);
         json.summary(Command::Repair, false, &summary);
         stdout.text()

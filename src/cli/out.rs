@@ -32,8 +32,8 @@ impl Out {
     /// The process's own streams.
     pub(crate) fn of_process(color: ColorArg) -> Self {
         let environment = Environment::of_process();
-        let data_style = Style(wants_colour(color, &environment, io::stdout().is_terminal()));
-        let style = Style(wants_colour(color, &environment, io::stderr().is_terminal()));
+        let data_style = Style(wants_colour(color, environment, io::stdout().is_terminal()));
+        let style = Style(wants_colour(color, environment, io::stderr().is_terminal()));
         Self::new(Box::new(io::stdout()), Box::new(io::stderr()), data_style, style)
     }
 
@@ -151,7 +151,7 @@ impl Environment {
 }
 
 /// The option wins over the environment, and there `NO_COLOR` over what forces colours, as people know it from other tools.
-fn wants_colour(option: ColorArg, environment: &Environment, terminal: bool) -> bool {
+fn wants_colour(option: ColorArg, environment: Environment, terminal: bool) -> bool {
     match option {
         ColorArg::Always => true,
         ColorArg::Never => false,
@@ -226,7 +226,7 @@ pub(crate) mod capture {
             (ColorArg::Always, environment(true, false, true), false, true),
             (ColorArg::Never, environment(false, true, false), true, false),
         ] {
-            assert_eq!(wants_colour(option, &environment, terminal), colours, "{option:?} {environment:?} {terminal}");
+            assert_eq!(wants_colour(option, environment, terminal), colours, "{option:?} {environment:?} {terminal}");
         }
         assert!(!environment(false, true, true).allows_bar(true));
         assert!(!environment(false, false, false).allows_bar(false));

@@ -251,7 +251,9 @@ impl Placed {
         }
         if let Some(file) = &select.files_from {
             let listed = roots::read_list(file, select.null, select.root.as_deref())?;
-            listed.iter().for_each(|path| roots.add_listed(path));
+            for path in &listed {
+                roots.add_listed(path);
+            }
             paths.extend(select.root.clone().or_else(|| listed.first().cloned()));
         }
         for env in compile.map(|args| args.env.as_slice()).unwrap_or_default() {

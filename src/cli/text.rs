@@ -20,7 +20,7 @@ pub(crate) fn name(bytes: &[u8]) -> String {
             if c == '\\' { text.push_str("\\\\") } else { push_harmless(&mut text, c) }
         }
         for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
+            text.extend([format!("\\x{byte:02x}")]);
         }
     }
     text
@@ -40,12 +40,12 @@ fn push_harmless(text: &mut String, c: char) {
         '\n' => text.push_str("\\n"),
         '\r' => text.push_str("\\r"),
         '\t' => text.push_str("\\t"),
-        c if c.is_ascii_control() => text.push_str(&format!("\\x{:02x}", u32::from(c))),
+        c if c.is_ascii_control() => text.extend([format!("\\x{:02x}", u32::from(c))]),
         // C1 controls, line separators, and what reorders or hides the text around it
         c if c.is_control()
             || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}') =>
         {
-            text.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+            text.extend([format!("\\u{{{:x}}}", u32::from(c))]);
         }
         c => text.push(c),
     }

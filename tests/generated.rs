@@ -2,7 +2,7 @@
 //! the repository so that packagers find them ready; this fails when they say anything else than the program, and `BLESS=1` renews them.
 
 #![cfg(feature = "cli")]
-#![allow(clippy::disallowed_methods, reason = "writes the files of this repository, and only when asked to")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test, which writes the files of this repository when asked to")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,7 @@
 //! The command `bytekeep`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bytekeep::cli::main()
+}

@@ -1,0 +1,347 @@
+//! The command line: every command with its options, help and completion, once. Help, man pages and completions come from here.
+//! Nothing here touches the world; [`setup`](super::setup) turns it into a job.
+
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+
+use super::args_common::{Common, Global, Interpreters, Limits, ModeArg, Select, Size, Tree, parse_size};
+
+/// Keeps compiled bytecode caches whole: writes .pyc files atomically, proves them by checksum, finds and rebuilds what is cut or corrupt.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bytekeep",
+    version,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Run `bytekeep COMMAND --help` for the options of a command, with examples.",
+    after_long_help = AFTER
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+const AFTER: &str = "\
+Environment:
+  BYTEKEEP_<OPTION>, for each option in capitals with underscores (BYTEKEEP_LOCK_TIMEOUT=5), stands for the option; the command line wins.
+  BYTEKEEP_LOG=debug tells on stderr what the library does, whatever -v says.
+  NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE and TERM=dumb are respected.
+
+Exit status:
+  0    all is well
+  1    something is wrong with an entry: found by verify, or not mended by the others
+  2    wrong usage, or nothing could be done at all
+  130  interrupted; everything that was written is whole";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Brings the cache of every source up to date
+    Compile(Compile),
+    /// Judges every artifact by every byte; writes nothing and needs no interpreter
+    Verify(Verify),
+    /// Verifies, then rebuilds or removes what is bad
+    Repair(Repair),
+    /// Removes artifacts and left-overs, and nothing of other tools
+    Clean(Clean),
+    /// Shows the state of a tree at a glance, by interpreter
+    Status(Status),
+    /// Tells everything that an artifact says of itself
+    Inspect(Inspect),
+    /// Puts a seal behind sound artifacts that have none
+    Seal(Seal),
+    /// Prints the completions for a shell
+    Completions(Completions),
+}
+
+/// `compile`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bytekeep compile .venv                                 every source of an environment, by its own interpreter
+  bytekeep compile --python 3.12 --python 3.13 src       for two interpreters
+  bytekeep compile --stdlib --pycache-prefix /tmp/cache  Python's own library, without touching the system
+  git ls-files -z '*.py' | bytekeep compile --files-from - -0")]
+pub(crate) struct Compile {
+    #[command(flatten)]
+    pub(crate) tree: Tree,
+    #[command(flatten)]
+    pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) interpreters: Interpreters,
+    /// How an artifact says which source it belongs to; an artifact of another mode is made anew
+    ///
+    /// Without it artifacts are made with timestamps, or with `checked-hash` where `SOURCE_DATE_EPOCH` is set, and sound artifacts of
+    /// any mode count as up to date. `PYC_INVALIDATION_MODE` is read where neither this nor `BYTEKEEP_INVALIDATION_MODE` is given.
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub(crate) invalidation_mode: Option<ModeArg>,
+    /// Make everything anew
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Seal sound artifacts that have no seal, instead of only accepting them
+    #[arg(long)]
+    pub(crate) adopt: bool,
+    /// Compile the interpreter's own library too, without the files that are bad on purpose
+    #[arg(long)]
+    pub(crate) stdlib: bool,
+    /// Compile what the distributions in an environment have recorded as theirs, and nothing else
+    #[arg(long, value_name = "DIR")]
+    pub(crate) env: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Tell what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bytekeep verify .venv                        every artifact, by every byte
+  bytekeep verify --complete --python 3.13 src and each source has one for 3.13
+  bytekeep verify --for-image .                before an image or archive is made of it
+  bytekeep verify --format json . | jq -r 'select(.verdict == \"corrupt\").path'")]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) tree: Tree,
+    #[command(flatten)]
+    pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) interpreters: Interpreters,
+    /// A source without an artifact is a problem
+    #[arg(long)]
+    pub(crate) complete: bool,
+    /// An artifact without a seal is a problem
+    #[arg(long)]
+    pub(crate) require_seal: bool,
+    /// A timestamp in an artifact is a problem: archives and images change times
+    #[arg(long)]
+    pub(crate) for_image: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// `repair`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bytekeep repair .venv                      mend what is bad
+  bytekeep repair --dry-run .venv            say what would be mended
+  bytekeep repair --keep-bad /var/tmp/bad .  and keep the bad ones, to find out who wrote them")]
+pub(crate) struct Repair {
+    #[command(flatten)]
+    pub(crate) tree: Tree,
+    #[command(flatten)]
+    pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) interpreters: Interpreters,
+    /// Copy what is bad to this directory before it goes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep_bad: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Tell what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `clean`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bytekeep clean --dry-run .                what would go
+  bytekeep clean --keep-tags cpython-313 .  all but those of Python 3.13
+  bytekeep clean --orphans --leftovers .    only what no source belongs to, and what dead processes left")]
+pub(crate) struct Clean {
+    #[command(flatten)]
+    pub(crate) tree: Tree,
+    #[command(flatten)]
+    pub(crate) select: Select,
+    /// Only artifacts whose source is gone
+    #[arg(long)]
+    pub(crate) orphans: bool,
+    /// Only what dead processes left behind
+    #[arg(long)]
+    pub(crate) leftovers: bool,
+    /// Also modules that exist as bytecode only, which Python would import
+    #[arg(long)]
+    pub(crate) sourceless: bool,
+    /// Only artifacts that carry a seal: what bytekeep wrote
+    #[arg(long)]
+    pub(crate) sealed: bool,
+    /// Only artifacts of this interpreter tag (cpython-313); may be repeated
+    #[arg(long, value_name = "TAG", value_delimiter = ',')]
+    pub(crate) tag: Vec<String>,
+    /// All artifacts but those of this interpreter tag; may be repeated
+    #[arg(long, value_name = "TAG", value_delimiter = ',', conflicts_with = "tag")]
+    pub(crate) keep_tags: Vec<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Tell what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bytekeep status .venv                what is up to date and what is not, by interpreter
+  bytekeep status --format json .venv  the same for programs")]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) tree: Tree,
+    #[command(flatten)]
+    pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) interpreters: Interpreters,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bytekeep inspect pkg/__pycache__/mod.cpython-313.pyc
+  bytekeep inspect --format json pkg/__pycache__/*.pyc")]
+pub(crate) struct Inspect {
+    /// Artifacts
+    #[arg(value_name = "FILE", required = true, value_hint = clap::ValueHint::FilePath)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The largest artifact or source that is read
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
+    pub(crate) max_size: Size,
+}
+
+/// `seal`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A seal that is put behind an artifact that somebody else made proves its bytes from now on, not where they came from.
+
+Examples:
+  bytekeep seal .venv            seal what pip, uv or Python itself compiled
+  bytekeep seal --dry-run .venv  say what would be sealed")]
+pub(crate) struct Seal {
+    #[command(flatten)]
+    pub(crate) tree: Tree,
+    #[command(flatten)]
+    pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Tell what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  bytekeep completions bash > ~/.local/share/bash-completion/completions/bytekeep
+  bytekeep completions fish > ~/.config/fish/completions/bytekeep.fish")]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// The definition that is parsed, documented and completed: the derived one, with `BYTEKEEP_<OPTION>` for every option by one rule.
+pub(crate) fn definition() -> clap::Command {
+    Cli::command().mut_args(with_environment).mut_subcommands(|command| command.mut_args(with_environment))
+}
+
+fn with_environment(arg: clap::Arg) -> clap::Arg {
+    let Some(long) = arg.get_long() else { return arg };
+    let name = format!("BYTEKEEP_{}", long.to_uppercase().replace('-', "_"));
+    // Help names the rule once instead of the variable under each option, and never shows values: pages are the same on every host.
+    let arg = if arg.get_env().is_none() { arg.env(name) } else { arg };
+    let arg = arg.hide_env(true);
+    if matches!(arg.get_action(), ArgAction::SetTrue) { arg.value_parser(FalseyValueParser::new()) } else { arg }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        let matches = definition().try_get_matches_from(line.split(' '))?;
+        Cli::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_a_variable_and_a_help() {
+        for command in definition().get_subcommands() {
+            assert!(command.get_about().is_some() && command.get_after_help().is_some(), "{}", command.get_name());
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+                assert_eq!(arg.get_env().is_some(), arg.get_long().is_some(), "{} {}", command.get_name(), arg.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_good_lines() {
+        for line in [
+            "bytekeep compile a b --python 3.12 --python /usr/bin/python3 --optimize 0,1 --optimize 2 -j0 -v -v",
+            "bytekeep compile --files-from - -0 --root /r --durability full --timeout 0 --max-time 1.5 --lock-timeout 0 --max-source 1G",
+            "bytekeep compile --stdlib --pycache-prefix p -q --color never --exit-zero",
+            "bytekeep compile --env e --adopt --force --dry-run --invalidation-mode unchecked-hash",
+            "bytekeep verify a --complete --require-seal --for-image --format json --exclude *.bak",
+            "bytekeep repair a --keep-bad d --dry-run --python 3.13",
+            "bytekeep clean a --orphans --leftovers --sourceless --sealed --tag cpython-313,cpython-312",
+            "bytekeep clean --pycache-prefix p --keep-tags cpython-313",
+            "bytekeep -v status a",
+            "bytekeep inspect a.pyc --format json",
+            "bytekeep seal a",
+            "bytekeep completions zsh",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn rows_of_bad_lines() {
+        for line in [
+            "bytekeep",
+            "bytekeep frobnicate",
+            "bytekeep compile a --optimize 3",
+            "bytekeep compile a --timeout -1",
+            "bytekeep compile a --max-source 5X",
+            "bytekeep compile a -0",
+            "bytekeep compile a --root r",
+            "bytekeep compile a -q -v",
+            "bytekeep clean a --tag x --keep-tags y",
+            "bytekeep inspect",
+            "bytekeep completions tcsh",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_option_counts_once_however_it_is_given() {
+        let Command::Compile(compile) = parse("bytekeep compile a --optimize 2,0 --optimize 2").unwrap().command else { unreachable!() };
+        assert_eq!(compile.interpreters.levels(), [0, 2]);
+        assert_eq!(compile.limits.max_source.0, 16 << 20);
+        assert_eq!(compile.common.lock_timeout.0, std::time::Duration::from_secs(60));
+    }
+}

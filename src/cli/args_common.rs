@@ -1,0 +1,240 @@
+//! Options that several commands share, and the small values that they take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum, ValueHint};
+
+use crate::base::write::Durability;
+use crate::model::Mode;
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Tell more: each entry with its cause and warnings; twice, what the library does
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
+    /// Tell nothing but errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value = "auto")]
+    pub(crate) color: ColorArg,
+    /// For whom to write: people (text), or programs (one JSON object a line on stdout; see bytekeep-json(5))
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value = "human")]
+    pub(crate) format: FormatArg,
+    /// Exit with 0 where it would be 1: entries that are wrong are told, and that is all
+    #[arg(long, global = true)]
+    pub(crate) exit_zero: bool,
+}
+
+/// Where to work.
+#[derive(Debug, Args)]
+pub(crate) struct Tree {
+    /// Directories (with all below them), sources or artifacts
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The artifacts stand in this tree instead of beside their sources, as with `PYTHONPYCACHEPREFIX`
+    ///
+    /// `PYTHONPYCACHEPREFIX` itself is read where this is not given, but by `clean`, which removes nothing that was not named.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) pycache_prefix: Option<PathBuf>,
+}
+
+/// Which of it.
+#[derive(Debug, Args)]
+pub(crate) struct Select {
+    /// Leave out what matches, a directory with all below it; may be repeated
+    ///
+    /// The pattern (`*`, `?`, `[…]`, and `**` for any directories) is matched against the path as it was named, the path relative to
+    /// the named directory, and the file name.
+    #[arg(long, value_name = "GLOB", value_parser = parse_text)]
+    pub(crate) exclude: Vec<String>,
+    /// Read more paths from a file, one a line; `-` is standard input. What is neither directory nor source nor artifact is passed over
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) files_from: Option<PathBuf>,
+    /// The paths in the list end with a NUL byte instead of a newline
+    #[arg(long, short = '0', requires = "files_from")]
+    pub(crate) null: bool,
+    /// The paths in the list are relative to this directory
+    #[arg(long, value_name = "DIR", requires = "files_from", value_hint = ValueHint::DirPath)]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// By whom, or for whom.
+#[derive(Debug, Args)]
+pub(crate) struct Interpreters {
+    /// An interpreter: a path, a name on PATH, or a version (3.12); may be repeated
+    ///
+    /// Without it: that of the environment which holds the tree, else `python3`.
+    #[arg(long, short, value_name = "PYTHON", value_parser = parse_text)]
+    pub(crate) python: Vec<String>,
+    /// Optimisation levels, separated by commas
+    #[arg(long, short = 'O', value_name = "LEVELS", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(0..=2), default_value = "0")]
+    optimize: Vec<u8>,
+}
+
+impl Interpreters {
+    /// The levels, ascending, each once.
+    pub(crate) fn levels(&self) -> Vec<u8> {
+        let mut levels = self.optimize.clone();
+        levels.sort_unstable();
+        levels.dedup();
+        levels
+    }
+}
+
+/// How commands that compile do it.
+#[derive(Debug, Args)]
+pub(crate) struct Limits {
+    /// How safe from a power cut: not at all (as Python itself), in groups, or each file on its own
+    #[arg(long, value_name = "HOW", value_enum, default_value = "batch")]
+    pub(crate) durability: DurabilityArg,
+    /// Seconds that compiling one source may take; 0 is without limit [default: 60]
+    ///
+    /// `UV_COMPILE_BYTECODE_TIMEOUT` is read where neither this nor `BYTEKEEP_TIMEOUT` is given.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) timeout: Option<Seconds>,
+    /// The largest source that is compiled (K, M and G are understood)
+    #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
+    pub(crate) max_source: Size,
+}
+
+/// How commands that walk trees do it.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// How much is done at one time; 0 is as much as there are processor cores
+    #[arg(long, short, value_name = "N", default_value = "0")]
+    pub(crate) jobs: u16,
+    /// Seconds to wait for folders that another process works on
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
+    pub(crate) lock_timeout: Seconds,
+    /// Seconds that the whole run may take; what is left then is left
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) max_time: Option<Seconds>,
+}
+
+impl Common {
+    /// The number of threads or workers.
+    pub(crate) fn width(&self) -> usize {
+        match self.jobs {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            jobs => usize::from(jobs),
+        }
+    }
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorArg {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// For whom to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// Text for people
+    Human,
+    /// One JSON object a line
+    Json,
+}
+
+/// [`Mode`] on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModeArg {
+    /// By the source's time and size
+    Timestamp,
+    /// By the source's hash, compared at import
+    CheckedHash,
+    /// By the source's hash, believed at import
+    UncheckedHash,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Self {
+        match mode {
+            ModeArg::Timestamp => Self::Timestamp,
+            ModeArg::CheckedHash => Self::CheckedHash,
+            ModeArg::UncheckedHash => Self::UncheckedHash,
+        }
+    }
+}
+
+/// [`Durability`] on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DurabilityArg {
+    /// Nothing is flushed
+    None,
+    /// Many files are flushed together
+    Batch,
+    /// Every file is flushed on its own
+    Full,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(durability: DurabilityArg) -> Self {
+        match durability {
+            DurabilityArg::None => Self::None,
+            DurabilityArg::Batch => Self::Batch,
+            DurabilityArg::Full => Self::Full,
+        }
+    }
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+/// A length of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+/// `16M` and the like.
+pub(crate) fn parse_size(text: &str) -> Result<Size, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        unit => return Err(format!("unknown unit `{unit}`; use K, M or G")),
+    };
+    let number: u64 = digits.parse().map_err(|_| "not a size; write a number, with K, M or G behind it or without".to_owned())?;
+    number.checked_mul(1 << shift).map(Size).ok_or_else(|| "too large".to_owned())
+}
+
+/// Seconds, with a fraction or without.
+pub(crate) fn parse_seconds(text: &str) -> Result<Seconds, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map(Seconds).map_err(|error| error.to_string())
+}
+
+/// A text that is not empty: an empty pattern or name would match everything or nothing.
+pub(crate) fn parse_text(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_seconds() {
+        for (text, size) in [("0", 0), ("7", 7), ("7B", 7), ("2k", 2048), ("16M", 16 << 20), ("1GiB", 1 << 30)] {
+            assert_eq!(parse_size(text), Ok(Size(size)), "{text}");
+        }
+        for text in ["", "M", "-1", "1.5M", "5X", "99999999999G", "1M2"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_seconds("1.5"), Ok(Seconds(Duration::from_millis(1500))));
+        for text in ["", "-1", "x", "inf", "nan", "1e300"] {
+            assert!(parse_seconds(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `--exclude`: patterns against paths.
+
+use std::path::{Path, PathBuf};
+
+use glob::{MatchOptions, Pattern};
+
+use super::failure::Failure;
+
+/// What an interpreter's own library has that is not its own, and the files in it that are bad on purpose (its tests compile them to
+/// see them fail). Found by compiling the libraries of 2.7 and 3.6 to 3.13.
+const STDLIB: [&str; 6] =
+    ["site-packages", "dist-packages", "test/**/bad_coding*.py", "test/**/badsyntax_*.py", "lib2to3/tests/data", "test/test_lib2to3/data"];
+
+/// `*` stays within a component, `**` does not, as in a shell.
+const OPTIONS: MatchOptions = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+
+/// What is left out.
+#[derive(Debug, Default)]
+pub(crate) struct Excludes {
+    patterns: Vec<Pattern>,
+    /// Named directories, which patterns may be relative to.
+    roots: Vec<PathBuf>,
+    /// Libraries of interpreters: only below these [`STDLIB`] holds.
+    libraries: Vec<(PathBuf, Vec<Pattern>)>,
+}
+
+impl Excludes {
+    /// From the patterns of the command line, for these roots.
+    pub(crate) fn new(patterns: &[String], roots: Vec<PathBuf>) -> Result<Self, Failure> {
+        let compile = |text: &String| {
+            let plain = if text == "/" { text } else { text.trim_end_matches('/') };
+            Pattern::new(plain).map_err(|error| {
+                Failure::new(format!("the pattern `{text}` of `--exclude` cannot be understood"))
+                    .hint(format!("{} (at its character {})", error.msg, error.pos))
+            })
+        };
+        Ok(Self { patterns: patterns.iter().map(compile).collect::<Result<_, _>>()?, roots, libraries: Vec::new() })
+    }
+
+    /// Leaves out what is not to be compiled in this library.
+    pub(crate) fn add_library(&mut self, dir: PathBuf) {
+        let patterns = STDLIB.iter().filter_map(|text| Pattern::new(text).ok()).collect();
+        self.libraries.push((dir, patterns));
+    }
+
+    /// Is nothing left out?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.patterns.is_empty() && self.libraries.is_empty()
+    }
+
+    /// Is this path, or a directory above it, left out?
+    pub(crate) fn matches(&self, path: &Path) -> bool {
+        self.libraries.iter().any(|(dir, patterns)| path.strip_prefix(dir).is_ok_and(|below| any_level(patterns, below, false)))
+            || (!self.patterns.is_empty() && self.matches_patterns(path))
+    }
+
+    fn matches_patterns(&self, path: &Path) -> bool {
+        let mut below = self.roots.iter().filter_map(|root| path.strip_prefix(root).ok()).filter(|rest| !rest.as_os_str().is_empty());
+        // Only below the named directory is a name enough: `--exclude build` leaves `/home/build/tree` alone when that was asked for.
+        below.any(|rest| any_level(&self.patterns, rest, true)) || any_level(&self.patterns, path, false)
+    }
+}
+
+/// Does a pattern match the path, a directory above it, or (with `names`) one of their names?
+fn any_level(patterns: &[Pattern], path: &Path, names: bool) -> bool {
+    path.ancestors().filter(|level| !level.as_os_str().is_empty()).any(|level| {
+        let whole = level.to_string_lossy();
+        let name = level.file_name().filter(|_| names).map(|name| name.to_string_lossy());
+        patterns
+            .iter()
+            .any(|pattern| pattern.matches_with(&whole, OPTIONS) || name.as_ref().is_some_and(|name| pattern.matches_with(name, OPTIONS)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn excludes(patterns: &[&str], roots: &[&str]) -> Excludes {
+        let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+        Excludes::new(&patterns, roots.iter().map(PathBuf::from).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_matches_the_path_as_named_relative_or_by_name() {
+        for (pattern, path, left_out) in [
+            ("tests", "src/pkg/tests/a.py", true),
+            ("tests/", "src/pkg/tests/a.py", true),
+            ("*_test.py", "src/pkg/a_test.py", true),
+            ("pkg/*.py", "src/pkg/a.py", true),
+            ("pkg/*.py", "src/pkg/deep/a.py", false),
+            ("pkg/**/*.py", "src/pkg/deep/a.py", true),
+            ("src/pkg", "src/pkg/a.py", true),
+            ("src", "src/pkg/a.py", true),
+            ("pk", "src/pkg/a.py", false),
+            ("*.py", "src/pkg/a.pyc", false),
+        ] {
+            assert_eq!(excludes(&[pattern], &["src"]).matches(Path::new(path)), left_out, "{pattern} {path}");
+        }
+        assert!(!excludes(&["build"], &["/home/build/tree"]).matches(Path::new("/home/build/tree/a.py")));
+        assert!(Excludes::new(&["[".to_owned()], Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_library_without_what_is_bad_on_purpose() {
+        let mut excludes = Excludes::default();
+        excludes.add_library("/usr/lib/python3.12".into());
+        for (path, left_out) in [
+            ("test/bad_coding.py", true),
+            ("test/tokenizedata/badsyntax_3131.py", true),
+            ("test/test_future_stmt/badsyntax_future.py", true),
+            ("lib2to3/tests/data/bom.py", true),
+            ("site-packages/pip/__init__.py", true),
+            ("dist-packages", true),
+            ("test/test_ast.py", false),
+            ("os.py", false),
+            ("lib2to3/pytree.py", false),
+        ] {
+            assert_eq!(excludes.matches(&Path::new("/usr/lib/python3.12").join(path)), left_out, "{path}");
+        }
+        assert!(!excludes.matches(Path::new("/home/test/bad_coding.py")));
+    }
+}

@@ -1,0 +1,153 @@
+//! The words for people that hang on a verdict or on the code of a cause: what it means and what to do next.
+
+use crate::flow::Command;
+use crate::model::Verdict;
+
+/// What to do next, by the code of the cause.
+pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
+    let hint = match code {
+        "locked" => "wait until the other process has finished, or give it more time with `--lock-timeout SECONDS`",
+        "read-only" => "the file system is mounted read-only: remount it, or put the cache elsewhere with `--pycache-prefix DIR`",
+        "permission" => "run it as the owner of the files, or put the cache elsewhere with `--pycache-prefix DIR`",
+        "disk-full" => "free some space and run it again: what was written is whole, and only the rest is left",
+        "quota" => "your quota is used up: remove something and run it again; what was written is whole",
+        "file-size-limit" => "raise the limit on file sizes (`ulimit -f unlimited`) and run it again",
+        "name-too-long" => "the artifact's name is longer than the file system allows: shorten the source's name",
+        "stale-handle" => "the network file system lost the directory: run it again",
+        "gone" | "vanished" => "something else removed it meanwhile: run it again when the tree is at rest",
+        "io" => "look into the system's log for errors of the device, then run it again",
+        "too-large" => "allow it with `--max-source SIZE`, or leave it out with `--exclude GLOB`",
+        "timeout" => "give it longer with `--timeout SECONDS` (0 is without limit), or leave it out with `--exclude GLOB`",
+        "compiler-died" => {
+            "compile it by the interpreter alone (`python3 -m py_compile FILE`) to see it die, or leave it out with `--exclude GLOB`"
+        }
+        "source" => "mend the source, or leave it out with `--exclude GLOB`",
+        "not-a-file" => "only regular files are compiled: remove it, or leave it out with `--exclude GLOB`",
+        "not-a-directory" => "remove it, after a look at who put it there: Python writes no cache here either",
+        "unmounted" => "mount the sources, or name `--orphans` when they are gone for good",
+        "foreign-link" => "run it as the user who owns the link, or replace the link by the file",
+        "changing" => "run it again when nobody writes the source",
+        "unsafe" => "remove what stands there, after a look at who put it there",
+        "newer-seal" => "it was written by a newer bytekeep: use that one for this tree",
+        "no-interpreter" => "name the interpreter that it is for with `--python`",
+        "signed" => "it belongs to whoever signed it: rebuild it where it was signed",
+        _ => return None,
+    };
+    Some(hint)
+}
+
+/// Causes that lie in a directory or a file system and hold for all that is in it: told once, with a count.
+pub(crate) fn is_shared(code: &str) -> bool {
+    matches!(code, "locked" | "read-only" | "permission" | "disk-full" | "quota")
+}
+
+/// What a verdict means, in a line.
+pub(crate) fn meaning(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "sealed, whole, and it fits its source",
+        Verdict::Unsealed => "without a seal, but sound, and it fits its source",
+        Verdict::Stale => "the source has changed, and the header says so",
+        Verdict::Misstamped => "made from these very source bytes, but the header says otherwise",
+        Verdict::SilentlyStale => "made from other source bytes, and Python would use it",
+        Verdict::Truncated => "it ends before it should",
+        Verdict::Corrupt => "its bytes are not those that were written",
+        Verdict::BadMagic => "its magic number is not that of the interpreter in its name",
+        Verdict::Unknown => "of an interpreter or a seal version that bytekeep does not know: left alone",
+        Verdict::Orphan => "its source is gone, and nothing would import it",
+        Verdict::Sourceless => "it has no source, and Python would import it",
+        Verdict::Missing => "there is a source and no artifact",
+        Verdict::Unreadable => "the source, the artifact or the directory cannot be read",
+        Verdict::Unsafe => "a link, a FIFO or a device, which could lead out of the tree",
+        Verdict::Leftover => "left behind by a process that is dead",
+    }
+}
+
+/// What mends a verdict, in a line.
+pub(crate) fn cure(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "nothing to do",
+        Verdict::Unsealed => "`bytekeep seal` proves it from now on",
+        Verdict::Stale | Verdict::Missing => "`bytekeep compile`",
+        Verdict::Misstamped | Verdict::SilentlyStale | Verdict::Truncated | Verdict::Corrupt | Verdict::BadMagic => "`bytekeep repair`",
+        Verdict::Unknown => "a newer bytekeep may know it",
+        Verdict::Orphan => "`bytekeep clean --orphans`",
+        Verdict::Sourceless => "`bytekeep clean --sourceless`, if it should not be there",
+        Verdict::Unreadable => "run it as the owner of the files",
+        Verdict::Unsafe => "look at who put it there",
+        Verdict::Leftover => "`bytekeep clean --leftovers`; `compile` and `repair` sweep it too",
+    }
+}
+
+/// Is a verdict worth a line of its own where only findings are told?
+pub(crate) fn is_told(verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Ok | Verdict::Unsealed | Verdict::Missing => false,
+        Verdict::Stale
+        | Verdict::Misstamped
+        | Verdict::SilentlyStale
+        | Verdict::Truncated
+        | Verdict::Corrupt
+        | Verdict::BadMagic
+        | Verdict::Unknown
+        | Verdict::Orphan
+        | Verdict::Sourceless
+        | Verdict::Unreadable
+        | Verdict::Unsafe
+        | Verdict::Leftover => true,
+    }
+}
+
+/// The command's name.
+pub(crate) fn word(command: Command) -> &'static str {
+    match command {
+        Command::Verify => "verify",
+        Command::Status => "status",
+        Command::Compile => "compile",
+        Command::Repair => "repair",
+        Command::Clean => "clean",
+        Command::Seal => "seal",
+    }
+}
+
+/// What it does to one entry, as a verb.
+pub(crate) fn verb(command: Command) -> &'static str {
+    match command {
+        Command::Verify => "verify",
+        Command::Status => "look at",
+        Command::Compile => "compile",
+        Command::Repair => "repair",
+        Command::Clean => "remove",
+        Command::Seal => "seal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shared_cause_says_what_to_do_next() {
+        for code in ["locked", "read-only", "permission", "disk-full", "quota"] {
+            assert!(is_shared(code) && of_cause(code).is_some(), "{code}");
+        }
+    }
+
+    #[test]
+    fn every_system_error_has_a_hint() {
+        use std::io::ErrorKind as Kind;
+        for kind in
+            [Kind::NotFound, Kind::PermissionDenied, Kind::ReadOnlyFilesystem, Kind::StorageFull, Kind::QuotaExceeded, Kind::FileTooLarge]
+        {
+            let cause = crate::model::Cause::from(&crate::base::Error::new("open", "a", kind));
+            assert!(of_cause(cause.code).is_some(), "{}", cause.code);
+        }
+    }
+
+    #[test]
+    fn every_problem_is_told_with_its_meaning_and_cure() {
+        for verdict in Verdict::ALL {
+            assert!(!meaning(verdict).is_empty() && !cure(verdict).is_empty());
+            assert!(is_told(verdict) || !verdict.is_problem(), "{verdict}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The report for programs: one JSON object a line on stdout. Every field stands in `man/bytekeep-json.5`, which a test compares.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::out::Out;
+use super::text;
+use crate::flow::{Command, EntryEvent, Event, Report, Summary};
+use crate::model::Cause;
+
+/// Raised when a field changes its meaning or goes; new fields do not raise it.
+pub(crate) const VERSION: u8 = 1;
+
+/// A path: text, and beside it all its bytes where text cannot hold them.
+pub(crate) fn path(path: &Path) -> (String, Option<String>) {
+    let bytes = path.as_os_str().as_bytes();
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(text::base64(bytes))),
+    }
+}
+
+#[derive(Serialize)]
+struct EntryLine<'a> {
+    v: u8,
+    kind: &'static str,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_b64: Option<String>,
+    source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_b64: Option<String>,
+    interpreter: Option<&'a str>,
+    optimize: Option<u8>,
+    verdict: &'static str,
+    action: &'static str,
+    cause: Option<CauseLine<'a>>,
+    wrong: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<WarningLine<'a>>,
+}
+
+/// Why.
+#[derive(Serialize)]
+pub(crate) struct CauseLine<'a> {
+    code: &'a str,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_b64: Option<String>,
+}
+
+impl<'a> From<&'a Cause> for CauseLine<'a> {
+    fn from(cause: &'a Cause) -> Self {
+        let (path, path_b64) = cause.path.as_deref().map(path).unzip();
+        Self { code: cause.code, text: &cause.text, path, path_b64: path_b64.flatten() }
+    }
+}
+
+#[derive(Serialize)]
+struct WarningLine<'a> {
+    category: &'a str,
+    text: &'a str,
+    line: u64,
+}
+
+#[derive(Serialize)]
+struct NoteLine<'a> {
+    v: u8,
+    kind: &'static str,
+    code: &'a str,
+    text: &'a str,
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_b64: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SummaryLine<'a> {
+    v: u8,
+    kind: &'static str,
+    command: &'static str,
+    dry_run: bool,
+    entries: u64,
+    wrong: u64,
+    stopped: bool,
+    seconds: f64,
+    bytes: u64,
+    verdicts: BTreeMap<&'static str, u64>,
+    actions: BTreeMap<&'static str, u64>,
+    interpreters: BTreeMap<&'a str, BTreeMap<&'static str, u64>>,
+}
+
+/// Writes lines.
+pub(crate) struct Json<'a> {
+    out: &'a Out,
+}
+
+impl<'a> Json<'a> {
+    /// To stdout.
+    pub(crate) fn new(out: &'a Out) -> Self {
+        Self { out }
+    }
+
+    fn line(&self, line: &impl Serialize) {
+        write(self.out, line);
+    }
+
+    fn entry(&self, event: &EntryEvent<'_>) {
+        let (shown, path_b64) = path(event.artifact);
+        let (source, source_b64) = event.source.map(path).unzip();
+        let warnings =
+            event.warnings.iter().map(|warning| WarningLine { category: &warning.kind, text: &warning.text, line: warning.line });
+        self.line(&EntryLine {
+            v: VERSION,
+            kind: "entry",
+            path: shown,
+            path_b64,
+            source,
+            source_b64: source_b64.flatten(),
+            interpreter: event.tag,
+            optimize: event.level,
+            verdict: event.verdict.word(),
+            action: event.action.word(),
+            cause: event.cause.map(CauseLine::from),
+            wrong: event.wrong,
+            warnings: warnings.collect(),
+        });
+    }
+
+    /// Something about the run as a whole.
+    pub(crate) fn note(&self, code: &str, text: &str, at: &Path) {
+        let (path, path_b64) = path(at);
+        self.line(&NoteLine { v: VERSION, kind: "note", code, text, path, path_b64 });
+    }
+
+    /// The last line.
+    pub(crate) fn summary(&self, command: Command, dry_run: bool, summary: &Summary) {
+        let tags = summary.tags.iter().map(|(tag, verdicts)| (tag.as_str(), verdicts.iter().map(|(v, n)| (v.word(), *n)).collect()));
+        self.line(&SummaryLine {
+            v: VERSION,
+            kind: "summary",
+            command: super::hints::word(command),
+            dry_run,
+            entries: summary.entries,
+            wrong: summary.wrong,
+            stopped: summary.stopped,
+            seconds: (summary.elapsed.as_secs_f64() * 1e6).round() / 1e6,
+            bytes: summary.bytes,
+            verdicts: summary.verdicts.iter().map(|(verdict, number)| (verdict.word(), *number)).collect(),
+            actions: summary.actions.iter().map(|(action, number)| (action.word(), *number)).collect(),
+            interpreters: tags.collect(),
+        });
+    }
+}
+
+/// One object on one line of stdout.
+pub(crate) fn write(out: &Out, line: &impl Serialize) {
+    match serde_json::to_string(line) {
+        Ok(text) => out.data(&(text + "\n")),
+        Err(cause) => out.message(&format!("error: cannot write a line of JSON\n  Caused by: {cause}\n")),
+    }
+}
+
+impl Report for Json<'_> {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Entry(entry) => self.entry(entry),
+            Event::Waiting { dir, holder } => self.note("waiting", &super::human::held_by(holder), dir),
+            Event::Note { code, text, path } => self.note(code, text, path),
+            Event::Progress { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::time::Duration;
+
+    use super::super::out::capture;
+    use super::*;
+    use crate::base::lock::Holder;
+    use crate::flow::Action;
+    use crate::model::{Verdict, Warning};
+
+    fn full() -> String {
+        let (out, stdout, _) = capture::plain();
+        let json = Json::new(&out);
+        let cause = Cause::new("digest", "its bytes are not those that were sealed").at(OsStr::from_bytes(b"c\xff"));
+        let warnings = [Warning { kind: "SyntaxWarning".to_owned(), text: "odd".to_owned(), line: 3 }];
+        let mut event = EntryEvent {
+            artifact: Path::new(OsStr::from_bytes(b"a\xff.pyc")),
+            source: Some(Path::new(OsStr::from_bytes(b"a\xff.py"))),
+            tag: Some("cpython-313"),
+            level: Some(0),
+            verdict: Verdict::Corrupt,
+            action: Action::Built,
+            cause: Some(&cause),
+            warnings: &warnings,
+            wrong: false,
+            bytes: 7,
+        };
+        json.event(&Event::Entry(event));
+        (event.artifact, event.source, event.tag, event.level, event.cause, event.warnings) =
+            (Path::new("a\nb"), None, None, None, None, &[]);
+        json.event(&Event::Entry(event));
+        json.event(&Event::Waiting { dir: Path::new("d"), holder: &Holder { pid: Some(7), command: None, since: None } });
+        json.event(&Event::Note { code: "no-locks", text: "no locks here", path: Path::new(OsStr::from_bytes(b"\xff")) });
+        let mut summary = Summary { elapsed: Duration::from_millis(1500), ..Summary::default() };
+        summary.count(&event);
+        json.summary(Command::Repair, false, &summary);
+        stdout.text()
+    }
+
+    #[test]
+    fn lines_are_as_documented() {
+        let text = full();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "{\"v\":1,\"kind\":\"entry\",\"path\":\"a\u{fffd}.pyc\",\"path_b64\":\"Yf8ucHlj\",\"source\":\"a\u{fffd}.py\",\"source_b64\":\"Yf8ucHk=\",\
+             \"interpreter\":\"cpython-313\",\"optimize\":0,\"verdict\":\"corrupt\",\"action\":\"built\",\
+             \"cause\":{\"code\":\"digest\",\"text\":\"its bytes are not those that were sealed\",\"path\":\"c\u{fffd}\",\"path_b64\":\"Y/8=\"},\
+             \"wrong\":false,\"warnings\":[{\"category\":\"SyntaxWarning\",\"text\":\"odd\",\"line\":3}]}"
+        );
+        assert_eq!(
+            lines[1],
+            r#"{"v":1,"kind":"entry","path":"a\nb","source":null,"interpreter":null,"optimize":null,"verdict":"corrupt","action":"built","cause":null,"wrong":false}"#
+        );
+        assert!(lines[2].contains("\"code\":\"waiting\"") && lines[2].contains("PID 7"), "{}", lines[2]);
+        assert_eq!(
+            lines[4],
+            r#"{"v":1,"kind":"summary","command":"repair","dry_run":false,"entries":1,"wrong":0,"stopped":false,"seconds":1.5,"bytes":7,"verdicts":{"corrupt":1},"actions":{"built":1},"interpreters":{"":{"corrupt":1}}}"#
+        );
+    }
+
+    fn fields(value: &serde_json::Value, into: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(map) => {
+                for (key, value) in map {
+                    into.push(key.clone());
+                    fields(value, into);
+                }
+            }
+            serde_json::Value::Array(list) => list.iter().for_each(|value| fields(value, into)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_manual_names_every_field_and_every_word() {
+        let page = include_str!("../../man/bytekeep-json.5");
+        let mut names = Vec::new();
+        for line in full().lines().chain(super::super::inspect::sample().lines()) {
+            fields(&serde_json::from_str(line).unwrap(), &mut names);
+        }
+        names.retain(|name| !name.is_empty());
+        names.extend(Verdict::ALL.map(|verdict| verdict.word().to_owned()));
+        names.extend(Action::ALL.map(|action| action.word().to_owned()));
+        for name in names {
+            let escaped = name.replace('-', "\\-");
+            assert!(page.contains(&format!("\\fB{escaped}\\fR")) || page.contains(&format!(".B {escaped}\n")), "{name} is not in the page");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The command: arguments to a job, events to lines, a summary to an exit code. The only part that prints.
+//!
+//! Reading starts in `args` (what can be said), goes on in `setup` (what it means), and ends in `human` and `json` (what is told).
+
+mod args;
+mod args_common;
+mod exclude;
+mod exit;
+mod failure;
+mod hints;
+mod human;
+mod inspect;
+mod json;
+mod out;
+mod record;
+mod roots;
+mod setup;
+mod signals;
+mod stand_in;
+mod summary;
+mod text;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::FromArgMatches;
+
+use self::args::{Cli, Command};
+use self::args_common::{ColorArg, FormatArg, Global};
+use self::exit::Exit;
+use self::failure::{Failure, error_block, usage_block};
+use self::human::{Human, Loudness};
+use self::json::Json;
+use self::out::Out;
+use self::setup::Plan;
+use self::summary::End;
+use crate::flow::{self, Action, EntryEvent, Event, Report, Summary};
+use crate::model::{Cause, Verdict};
+
+/// Runs the command with the arguments of this process.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    ExitCode::from(run(&arguments).code())
+}
+
+/// The definition of the command line, for whoever renders manuals from it.
+pub fn command() -> clap::Command {
+    args::definition()
+}
+
+/// A generated table of the README, by its name.
+#[doc(hidden)]
+pub fn readme_table(name: &str) -> Option<String> {
+    summary::readme_table(name)
+}
+
+fn run(arguments: &[OsString]) -> Exit {
+    let parsed = args::definition().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error, arguments),
+    };
+    let out = Out::of_process(cli.global.color);
+    listen_to_library(&cli.global);
+    let exit = match act(&cli, &out) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            out.message(&failure.render(out.style));
+            Exit::Unable
+        }
+    };
+    if let Some(kind) = out.data_failure() {
+        out.message(&error_block(out.style, "cannot write to standard output", &[std::io::Error::from(kind).to_string()], None));
+        return exit.at_least_wrong();
+    }
+    exit
+}
+
+/// Help and version are answers; everything else is an error in the shape of all errors.
+fn refuse(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    use clap::error::ErrorKind as Kind;
+    let out = Out::of_process(ColorArg::Auto);
+    let rendered = error.render();
+    match error.kind() {
+        Kind::DisplayHelp | Kind::DisplayVersion => {
+            out.data(&if out.data_style.0 { rendered.ansi().to_string() } else { rendered.to_string() });
+            Exit::Good
+        }
+        Kind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            out.message(&if out.style.0 { rendered.ansi().to_string() } else { rendered.to_string() });
+            Exit::Unable
+        }
+        _ => {
+            let definition = args::definition();
+            let named =
+                arguments.iter().skip(1).filter_map(|argument| argument.to_str()).find(|word| definition.find_subcommand(word).is_some());
+            out.message(&usage_block(out.style, &rendered.to_string(), named));
+            Exit::Unable
+        }
+    }
+}
+
+fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
+    let cwd = std::env::current_dir().ok();
+    match &cli.command {
+        Command::Completions(args) => {
+            let mut text = Vec::new();
+            clap_complete::generate(args.shell, &mut args::definition(), "bytekeep", &mut text);
+            out.data(&String::from_utf8_lossy(&text));
+            Ok(Exit::Good)
+        }
+        Command::Inspect(args) => Ok(inspect_all(args, &cli.global, out, cwd.as_deref())),
+        chosen => {
+            let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;
+            let plan = Plan::new(chosen, &setup::Environment::of_process(), &stop)?;
+            plan.map_or(Ok(Exit::Good), |plan| work(&plan, &cli.global, out, cwd, &stop))
+        }
+    }
+}
+
+fn inspect_all(args: &args::Inspect, global: &Global, out: &Out, cwd: Option<&Path>) -> Exit {
+    let mut told = 0;
+    let mut exit = Exit::Good;
+    for path in &args.files {
+        match inspect::look(path, args.max_size.0, setup::format()) {
+            Ok(artifact) => {
+                told += 1;
+                match global.format {
+                    FormatArg::Json => inspect::write_json(out, &artifact),
+                    FormatArg::Human => out.data(&inspect::render(&artifact, path, cwd, out.data_style)),
+                }
+                if !artifact.is_good() {
+                    exit = Exit::Wrong;
+                }
+            }
+            Err(failure) => {
+                out.message(&failure.render(out.style));
+                exit = Exit::Wrong;
+            }
+        }
+    }
+    if told == 0 { Exit::Unable } else { exit.forgiving(global.exit_zero) }
+}
+
+fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &Arc<AtomicBool>) -> Result<Exit, Failure> {
+    let loudness = Loudness { quiet: global.quiet, verbose: global.verbose > 0 };
+    let json = (global.format == FormatArg::Json).then(|| Json::new(out));
+    let human = Human::new(out, plan.command, plan.is_dry_run(), loudness, cwd);
+    let report: &dyn Report = json.as_ref().map_or(&human as &dyn Report, |json| json);
+    for note in &plan.notes {
+        report.event(&Event::Note { code: "setup", text: note, path: Path::new("") });
+    }
+    let terminal = std::io::stderr().is_terminal();
+    if json.is_none() && !global.quiet && out::Environment::of_process().allows_bar(terminal) {
+        human.show_progress();
+    }
+    let answer = plan.with_job(stop, |job| flow::run(job, report));
+    plan.remember();
+    let mut summary = answer.inspect_err(|_| human.finish())?;
+    plan.missing.iter().for_each(|path| tell_missing(path, report, &mut summary));
+    human.finish();
+    let interrupted = summary.stopped && stop.load(Ordering::Relaxed);
+    match &json {
+        Some(json) => json.summary(plan.command, plan.is_dry_run(), &summary),
+        None => conclude(plan, out, &summary, interrupted, loudness),
+    }
+    Ok(Exit::of(&summary, interrupted).forgiving(global.exit_zero))
+}
+
+fn conclude(plan: &Plan, out: &Out, summary: &Summary, interrupted: bool, loudness: Loudness) {
+    if plan.command == flow::Command::Status {
+        out.data(&summary::table(summary, out.data_style));
+    }
+    if loudness.quiet {
+        return;
+    }
+    let end = match (summary.stopped, interrupted) {
+        (false, _) => End::Done,
+        (true, true) => End::Interrupted,
+        (true, false) => End::OutOfTime,
+    };
+    out.message(&summary::line(plan.command, plan.is_dry_run(), end, summary, out.style));
+    if let Some(hint) = summary::next(plan.command, summary) {
+        out.message(&format!("{}: {hint}\n", out.style.hint("hint")));
+    }
+}
+
+/// A listed source that is not there: an entry like any other that fails, so that it neither stops the rest nor goes unseen.
+fn tell_missing(path: &Path, report: &dyn Report, summary: &mut Summary) {
+    let cause = Cause::new("gone", "it was listed, but it is not there").at(path);
+    let event = EntryEvent {
+        artifact: path,
+        source: Some(path),
+        tag: None,
+        level: None,
+        verdict: Verdict::Unreadable,
+        action: Action::Failed,
+        cause: Some(&cause),
+        warnings: &[],
+        wrong: true,
+        bytes: 0,
+    };
+    summary.count(&event);
+    report.event(&Event::Entry(event));
+}
+
+/// Shows what the library traces: with `-v` each error that it goes on after, with its cause; with more, more.
+fn listen_to_library(global: &Global) {
+    use tracing::level_filters::LevelFilter;
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::filter::filter_fn;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+
+    let asked = std::env::var("BYTEKEEP_LOG").ok().and_then(|word| word.parse::<LevelFilter>().ok());
+    let level = asked.unwrap_or(match global.verbose {
+        0 => LevelFilter::OFF,
+        1 | 2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    });
+    if level == LevelFilter::OFF {
+        return;
+    }
+    let only_ignored = asked.is_none() && global.verbose == 1;
+    let wanted = filter_fn(move |event| *event.level() <= level && (!only_ignored || event.fields().field("cause").is_some()));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_ansi(false).with_filter(wanted);
+    // There is one command in a process, so nobody else has set it.
+    drop(tracing_subscriber::registry().with(lines).try_init());
+}

@@ -1,0 +1,364 @@
+//! From arguments to a job: roots, interpreters, options. The only file of the command that knows which language it serves.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::args::{Command as Chosen, Compile};
+use super::args_common::{Common, Interpreters, ModeArg, Select, Tree};
+use super::exclude::Excludes;
+use super::failure::Failure;
+use super::stand_in::{Interpreter, Limits, Probes, Pyc, WorkerPool};
+use super::{record, roots, text};
+use crate::base::memo::Memo;
+use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
+use crate::model::{Compiler, Format, Mode};
+
+/// How long compiling one source may take where nobody says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What artifacts look like.
+pub(crate) fn format() -> &'static dyn Format {
+    &Pyc
+}
+
+/// A run that is ready to start: it owns what its [`Job`] borrows.
+pub(crate) struct Plan {
+    /// Which column of the table.
+    pub(crate) command: Command,
+    /// Where.
+    pub(crate) roots: Vec<Root>,
+    /// Listed paths that are not there: entries that failed before the start.
+    pub(crate) missing: Vec<PathBuf>,
+    /// What people are told before it starts.
+    pub(crate) notes: Vec<String>,
+    pools: Vec<WorkerPool>,
+    levels: Vec<u8>,
+    excludes: Excludes,
+    memo: Option<Memo>,
+    options: Options<'static>,
+}
+
+/// What the environment says, apart from `BYTEKEEP_<OPTION>`. Empty variables count as not set.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    pub(crate) pycache_prefix: Option<PathBuf>,
+    pub(crate) invalidation_mode: Option<String>,
+    pub(crate) source_date_epoch: bool,
+    pub(crate) timeout: Option<String>,
+    /// The environment that is active: where to work when no path is named.
+    pub(crate) active: Option<PathBuf>,
+}
+
+impl Environment {
+    /// That of this process.
+    pub(crate) fn of_process() -> Self {
+        let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let text = |name: &str| var(name).map(|value| value.to_string_lossy().into_owned());
+        Self {
+            pycache_prefix: var("PYTHONPYCACHEPREFIX").map(PathBuf::from),
+            invalidation_mode: text("PYC_INVALIDATION_MODE"),
+            source_date_epoch: var("SOURCE_DATE_EPOCH").is_some(),
+            timeout: text("UV_COMPILE_BYTECODE_TIMEOUT"),
+            active: var("VIRTUAL_ENV").or_else(|| var("CONDA_PREFIX")).map(PathBuf::from),
+        }
+    }
+}
+
+impl Plan {
+    /// Of a command that works on trees; `None` for the others.
+    pub(crate) fn new(chosen: &Chosen, environment: &Environment, stop: &Arc<AtomicBool>) -> Result<Option<Self>, Failure> {
+        let mut options = Options::default();
+        let mut timeout = None;
+        let (command, tree, select, interpreters, common) = match chosen {
+            Chosen::Compile(args) => {
+                options.mode = mode(args.invalidation_mode, environment)?;
+                (options.force, options.adopt, options.dry_run) = (args.force, args.adopt, args.dry_run);
+                options.durability = args.limits.durability.into();
+                options.max_source = args.limits.max_source.0;
+                timeout = args.limits.timeout;
+                (Command::Compile, &args.tree, &args.select, Some(&args.interpreters), &args.common)
+            }
+            Chosen::Verify(args) => {
+                (options.complete, options.require_seal, options.for_image) = (args.complete, args.require_seal, args.for_image);
+                (Command::Verify, &args.tree, &args.select, Some(&args.interpreters), &args.common)
+            }
+            Chosen::Repair(args) => {
+                (options.keep_bad, options.dry_run) = (args.keep_bad.clone(), args.dry_run);
+                options.durability = args.limits.durability.into();
+                options.max_source = args.limits.max_source.0;
+                timeout = args.limits.timeout;
+                (Command::Repair, &args.tree, &args.select, Some(&args.interpreters), &args.common)
+            }
+            Chosen::Clean(args) => {
+                options.dry_run = args.dry_run;
+                options.clean = Clean {
+                    orphans: args.orphans,
+                    leftovers: args.leftovers,
+                    sourceless: args.sourceless,
+                    sealed: args.sealed,
+                    tags: (!args.tag.is_empty()).then(|| args.tag.clone()),
+                    keep_tags: (!args.keep_tags.is_empty()).then(|| args.keep_tags.clone()),
+                };
+                (Command::Clean, &args.tree, &args.select, None, &args.common)
+            }
+            Chosen::Status(args) => (Command::Status, &args.tree, &args.select, Some(&args.interpreters), &args.common),
+            Chosen::Seal(args) => {
+                options.dry_run = args.dry_run;
+                (Command::Seal, &args.tree, &args.select, None, &args.common)
+            }
+            Chosen::Inspect(_) | Chosen::Completions(_) => return Ok(None),
+        };
+        set_common(&mut options, common);
+        options.prefix = prefix(command, tree, environment)?;
+        let compile = if let Chosen::Compile(args) = chosen { Some(args) } else { None };
+        let mut place = Placed::new(command, tree, select, compile, options.prefix.as_deref(), environment)?;
+        let dir = cache_dir();
+        let probes = Probes::open(dir.clone());
+        let found = match interpreters {
+            Some(args) => find(command, args, &place.paths, &probes, &mut place.notes)?,
+            None => Vec::new(),
+        };
+        if compile.is_some_and(|args| args.stdlib) {
+            place.add_stdlib(&found)?;
+        }
+        let limits =
+            Limits { jobs: common.width(), timeout: compile_timeout(timeout, environment)?, stop: Arc::clone(stop), ..Limits::default() };
+        let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
+        Ok(Some(Self {
+            command,
+            pools: found.iter().map(|interpreter| WorkerPool::new(interpreter, limits.clone())).collect(),
+            levels: interpreters.map(Interpreters::levels).unwrap_or_default(),
+            excludes: place.excludes,
+            missing: place.roots.missing.clone(),
+            roots: place.roots.into_list(),
+            notes: place.notes,
+            memo,
+            options,
+        }))
+    }
+
+    /// Does it only tell what it would do?
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.options.dry_run
+    }
+
+    /// Runs something with the job.
+    pub(crate) fn with_job<T>(&self, stop: &AtomicBool, run: impl FnOnce(&Job<'_>) -> T) -> T {
+        let exclude = |path: &Path| self.excludes.matches(path);
+        let mut options: Options<'_> = self.options.clone();
+        if !self.excludes.is_empty() {
+            options.exclude = Some(&exclude);
+        }
+        options.memo = self.memo.as_ref();
+        let makers = self.pools.iter().map(|pool| Maker { compiler: pool as &dyn Compiler, levels: self.levels.clone() }).collect();
+        run(&Job { command: self.command, roots: self.roots.clone(), format: format(), makers, options, stop })
+    }
+
+    /// Keeps what was learned for the next run.
+    pub(crate) fn remember(&self) {
+        if let Some(memo) = &self.memo {
+            crate::ignored!(memo.save(), "what was learned is not kept; the next run learns it again");
+        }
+    }
+}
+
+fn set_common(options: &mut Options<'_>, common: &Common) {
+    options.jobs = common.width();
+    options.lock_timeout = common.lock_timeout.0;
+    options.max_time = common.max_time.map(|time| time.0);
+}
+
+/// The mode that is asked for: by the option, by the variable that uv and pip read, or by what a reproducible build sets.
+fn mode(option: Option<ModeArg>, environment: &Environment) -> Result<Option<Mode>, Failure> {
+    if let Some(mode) = option {
+        return Ok(Some(mode.into()));
+    }
+    if let Some(word) = &environment.invalidation_mode {
+        let plain = word.to_ascii_lowercase().replace('_', "-");
+        let mode = [Mode::Timestamp, Mode::CheckedHash, Mode::UncheckedHash].into_iter().find(|mode| mode.word() == plain);
+        return mode.map(Some).ok_or_else(|| {
+            Failure::new(format!("PYC_INVALIDATION_MODE is `{word}`, which is no invalidation mode"))
+                .hint("set it to `timestamp`, `checked-hash` or `unchecked-hash`, or give `--invalidation-mode`")
+        });
+    }
+    Ok(environment.source_date_epoch.then_some(Mode::CheckedHash))
+}
+
+/// `None` is without limit.
+fn compile_timeout(option: Option<super::args_common::Seconds>, environment: &Environment) -> Result<Option<Duration>, Failure> {
+    let limit = match (option, &environment.timeout) {
+        (Some(seconds), _) => seconds.0,
+        (None, Some(word)) => {
+            let parsed = super::args_common::parse_seconds(word);
+            parsed
+                .map_err(|why| {
+                    Failure::new(format!("UV_COMPILE_BYTECODE_TIMEOUT is `{word}`: {why}")).hint("set it to seconds, or give `--timeout`")
+                })?
+                .0
+        }
+        (None, None) => TIMEOUT,
+    };
+    Ok((!limit.is_zero()).then_some(limit))
+}
+
+/// The tree apart from the sources that holds the artifacts, absolute as Python makes it.
+fn prefix(command: Command, tree: &Tree, environment: &Environment) -> Result<Option<PathBuf>, Failure> {
+    // What is removed must have been named: a variable that somebody once set is not enough.
+    let fallback = environment.pycache_prefix.as_ref().filter(|_| command != Command::Clean);
+    let Some(dir) = tree.pycache_prefix.as_ref().or(fallback) else { return Ok(None) };
+    std::path::absolute(dir).map(Some).map_err(|cause| Failure::of_path("cannot use the pycache prefix", dir, cause))
+}
+
+/// Where this user's own caches are kept. `None`: nowhere, and nothing is remembered.
+fn cache_dir() -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    // Under systemd the unit's own directory; else as the XDG specification has it, which ignores relative paths.
+    if let Some(dir) = var("CACHE_DIRECTORY") {
+        return Some(dir);
+    }
+    let caches = var("XDG_CACHE_HOME").or_else(|| Some(var("HOME")?.join(".cache")))?;
+    Some(caches.join("bytekeep"))
+}
+
+/// Where to work, as far as paths say it.
+struct Placed {
+    roots: roots::Roots<'static>,
+    excludes: Excludes,
+    /// What was named, to find the environment that holds it.
+    paths: Vec<PathBuf>,
+    notes: Vec<String>,
+}
+
+impl Placed {
+    fn new(
+        command: Command,
+        tree: &Tree,
+        select: &Select,
+        compile: Option<&Compile>,
+        prefix: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Self, Failure> {
+        let mut roots = roots::Roots::new(format());
+        let mut notes = Vec::new();
+        let mut paths = tree.paths.clone();
+        for path in &paths {
+            if roots::is_empty(path) {
+                return Err(Failure::new("an empty path was named").hint("name a directory; `.` is the working directory"));
+            }
+            roots.add_named(path)?;
+        }
+        if let Some(file) = &select.files_from {
+            let listed = roots::read_list(file, select.null, select.root.as_deref())?;
+            for path in &listed {
+                roots.add_listed(path);
+            }
+            paths.extend(select.root.clone().or_else(|| listed.first().cloned()));
+        }
+        for env in compile.map(|args| args.env.as_slice()).unwrap_or_default() {
+            for (dir, names) in record::sources(env)? {
+                roots.add_sources(&dir, names);
+            }
+            paths.push(env.clone());
+        }
+        let named =
+            !tree.paths.is_empty() || select.files_from.is_some() || compile.is_some_and(|args| args.stdlib || !args.env.is_empty());
+        if !named {
+            match (prefix, &environment.active) {
+                // A prefix alone is a tree of artifacts; sources to compile do not follow from it.
+                (Some(prefix), _) if command != Command::Compile && prefix.is_dir() => roots.add(prefix.to_path_buf(), What::Prefix),
+                (_, Some(active)) if !matches!(command, Command::Clean | Command::Seal) => {
+                    notes.push(format!("no path was named: working on the active environment `{}`", text::path(active, None)));
+                    roots.add_named(active)?;
+                    paths.push(active.clone());
+                }
+                _ => return Err(Failure::new("no path was named").hint("name a directory; `.` is the working directory")),
+            }
+        }
+        let excludes = Excludes::new(&select.exclude, paths.clone())?;
+        Ok(Self { roots, excludes, paths, notes })
+    }
+
+    fn add_stdlib(&mut self, found: &[Interpreter]) -> Result<(), Failure> {
+        let [interpreter] = found else {
+            return Err(
+                Failure::new("`--stdlib` is the library of one interpreter, and several are named").hint("run it once for each `--python`")
+            );
+        };
+        self.roots.add(interpreter.stdlib.clone(), What::Tree);
+        self.excludes.add_library(interpreter.stdlib.clone());
+        Ok(())
+    }
+}
+
+/// The interpreters of a run. `verify` and `status` need none: without `--python` the tree itself says what is expected.
+fn find(
+    command: Command,
+    args: &Interpreters,
+    paths: &[PathBuf],
+    probes: &Probes,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Interpreter>, Failure> {
+    let mut found: Vec<Interpreter> = Vec::new();
+    for spec in &args.python {
+        let interpreter = Interpreter::find(spec, true, probes)
+            .map_err(|error| Failure::from(error).during(format!("cannot use the interpreter `{}`", text::message(spec))))?;
+        if found.iter().all(|known| known.target != interpreter.target) {
+            found.push(interpreter);
+        }
+    }
+    if !args.python.is_empty() {
+        return Ok(found);
+    }
+    match (command, Interpreter::default_for(paths, probes)) {
+        (Command::Verify | Command::Status, _) => Ok(Vec::new()),
+        (_, Ok(interpreter)) => Ok(vec![interpreter]),
+        (Command::Repair, Err(error)) => {
+            notes.push(format!(
+                "what is bad is removed, not rebuilt, since no interpreter was found: {}",
+                crate::base::error::chain(&error)
+            ));
+            Ok(Vec::new())
+        }
+        (_, Err(error)) => Err(Failure::from(error)
+            .during("cannot compile without an interpreter")
+            .hint("name one with `--python`: a path, a name or a version")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::args_common::Seconds;
+    use super::*;
+
+    #[test]
+    fn the_mode_that_is_asked_for() {
+        let with = |word: &str, epoch| Environment {
+            invalidation_mode: Some(word.to_owned()).filter(|word| !word.is_empty()),
+            source_date_epoch: epoch,
+            ..Environment::default()
+        };
+        for (option, environment, expected) in [
+            (None, with("", false), None),
+            (None, with("", true), Some(Mode::CheckedHash)),
+            (None, with("TIMESTAMP", true), Some(Mode::Timestamp)),
+            (None, with("unchecked-hash", false), Some(Mode::UncheckedHash)),
+            (None, with("CHECKED_HASH", false), Some(Mode::CheckedHash)),
+            (Some(ModeArg::Timestamp), with("CHECKED_HASH", true), Some(Mode::Timestamp)),
+        ] {
+            assert_eq!(mode(option, &environment).unwrap(), expected, "{environment:?}");
+        }
+        assert!(mode(None, &with("sometimes", false)).is_err());
+    }
+
+    #[test]
+    fn the_time_limit_of_one_source() {
+        let with = |word: &str| Environment { timeout: Some(word.to_owned()), ..Environment::default() };
+        let seconds = |number| Some(Duration::from_secs(number));
+        assert_eq!(compile_timeout(None, &Environment::default()).unwrap(), seconds(60));
+        assert_eq!(compile_timeout(None, &with("5")).unwrap(), seconds(5));
+        assert_eq!(compile_timeout(Some(Seconds(Duration::ZERO)), &with("5")).unwrap(), None);
+        assert!(compile_timeout(None, &with("soon")).is_err());
+    }
+}

@@ -1,0 +1,253 @@
+//! What a run came to, for people: the summary line, and the table of `status`.
+
+use std::collections::BTreeSet;
+
+use super::hints;
+use super::out::Style;
+use super::text::{elapsed, entries, size};
+use crate::flow::{Action, Command, Summary};
+use crate::model::Verdict;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself.
+    Done,
+    /// By a signal.
+    Interrupted,
+    /// By `--max-time`.
+    OutOfTime,
+}
+
+/// `Compiled 5378 entries in 520ms (12 up to date, 3 failed)`.
+pub(crate) fn line(command: Command, dry_run: bool, end: End, summary: &Summary, style: Style) -> String {
+    let action = |action| summary.action(action);
+    let untouched = action(Action::None);
+    let (past, future, number) = match command {
+        Command::Compile => ("Compiled", "Would compile", action(Action::Built)),
+        Command::Repair => {
+            let mended = [Action::Built, Action::Restamped, Action::Sealed, Action::Removed].map(action).iter().sum();
+            ("Repaired", "Would repair", mended)
+        }
+        Command::Clean => ("Removed", "Would remove", action(Action::Removed)),
+        Command::Seal => ("Sealed", "Would seal", action(Action::Sealed)),
+        Command::Verify => ("Verified", "Would verify", summary.entries),
+        Command::Status => ("Looked at", "Would look at", summary.entries),
+    };
+    let details: Vec<(u64, &str)> = match command {
+        Command::Verify | Command::Status => Verdict::ALL.map(|verdict| (summary.verdict(verdict), verdict.word())).to_vec(),
+        _ => vec![
+            (if command == Command::Repair { action(Action::Built) } else { 0 }, "built"),
+            (action(Action::Restamped), "restamped"),
+            (if command == Command::Seal { 0 } else { action(Action::Sealed) }, "sealed"),
+            (if command == Command::Clean { 0 } else { action(Action::Removed) }, "removed"),
+            (action(Action::Swept), "left-overs swept"),
+            (untouched, if command == Command::Clean { "kept" } else { "up to date" }),
+            (action(Action::Skipped), "skipped"),
+            (action(Action::Failed), "failed"),
+        ],
+    };
+    let mut details: Vec<String> =
+        details.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect();
+    // What is wrong without having been tried has no other place.
+    let tried = action(Action::Failed) + action(Action::Skipped);
+    if !matches!(command, Command::Verify | Command::Status) && summary.wrong > tried {
+        details.push(format!("{} wrong", summary.wrong - tried));
+    }
+    let verb = if dry_run { future } else { past };
+    let verb = if summary.is_good() { style.good(verb) } else { style.bad(verb) };
+    let end = match end {
+        End::Done => "",
+        End::Interrupted => "Interrupted, and what was written is whole. ",
+        End::OutOfTime => "Stopped by --max-time, and what was written is whole. ",
+    };
+    let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
+    format!("{end}{verb} {} in {}{details}\n", entries(number), elapsed(summary.elapsed))
+}
+
+/// What to do next, from the worst down.
+pub(crate) fn next(command: Command, summary: &Summary) -> Option<String> {
+    if !matches!(command, Command::Verify | Command::Status) {
+        return None;
+    }
+    let some = |verdicts: &[Verdict]| verdicts.iter().any(|verdict| summary.verdict(*verdict) > 0);
+    let hint = if some(&[Verdict::Misstamped, Verdict::SilentlyStale, Verdict::Truncated, Verdict::Corrupt, Verdict::BadMagic]) {
+        "`bytekeep repair PATH` rebuilds what is bad"
+    } else if some(&[Verdict::Stale]) || (some(&[Verdict::Missing]) && command == Command::Status) {
+        "`bytekeep compile PATH` brings it up to date"
+    } else if some(&[Verdict::Unreadable]) {
+        "run it as the owner of the files"
+    } else if some(&[Verdict::Leftover]) {
+        "`bytekeep clean --leftovers PATH` removes what dead processes left"
+    } else if some(&[Verdict::Unsealed]) && command == Command::Status {
+        "`bytekeep seal PATH` makes later damage visible in what has no seal"
+    } else {
+        return None;
+    };
+    Some(hint.to_owned())
+}
+
+/// The table of `status`: interpreters by verdicts, and a word on the whole above it.
+pub(crate) fn table(summary: &Summary, style: Style) -> String {
+    let columns: Vec<Verdict> = Verdict::ALL.into_iter().filter(|verdict| summary.verdict(*verdict) > 0).collect();
+    let mut text = glance(summary, style);
+    if columns.is_empty() {
+        return text;
+    }
+    let mut rows = vec![
+        std::iter::once("interpreter".to_owned()).chain(columns.iter().map(|v| v.word().to_owned())).chain(["all".to_owned()]).collect(),
+    ];
+    for (tag, verdicts) in &summary.tags {
+        let tag = if tag.is_empty() { "(none)".to_owned() } else { super::text::name(tag.as_bytes()) };
+        let counts = columns.iter().map(|verdict| verdicts.get(verdict).map_or("-".to_owned(), ToString::to_string));
+        rows.push(std::iter::once(tag).chain(counts).chain([verdicts.values().sum::<u64>().to_string()]).collect::<Vec<String>>());
+    }
+    let widths: Vec<usize> = (0..columns.len() + 2).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+    for (number, row) in rows.iter().enumerate() {
+        let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
+            0 => format!("{cell:width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(&if number == 0 { style.strong(&line) } else { line });
+        text.push('\n');
+    }
+    text
+}
+
+fn glance(summary: &Summary, style: Style) -> String {
+    if summary.entries == 0 {
+        return format!("{}: no source and no artifact is here\n", style.warn("empty"));
+    }
+    let bad: BTreeSet<Verdict> = Verdict::ALL.into_iter().filter(|v| v.is_problem() && summary.verdict(*v) > 0).collect();
+    let bad: u64 = bad.iter().map(|verdict| summary.verdict(*verdict)).sum();
+    let missing = summary.verdict(Verdict::Missing);
+    let all = entries(summary.entries);
+    match (bad, missing) {
+        (0, 0) => format!("{}: {all}, {}, nothing to do\n", style.good("good"), size(summary.bytes)),
+        (0, missing) => format!("{}: {missing} of {all} would be compiled at every start\n", style.warn("incomplete")),
+        (bad, 0) => format!("{}: {bad} of {all} are no good\n", style.bad("bad")),
+        (bad, missing) => format!("{}: {bad} of {all} are no good, {missing} are missing\n", style.bad("bad")),
+    }
+}
+
+/// The tables of README, by their names: generated, so that they never say anything else than the program.
+pub(crate) fn readme_table(name: &str) -> Option<String> {
+    let rows: Vec<[String; 3]> = match name {
+        "commands" => super::args::definition()
+            .get_subcommands()
+            .map(|command| {
+                [
+                    format!("`bytekeep {}`", command.get_name()),
+                    command.get_about().map(ToString::to_string).unwrap_or_default(),
+                    String::new(),
+                ]
+            })
+            .collect(),
+        "verdicts" => Verdict::ALL
+            .map(|verdict| {
+                [
+                    format!("`{verdict}`{}", if verdict.is_problem() { " ✗" } else { "" }),
+                    hints::meaning(verdict).to_owned(),
+                    hints::cure(verdict).to_owned(),
+                ]
+            })
+            .to_vec(),
+        "exit codes" => super::Exit::ALL.map(|exit| [exit.code().to_string(), exit.meaning().to_owned(), String::new()]).to_vec(),
+        _ => return None,
+    };
+    let head = match name {
+        "commands" => "| command | does |\n| --- | --- |\n",
+        "verdicts" => "| verdict (✗: `verify` exits with 1) | means | next |\n| --- | --- | --- |\n",
+        _ => "| exit code | means |\n| --- | --- |\n",
+    };
+    let lines = rows.iter().map(|[first, second, third]| match third.as_str() {
+        "" => format!("| {first} | {second} |\n"),
+        third => format!("| {first} | {second} | {third} |\n"),
+    });
+    Some(head.to_owned() + &lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::flow::EntryEvent;
+
+    fn summary(rows: &[(&str, Verdict, Action, u64)]) -> Summary {
+        let mut summary = Summary { elapsed: Duration::from_millis(520), ..Summary::default() };
+        for (tag, verdict, action, number) in rows {
+            let (verdict, action) = (*verdict, *action);
+            let wrong = matches!(action, Action::Failed | Action::Skipped);
+            let artifact = Path::new("a");
+            let event = EntryEvent {
+                artifact,
+                source: None,
+                tag: Some(tag),
+                level: None,
+                verdict,
+                action,
+                cause: None,
+                warnings: &[],
+                wrong,
+                bytes: 10,
+            };
+            (0..*number).for_each(|_| summary.count(&event));
+        }
+        summary
+    }
+
+    #[test]
+    fn one_line_says_what_was_done() {
+        let plain = Style(false);
+        let compiled = summary(&[
+            ("t", Verdict::Missing, Action::Built, 5),
+            ("t", Verdict::Ok, Action::None, 12),
+            ("t", Verdict::Stale, Action::Failed, 3),
+        ]);
+        assert_eq!(line(Command::Compile, false, End::Done, &compiled, plain), "Compiled 5 entries in 520ms (12 up to date, 3 failed)\n");
+        assert_eq!(
+            line(Command::Compile, true, End::Done, &compiled, plain),
+            "Would compile 5 entries in 520ms (12 up to date, 3 failed)\n"
+        );
+        assert!(
+            line(Command::Compile, false, End::Interrupted, &compiled, plain)
+                .starts_with("Interrupted, and what was written is whole. Compiled 5")
+        );
+        let verified = summary(&[("t", Verdict::Ok, Action::None, 1), ("t", Verdict::Corrupt, Action::None, 2)]);
+        assert_eq!(line(Command::Verify, false, End::Done, &verified, plain), "Verified 3 entries in 520ms (1 ok, 2 corrupt)\n");
+        let removed = summary(&[("t", Verdict::Ok, Action::Removed, 1), ("t", Verdict::Leftover, Action::Swept, 2)]);
+        assert_eq!(line(Command::Clean, false, End::Done, &removed, plain), "Removed 1 entry in 520ms (2 left-overs swept)\n");
+        assert_eq!(line(Command::Seal, false, End::Done, &Summary::default(), plain), "Sealed 0 entries in 0ms\n");
+    }
+
+    #[test]
+    fn a_table_at_a_glance() {
+        let mixed = summary(&[
+            ("cpython-312", Verdict::Ok, Action::None, 3),
+            ("cpython-313", Verdict::Stale, Action::None, 1),
+            ("", Verdict::Orphan, Action::None, 1),
+        ]);
+        let expected = "bad: 1 of 5 entries are no good\n\
+                        interpreter  ok  stale  orphan  all\n\
+                        (none)        -      -       1    1\n\
+                        cpython-312   3      -       -    3\n\
+                        cpython-313   -      1       -    1\n";
+        assert_eq!(table(&mixed, Style(false)), expected);
+        assert_eq!(next(Command::Status, &mixed).unwrap(), "`bytekeep compile PATH` brings it up to date");
+        assert!(table(&Summary::default(), Style(false)).starts_with("empty: "));
+        let good = summary(&[("t", Verdict::Ok, Action::None, 1)]);
+        assert!(table(&good, Style(false)).starts_with("good: 1 entry, 10 bytes"));
+        assert_eq!(next(Command::Status, &good), None);
+    }
+
+    #[test]
+    fn the_tables_of_the_readme() {
+        for name in ["commands", "verdicts", "exit codes"] {
+            assert!(readme_table(name).unwrap().lines().count() > 5, "{name}");
+        }
+        assert_eq!(readme_table("other"), None);
+    }
+}

@@ -48,8 +48,9 @@ impl Setting {
     pub(crate) fn arguments(&self, verb: &str, tree: &Path, jobs: usize) -> Vec<OsString> {
         let mut all: Vec<OsString> = vec![verb.into()];
         if matches!(verb, "compile" | "repair") {
-            all.extend(["--python".into(), self.python.path.clone().into(), "--jobs".into(), jobs.to_string().into()]);
+            all.extend(["--python".into(), self.python.path.clone().into()]);
         }
+        all.extend(["--jobs".into(), jobs.to_string().into()]);
         all.push(tree.into());
         all
     }

@@ -90,7 +90,8 @@ impl Loader {
 
     /// `Some(why)` where `marshal.loads` refuses it or gives no code object.
     pub(crate) fn refuses(&mut self, artifact: &[u8]) -> Result<Option<String>> {
-        if !self.seen.insert(digest(artifact)) {
+        let name = digest(artifact);
+        if self.seen.contains(&name) {
             return Ok(None);
         }
         self.into.write_all(&u64::try_from(artifact.len())?.to_le_bytes())?;
@@ -98,7 +99,11 @@ impl Loader {
         self.into.flush()?;
         let mut answer = String::new();
         self.from.read_line(&mut answer)?;
-        Ok(if answer.trim() == "code" { None } else { Some(format!("marshal.loads says: {}", answer.trim())) })
+        if answer.trim() != "code" {
+            return Ok(Some(format!("marshal.loads says: {}", answer.trim())));
+        }
+        self.seen.insert(name);
+        Ok(None)
     }
 }
 

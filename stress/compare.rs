@@ -172,7 +172,9 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
             break;
         }
     }
-    println!("\n| row | contender | wall s, median | wall s | CPU s | peak MB | ratios (target) |\n| --- | --- | --- | --- | --- | --- | --- |");
+    println!(
+        "\n| row | contender | wall s, median | wall s | CPU s | peak MB | ratios (target) |\n| --- | --- | --- | --- | --- | --- | --- |"
+    );
     for line in &bench.sheet {
         println!("{line}");
     }

@@ -118,7 +118,10 @@ pub(crate) fn generate(tree: &Path, count: usize) -> Result<()> {
 pub(crate) fn module(number: usize, functions: usize) -> String {
     let mut text = format!("\"\"\"Module {number}.\"\"\"\nimport os\n\nNUMBER = {number}\n");
     for function in 0..functions {
-        let written = write!(text, "\n\ndef f{function}(a, b={number}):\n    for i in range(a):\n        b += i * {function}\n    return b, 'n{number}'\n");
+        let written = write!(
+            text,
+            "\n\ndef f{function}(a, b={number}):\n    for i in range(a):\n        b += i * {function}\n    return b, 'n{number}'\n"
+        );
         debug_assert!(written.is_ok(), "a string takes everything");
     }
     text

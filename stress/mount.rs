@@ -79,7 +79,9 @@ fn mounted(dir: &Path) -> Result<bool> {
 pub(crate) fn sweep(scratch: &Path) -> Result<()> {
     for entry in std::fs::read_dir(scratch)?.flatten() {
         let (path, name) = (entry.path(), entry.file_name());
-        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix("place-")?.split('-').next()?.parse::<u32>().ok()) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix("place-")?.split('-').next()?.parse::<u32>().ok()) else {
+            continue;
+        };
         if path.is_dir() && !Path::new(&format!("/proc/{pid}")).exists() {
             let image = path.with_extension("img");
             remove(&path, image.exists().then_some(image.as_path()))?;

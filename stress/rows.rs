@@ -203,7 +203,8 @@ pub(crate) fn verify(bench: &mut Bench<'_>) -> Result<()> {
         ("b3sum --num-threads 1".into(), Box::new(|| sums("--num-threads 1"))),
     ])?;
     let best = all[1].wall().min(all[2].wall());
-    let verdicts = [against(all[0].wall() / all[1].wall(), "× b3sum", 0.75, true), format!("{:.2} × the better b3sum", all[0].wall() / best)];
+    let verdicts =
+        [against(all[0].wall() / all[1].wall(), "× b3sum", 0.75, true), format!("{:.2} × the better b3sum", all[0].wall() / best)];
     bench.line("verify", &all[0], &verdicts);
     bench.line("verify", &all[1], &[]);
     bench.line("verify", &all[2], &[]);

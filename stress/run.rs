@@ -125,7 +125,6 @@ impl Random {
 pub(crate) struct Python {
     pub(crate) path: PathBuf,
     pub(crate) version: String,
-    pub(crate) tag: String,
     order: (u32, u32),
 }
 
@@ -148,12 +147,12 @@ impl Python {
 
     fn ask(path: &Path) -> Option<Self> {
         const SAY: &str = "import sys; v = sys.version_info; i = sys.implementation; \
-            print(sys.executable, i.name, '.'.join(map(str, v[:3])), i.cache_tag, v[0], v[1], v[3], sep='\\n')";
+            print(sys.executable, i.name, '.'.join(map(str, v[:3])), v[0], v[1], v[3], sep='\\n')";
         let out = Command::new(path).args(["-I", "-c", SAY]).stderr(Stdio::null()).output().ok()?;
         let text = String::from_utf8(out.stdout).ok()?;
-        let [path, name, version, tag, major, minor, level] = text.lines().collect::<Vec<_>>().try_into().ok()?;
+        let [path, name, version, major, minor, level] = text.lines().collect::<Vec<_>>().try_into().ok()?;
         let order = (major.parse().ok()?, minor.parse().ok()?);
-        (name == "cpython" && level == "final").then(|| Self { path: path.into(), version: version.into(), tag: tag.into(), order })
+        (name == "cpython" && level == "final").then(|| Self { path: path.into(), version: version.into(), order })
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -102,7 +102,13 @@ pub(crate) fn run(setting: &Setting, seconds: u64, processes: usize, tally: &Tal
     }
     storm.calm(&ours)?;
     let all = [&storm.runs, &storm.kills, &storm.proofs].map(|count| count.load(Ordering::Relaxed));
-    println!("storm: {} runs, {} killed, {} proofs by readers, {} kinds of damage", all[0], all[1], all[2], storm.damaged.lock().unwrap().len());
+    println!(
+        "storm: {} runs, {} killed, {} proofs by readers, {} kinds of damage",
+        all[0],
+        all[1],
+        all[2],
+        storm.damaged.lock().unwrap().len()
+    );
     tally.checked(all[0] + all[2]);
     Ok(())
 }

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use crate::corpus::Corpus;
 use crate::mount::{self, settle};
 use crate::rows;
-use crate::run::{Cost, Setting, Tally};
+use crate::run::{Cost, Setting, Tally, load};
 use crate::whole::files;
 
 /// A row of the table.
@@ -92,7 +92,9 @@ pub(crate) fn against(figure: f64, unit: &str, limit: f64, most: bool) -> String
     format!("{figure:.2} {unit} ({sign} {limit}: {})", if met { "met" } else { "**missed**" })
 }
 
-type Contender<'c> = (String, Box<dyn FnMut() -> Result<Cost> + 'c>);
+type Measured = fn(&mut Bench<'_>) -> Result<()>;
+
+pub(crate) type Contender<'c> = (String, Box<dyn FnMut() -> Result<Cost> + 'c>);
 
 impl Bench<'_> {
     /// Runs contenders in turn, another one first each time.
@@ -112,7 +114,8 @@ impl Bench<'_> {
     /// Notes a run. Exit 1 is a file that does not compile: the same for all contenders.
     pub(crate) fn took(&self, run: usize, name: &str, cost: &Cost) {
         self.tally.checked(1);
-        println!("  run {}: {name}: {:.2} s, CPU {:.2} s, exit {:?}", run + 1, cost.wall.as_secs_f64(), cost.cpu.as_secs_f64(), cost.code);
+        let (wall, cpu) = (cost.wall.as_secs_f64(), cost.cpu.as_secs_f64());
+        println!("  run {}: {name}: {wall:.2} s, CPU {cpu:.2} s, exit {:?}, load {}", run + 1, cost.code, load());
         if !matches!(cost.code, Some(0 | 1)) {
             let last = cost.text.trim().lines().last().unwrap_or("").to_owned();
             self.tally.violation(&format!("{name} exits {:?}: {last}", cost.code), "compare");
@@ -154,7 +157,7 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
     println!("{} cores, {} runs", std::thread::available_parallelism()?, plan.runs);
     println!("each measured run {}", if mount::possible() { "on a fresh ext4" } else { "under a directory name never used before" });
     let mut bench = Bench { setting, plan, corpus, tally, sheet: Vec::new() };
-    let all: [(Row, fn(&mut Bench<'_>) -> Result<()>); 6] = [
+    let all: [(Row, Measured); 6] = [
         (Row::Cold, rows::cold),
         (Row::Verify, rows::verify),
         (Row::Nothing, rows::nothing),

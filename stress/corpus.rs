@@ -58,7 +58,7 @@ impl Corpus {
             check(Command::new(&python.path).args(options).arg(&tree).args(&all))
         })?;
         let requirements = dir.join("requirements.txt");
-        std::fs::write(&requirements, all.iter().map(|wheel| format!("{}\n", wheel.display())).collect::<String>())?;
+        std::fs::write(&requirements, all.iter().map(|wheel| wheel.display().to_string()).collect::<Vec<_>>().join("\n"))?;
         let tool = |found: PathBuf, get: &dyn Fn() -> Result<String>| -> Result<PathBuf, String> {
             if !found.exists() {
                 get().map_err(|error| format!("{error:#}"))?;

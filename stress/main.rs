@@ -3,6 +3,7 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::unwrap_used,
+    clippy::doc_markdown,
     missing_docs,
     reason = "a program for people at a terminal; what it writes and removes is its own scratch"
 )]

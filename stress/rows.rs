@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::compare::{Bench, Samples, against};
+use crate::compare::{Bench, Contender, Samples, against};
 use crate::corpus::{self, Corpus};
 use crate::mount::{Place, check, copy, settle};
 use crate::run::{Cost, Setting, measure};
@@ -91,7 +91,7 @@ pub(crate) fn cold(bench: &mut Bench<'_>) -> Result<()> {
         Ok(cost)
     };
     let batch = |durability: &'static str| move |laid: &Laid| with(laid.compile(setting), &["--durability", durability]);
-    let mut contenders: Vec<(String, Box<dyn FnMut() -> Result<Cost>>)> = vec![
+    let mut contenders: Vec<Contender<'_>> = vec![
         ("bytekeep compile".into(), Box::new(|| one("bytekeep", &batch("batch")))),
         ("bytekeep compile --durability none".into(), Box::new(|| one("bytekeep", &batch("none")))),
         ("compileall -q -j2".into(), Box::new(|| one("compileall", &|laid| setting.compileall(&laid.site, JOBS)))),

@@ -92,7 +92,7 @@ impl Tally {
     }
 }
 
-/// Reproducible choices (SplitMix64).
+/// Reproducible choices (`SplitMix64`).
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
@@ -129,7 +129,7 @@ pub(crate) struct Python {
 }
 
 impl Python {
-    /// The one that was named, else the newest final CPython under pyenv's root and on PATH.
+    /// The one that was named, else the newest final `CPython` under pyenv's root and on PATH.
     pub(crate) fn find(named: Option<&Path>) -> Result<Self> {
         if let Some(path) = named {
             return Self::ask(path).with_context(|| format!("{} does not answer as a CPython", path.display()));
@@ -172,27 +172,28 @@ pub(crate) struct Cost {
 pub(crate) fn measure(commands: Vec<Command>) -> Result<Cost> {
     let mut said = tempfile::tempfile()?;
     let stop = Arc::new(AtomicBool::new(false));
+    let known: HashSet<u32> = children().into_iter().map(|(pid, _)| pid).collect();
     let cpu = children_cpu();
     let start = Instant::now();
-    let mut children = Vec::new();
+    let mut started = Vec::new();
     for mut command in commands {
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said.try_clone()?);
-        children.push(command.spawn().with_context(|| format!("{} does not start", command.get_program().display()))?);
+        started.push(command.spawn().with_context(|| format!("{} does not start", command.get_program().display()))?);
     }
-    let watched = children.first().map(std::process::Child::id);
+    let first = started.first().map(std::process::Child::id);
     let watcher = std::thread::spawn({
         let stop = Arc::clone(&stop);
         move || {
             let mut peak = 0;
             while !stop.load(Ordering::Relaxed) {
-                peak = watched.and_then(high_water).unwrap_or(0).max(peak);
+                peak = first.and_then(high_water).unwrap_or(0).max(peak);
                 std::thread::sleep(Duration::from_millis(10));
             }
             peak
         }
     });
     let mut code = Some(0);
-    for child in &mut children {
+    for child in &mut started {
         let status = child.wait()?;
         if status.code() != Some(0) {
             code = status.code();
@@ -200,6 +201,7 @@ pub(crate) fn measure(commands: Vec<Command>) -> Result<Cost> {
     }
     let wall = start.elapsed();
     stop.store(true, Ordering::Relaxed);
+    reap(&known);
     let peak_kib = watcher.join().unwrap_or(0);
     let mut text = Vec::new();
     said.rewind()?;
@@ -222,18 +224,46 @@ fn high_water(pid: u32) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
 }
 
-/// Processes that came to us because whoever started them died: workers that outlived their parent. Those in `ours` we started.
-pub(crate) fn strays(ours: &HashSet<u32>) -> Vec<u32> {
+/// The children of this process, with those that came to us because whoever started them died; and whether each has ended.
+fn children() -> Vec<(u32, bool)> {
     let me = std::process::id().to_string();
     let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let ours_now = |pid: &u32| {
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-        let mut fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
-        let state = fields.next().unwrap_or("Z");
-        state != "Z" && state != "X" && fields.next() == Some(&me)
+    let mine = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit(')').next()?.split_whitespace();
+        let ended = matches!(fields.next()?, "Z" | "X");
+        (fields.next()? == me).then_some((pid, ended))
     };
-    pids.filter(|pid| !ours.contains(pid)).filter(ours_now).collect()
+    pids.filter_map(mine).collect()
+}
+
+/// Processes that outlived who started them. Those in `ours` we started.
+pub(crate) fn strays(ours: &HashSet<u32>) -> Vec<u32> {
+    children().into_iter().filter(|(pid, ended)| !ended && !ours.contains(pid)).map(|(pid, _)| pid).collect()
+}
+
+/// Waits for what came to us, so that its CPU time is counted: the server that forks the workers of `compileall -j2` is nobody's child.
+fn reap(known: &HashSet<u32>) {
+    let start = Instant::now();
+    loop {
+        for (pid, _) in children().into_iter().filter(|(pid, ended)| *ended && !known.contains(pid)) {
+            let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+            if let Err(error) = rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG) {
+                println!("a process that ended could not be waited for: {error}");
+            }
+        }
+        if strays(known).is_empty() || start.elapsed() > Duration::from_secs(1) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How many processes want to run, averaged over a minute: measured figures are worth little where others work too.
+pub(crate) fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
 }
 
 /// Waits until no stray is left; ends those that stay, and says how many they were.

@@ -22,7 +22,8 @@
 //!
 //! use bytekeep::flow::{self, Command, Event, Job, Maker, Options, Root};
 //! use bytekeep::python::Pyc;
-//! use bytekeep::python::interpreter::{Interpreter, Probes};
+//! use bytekeep::python::interpreter::Interpreter;
+//! use bytekeep::python::memo::Probes;
 //! use bytekeep::python::pool::{Limits, WorkerPool};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,7 +31,7 @@
 //! # let written = [site_packages.path().join("one.py"), site_packages.path().join("two.py")];
 //! # for path in &written { std::fs::write(path, "x = 1\n")?; }
 //! // `Probes::open(Some(dir))` remembers what interpreters are, so that a run with nothing to do starts none.
-//! let python = Interpreter::find("python3", &Probes::open(None))?;
+//! let python = Interpreter::find("python3", true, &Probes::open(None))?;
 //! let pool = WorkerPool::new(&python, Limits::default());
 //! let stop = AtomicBool::new(false);
 //! let job = Job {

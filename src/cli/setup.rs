@@ -9,11 +9,14 @@ use super::args::{Command as Chosen, Compile};
 use super::args_common::{Common, Interpreters, ModeArg, Select, Tree};
 use super::exclude::Excludes;
 use super::failure::Failure;
-use super::stand_in::{Interpreter, Limits, Probes, Pyc, WorkerPool};
 use super::{record, roots, text};
 use crate::base::memo::Memo;
 use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
 use crate::model::{Compiler, Format, Mode};
+use crate::python::Pyc;
+use crate::python::interpreter::Interpreter;
+use crate::python::memo::Probes;
+use crate::python::pool::{Limits, WorkerPool};
 
 /// How long compiling one source may take where nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -31,7 +31,8 @@ lib = os.path.dirname(os.__file__)
 files = []
 for top, dirs, names in os.walk(lib):
     dirs[:] = sorted(d for d in dirs if d not in ('site-packages', 'dist-packages', '__pycache__', 'bad', 'data', 'idlelib'))
-    files += [os.path.join(top, n) for n in sorted(names) if n.endswith('.py') and 0 < os.path.getsize(os.path.join(top, n)) < 60000]
+    names = [os.path.join(top, n) for n in sorted(names) if n.endswith('.py')]
+    files += [n for n in names if os.path.isfile(n) and 0 < os.path.getsize(n) < 60000]
 files = files[::max(1, len(files) // count)]
 modern = sys.version_info >= (3, 7)
 old = sys.version_info < (3,)

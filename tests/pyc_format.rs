@@ -23,7 +23,7 @@ use support::{Python, interpreters};
 const PAGE: usize = 4096;
 
 /// Compiles copies of files of the interpreter's own library, and tells what the interpreter thinks of each artifact.
-const MAKE: &str = r#"
+const MAKE: &str = r"
 from __future__ import print_function
 import os, sys, py_compile, shutil, binascii
 out, count = sys.argv[1], int(sys.argv[2])
@@ -86,10 +86,10 @@ for index, original in enumerate(files):
             with open(source, 'rb') as file:
                 told = binascii.hexlify(importlib.util.source_hash(file.read())).decode('ascii')
         print('\t'.join([source, artifact, str(level), str(mode), str(agrees(source, artifact) if mode == 0 else 0), told]))
-"#;
+";
 
 /// Answers for each marshalled body on its input what `loads` makes of it.
-const LOADS: &str = r#"
+const LOADS: &str = r"
 import sys, marshal, struct, resource
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 inp = getattr(sys.stdin, 'buffer', sys.stdin)
@@ -104,7 +104,7 @@ while True:
         answer = type(error).__name__ + ' ' + repr(error)
     sys.stdout.write(answer.replace('\n', ' ') + '\n')
     sys.stdout.flush()
-"#;
+";
 
 struct Made {
     source: PathBuf,

@@ -1,6 +1,6 @@
 //! What several tests share: the interpreters of this machine.
 
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+#![allow(dead_code, unreachable_pub, clippy::print_stdout, reason = "each test uses a part of it, and prints what it ran on")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ fn pyenv_versions() -> Vec<PathBuf> {
     versions.flatten().map(|version| version.path().join("bin/python")).filter(|python| python.exists()).collect()
 }
 
-/// One interpreter for each cache tag and magic number: those in BYTEKEEP_TEST_PYTHONS (separated by colons), pyenv's, those on PATH.
+/// One interpreter for each cache tag and magic number: those in `BYTEKEEP_TEST_PYTHONS` (separated by colons), pyenv's, those on PATH.
 ///
 /// Prints what it found, and fails where there is none: a test without an interpreter would prove nothing.
 pub fn interpreters() -> Vec<Python> {

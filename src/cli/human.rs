@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::failure::error_block;
 use super::hints;
@@ -53,8 +53,8 @@ impl<'a> Human<'a> {
     /// Shows a progress bar on stderr, which must be a terminal.
     pub(crate) fn show_progress(&self) {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
-        let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} entries, {per_sec:.0}, {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} entries, {rate}, {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate));
         self.out.set_bar(bar);
     }
 
@@ -189,6 +189,12 @@ impl Report for Human<'_> {
             }
         }
     }
+}
+
+/// Whole entries a second.
+fn rate(state: &ProgressState, text: &mut dyn std::fmt::Write) {
+    // A terminal's line that cannot be written is drawn again a moment later.
+    text.write_fmt(format_args!("{:.0}/s", state.per_sec())).unwrap_or_default();
 }
 
 /// `held by PID 123 (bytekeep compile) since 12 s`.

@@ -117,9 +117,16 @@ impl Plan {
         let dir = cache_dir();
         let probes = Probes::open(dir.clone());
         let found = match interpreters {
+            // Who asks for no completeness starts no interpreter.
+            Some(args) if command == Command::Verify && !options.complete && args.python.is_empty() => Vec::new(),
             Some(args) => find(command, args, &place.paths, &probes, &mut place.notes)?,
             None => Vec::new(),
         };
+        // What is missing shows at a glance, as far as it is known what there should be.
+        options.complete |= command == Command::Status && !found.is_empty();
+        if options.complete && found.is_empty() {
+            place.notes.push("it is not known what `--complete` should expect: name interpreters with `--python`".to_owned());
+        }
         if compile.is_some_and(|args| args.stdlib) {
             place.add_stdlib(&found)?;
         }
@@ -267,7 +274,10 @@ impl Placed {
         if !named {
             match (prefix, &environment.active) {
                 // A prefix alone is a tree of artifacts; sources to compile do not follow from it.
-                (Some(prefix), _) if command != Command::Compile && prefix.is_dir() => roots.add(prefix.to_path_buf(), What::Prefix),
+                (Some(prefix), _) if command != Command::Compile => {
+                    prefix.read_dir().map_err(|cause| Failure::of_path("cannot use the pycache prefix", prefix, cause))?;
+                    roots.add(prefix.to_path_buf(), What::Prefix);
+                }
                 (_, Some(active)) if !matches!(command, Command::Clean | Command::Seal) => {
                     notes.push(format!("no path was named: working on the active environment `{}`", text::path(active, None)));
                     roots.add_named(active)?;
@@ -292,6 +302,19 @@ impl Placed {
     }
 }
 
+/// The interpreters of the environments that hold these paths. One that does not work only leaves open what it would expect.
+fn of_trees(paths: &[PathBuf], probes: &Probes) -> Vec<Interpreter> {
+    let mut found: Vec<Interpreter> = Vec::new();
+    for executable in paths.iter().filter_map(|path| Interpreter::of_tree(path)) {
+        match Interpreter::find(&executable, false, probes) {
+            Ok(interpreter) if found.iter().all(|known| known.target != interpreter.target) => found.push(interpreter),
+            Ok(_) => {}
+            Err(cause) => tracing::debug!(%cause, "what this environment expects stays open"),
+        }
+    }
+    found
+}
+
 /// The interpreters of a run. `verify` and `status` need none: without `--python` the tree itself says what is expected.
 fn find(
     command: Command,
@@ -311,8 +334,10 @@ fn find(
     if !args.python.is_empty() {
         return Ok(found);
     }
+    if matches!(command, Command::Verify | Command::Status) {
+        return Ok(of_trees(paths, probes));
+    }
     match (command, Interpreter::default_for(paths, probes)) {
-        (Command::Verify | Command::Status, _) => Ok(Vec::new()),
         (_, Ok(interpreter)) => Ok(vec![interpreter]),
         (Command::Repair, Err(error)) => {
             notes.push(format!(

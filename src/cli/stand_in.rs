@@ -31,12 +31,17 @@ pub(crate) struct Interpreter {
 }
 
 impl Interpreter {
-    pub(crate) fn find(spec: &str, _named: bool, _probes: &Probes) -> Result<Self, InterpreterError> {
-        if spec.contains('/') { Err(InterpreterError(spec.to_owned())) } else { Ok(Self::any()) }
+    pub(crate) fn find(spec: impl AsRef<std::ffi::OsStr>, _named: bool, _probes: &Probes) -> Result<Self, InterpreterError> {
+        let spec = spec.as_ref().to_string_lossy();
+        if spec.contains('/') { Err(InterpreterError(spec.into_owned())) } else { Ok(Self::any()) }
     }
 
     pub(crate) fn default_for(_paths: &[PathBuf], _probes: &Probes) -> Result<Self, InterpreterError> {
         Ok(Self::any())
+    }
+
+    pub(crate) fn of_tree(_path: &std::path::Path) -> Option<PathBuf> {
+        None
     }
 
     fn any() -> Self {

@@ -63,7 +63,8 @@ impl<'a> Human<'a> {
     }
 
     fn entry(&self, event: &EntryEvent<'_>) {
-        let listed = self.command == Command::Verify || self.dry_run;
+        // A table at a glance takes the place of `status`' findings.
+        let listed = matches!(self.command, Command::Verify | Command::Status) || self.dry_run;
         if listed {
             if self.is_listed(event) {
                 self.out.data(&self.line(event, self.out.data_style));
@@ -84,6 +85,9 @@ impl<'a> Human<'a> {
 
     /// A finding of `verify`, a step of a plan.
     fn is_listed(&self, event: &EntryEvent<'_>) -> bool {
+        if self.command == Command::Status {
+            return self.loudness.verbose;
+        }
         if self.dry_run && self.command != Command::Verify {
             return event.wrong || self.loudness.verbose || (!self.loudness.quiet && (event.action != Action::None || self.is_news(event)));
         }
@@ -243,8 +247,11 @@ mod tests {
         assert_eq!(stderr, "");
         let (stdout, _) = told(Command::Verify, false, Loudness { quiet: true, verbose: false }, &events);
         assert_eq!(stdout, "truncated a\\n.pyc: it ends after 20 bytes\n");
-        let (stdout, _) = told(Command::Verify, false, Loudness { quiet: false, verbose: true }, &events);
+        let verbose = Loudness { quiet: false, verbose: true };
+        let (stdout, _) = told(Command::Verify, false, verbose, &events);
         assert!(stdout.starts_with("ok ok.pyc\n"), "{stdout}");
+        assert_eq!(told(Command::Status, false, NORMAL, &events), (String::new(), String::new()));
+        assert_eq!(told(Command::Status, false, verbose, &events).0, stdout);
     }
 
     #[test]

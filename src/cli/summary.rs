@@ -162,7 +162,7 @@ pub(crate) fn readme_table(name: &str) -> Option<String> {
                 ]
             })
             .to_vec(),
-        "exit codes" => super::Exit::ALL.map(|exit| [exit.code().to_string(), exit.meaning().to_owned(), String::new()]).to_vec(),
+        "exit-codes" => super::Exit::ALL.map(|exit| [exit.code().to_string(), exit.meaning().to_owned(), String::new()]).to_vec(),
         _ => return None,
     };
     let head = match name {
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_tables_of_the_readme() {
-        for name in ["commands", "verdicts", "exit codes"] {
+        for name in ["commands", "verdicts", "exit-codes"] {
             assert!(readme_table(name).unwrap().lines().count() > 5, "{name}");
         }
         assert_eq!(readme_table("other"), None);

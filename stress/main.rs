@@ -1,3 +1,137 @@
-//! Programs that run long, want root, or measure.
+//! Programs that run long, want root, or measure. See `stress/README.md`.
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::doc_markdown,
+    missing_docs,
+    reason = "a program for people at a terminal; what it writes and removes is its own scratch"
+)]
 
-fn main() {}
+mod compare;
+mod corpus;
+mod kill;
+mod mount;
+mod rows;
+mod run;
+mod storm;
+mod whole;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+
+use run::{Random, Tally};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Program {
+    /// What there is, and what of it would run here.
+    List,
+    /// The benchmark: a table of contenders, ratios and targets.
+    Compare,
+    /// A kill at every system call that touches files.
+    Kill,
+    /// Many processes over one tree, with edits, damage and kills.
+    Storm,
+    /// Short runs of `kill` and `storm`.
+    All,
+}
+
+/// Programs that run long, want root, or measure.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "stress")]
+struct Args {
+    program: Program,
+    /// How long the program may go on
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// What its random choices follow from
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The command under test
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_bytekeep"))]
+    bin: PathBuf,
+    /// The interpreter [default: the newest CPython found]
+    #[arg(long)]
+    python: Option<PathBuf>,
+    /// Where trees and images are made, and removed at the end
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
+    scratch: PathBuf,
+    /// all: what `.ci/run` calls, under a minute
+    #[arg(long)]
+    quick: bool,
+    /// compare: where the packages are kept
+    #[arg(long, default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/corpus"))]
+    corpus: PathBuf,
+    /// compare: measured runs of each contender
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// compare: these rows alone
+    #[arg(long, value_enum)]
+    only: Vec<compare::Row>,
+    /// compare: files of the largest generated tree
+    #[arg(long, default_value_t = 100_000)]
+    files: usize,
+    /// kill: one case, as a violation names it (COMMAND:CALL:N)
+    #[arg(long)]
+    case: Option<String>,
+    /// storm: how many run at once
+    #[arg(long, default_value_t = 8)]
+    processes: usize,
+}
+
+fn main() -> Result<ExitCode> {
+    let mut args = Args::parse();
+    args.bin = std::path::absolute(&args.bin)?;
+    args.scratch = std::path::absolute(&args.scratch)?;
+    args.corpus = std::path::absolute(&args.corpus)?;
+    run::prepare()?;
+    if args.program == Program::List {
+        list();
+        return Ok(ExitCode::SUCCESS);
+    }
+    let seed = args.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |t| u64::from(t.subsec_nanos())));
+    println!("seed {seed}");
+    let tally = Tally::default();
+    let python = run::Python::find(args.python.as_deref())?;
+    println!("interpreter {} ({})", python.path.display(), python.version);
+    println!("under test {}", args.bin.display());
+    std::fs::create_dir_all(&args.scratch)?;
+    let setting = run::Setting { bin: args.bin.clone(), python, scratch: args.scratch.clone(), seed };
+    match args.program {
+        Program::List => {}
+        Program::Compare => {
+            let plan = compare::Plan { corpus: args.corpus.clone(), runs: args.runs.max(1), only: args.only.clone(), files: args.files };
+            compare::run(&setting, &plan, &tally)?;
+        }
+        Program::Kill => kill::run(&setting, args.seconds, args.case.as_deref(), &mut Random::new(seed), &tally)?,
+        Program::Storm => storm::run(&setting, args.seconds.unwrap_or(60), args.processes.max(1), &tally)?,
+        Program::All => {
+            let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
+            kill::run(&setting, Some(kills), None, &mut Random::new(seed), &tally)?;
+            storm::run(&setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), &tally)?;
+        }
+    }
+    let clean = tally.close();
+    if run::interrupted() {
+        return Ok(ExitCode::from(130));
+    }
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn list() {
+    let say = |name: &str, does: &str, here: Result<(), String>| match here {
+        Ok(()) => println!("{name:8} runs  {does}"),
+        Err(why) => println!("SKIP {name}: {why}  ({does})"),
+    };
+    let linux = || if cfg!(target_os = "linux") { Ok(()) } else { Err("it reads /proc".to_owned()) };
+    say("compare", "the benchmark, from packages of the index", linux());
+    if !mount::possible() {
+        println!("SKIP compare's fresh file systems: not root, or no mkfs.ext4; new directory names are used instead");
+    }
+    say("kill", "SIGKILL at every system call that touches files", linux().and_then(|()| kill::possible()));
+    say("storm", "many processes over one tree", linux());
+}

@@ -616,6 +616,52 @@ pub fn wait_readable(fd: &impl AsFd, limit: std::time::Duration) -> io::Result<b
     }
 }
 
+/// Makes reads and writes of a pipe's end return at once.
+pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
+}
+
+/// Waits until one of several descriptors has something to read (or has ended), or `writer` takes bytes (or has ended).
+/// Which of them; none when the time is over first. `None` as limit waits for ever.
+pub fn wait_any(
+    readers: &[std::os::fd::BorrowedFd<'_>],
+    writer: Option<std::os::fd::BorrowedFd<'_>>,
+    limit: Option<std::time::Duration>,
+) -> io::Result<Vec<bool>> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut set: Vec<PollFd<'_>> = readers.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    set.extend(writer.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
+    let limit =
+        limit.map(|limit| Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() });
+    match poll(&mut set, limit.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(set.iter().map(|fd| !fd.revents().is_empty()).collect()),
+        Err(cause) => Err(cause.into()),
+    }
+}
+
+/// Kills a child that was started in a process group of its own, with all that it started in turn.
+pub fn kill_group(pid: u32) {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    match kill_process_group(pid, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(cause) => tracing::debug!(%cause, "a child cannot be killed"),
+    }
+}
+
+/// How a child ended: exit status, or the signal that ended it. `None` while it runs. The child stays unreaped, so its number stays its own.
+pub fn ended(pid: u32) -> io::Result<Option<std::result::Result<i32, i32>>> {
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let status = waitid(WaitId::Pid(pid), options)?;
+    Ok(status.map(|status| match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Ok(code),
+        (None, signal) => Err(signal.unwrap_or_default()),
+    }))
+}
+
 fn call_on<T>(operation: &'static str, dir: &Dir, name: &Name, run: impl FnMut() -> rustix::io::Result<T>) -> Result<T> {
     // The path is put together only for an error: most calls succeed.
     retried(operation, run).map_err(|cause| Error::new(operation, dir.path_of(name), cause))
@@ -677,7 +723,7 @@ pub mod seam {
             match *plan() {
                 Plan::Kill(n) if n == number => {
                     let own = rustix::process::getpid();
-                    drop(rustix::process::kill_process(own, rustix::process::Signal::KILL));
+                    crate::ignored!(rustix::process::kill_process(own, rustix::process::Signal::KILL), "aborting instead");
                     std::process::abort()
                 }
                 Plan::Fail(n, errno) if n == number => Err(io::Error::from_raw_os_error(errno)),

@@ -16,7 +16,6 @@ mod record;
 mod roots;
 mod setup;
 mod signals;
-mod stand_in;
 mod summary;
 mod text;
 

@@ -9,11 +9,14 @@ use super::args::{Command as Chosen, Compile};
 use super::args_common::{Common, Interpreters, ModeArg, Select, Tree};
 use super::exclude::Excludes;
 use super::failure::Failure;
-use super::stand_in::{Interpreter, Limits, Probes, Pyc, WorkerPool};
 use super::{record, roots, text};
 use crate::base::memo::Memo;
 use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
 use crate::model::{Compiler, Format, Mode};
+use crate::python::Pyc;
+use crate::python::interpreter::Interpreter;
+use crate::python::memo::Probes;
+use crate::python::pool::{Limits, WorkerPool};
 
 /// How long compiling one source may take where nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -115,7 +118,8 @@ impl Plan {
         let compile = if let Chosen::Compile(args) = chosen { Some(args) } else { None };
         let mut place = Placed::new(command, tree, select, compile, options.prefix.as_deref(), environment)?;
         let dir = cache_dir();
-        let probes = Probes::open(dir.clone());
+        // Outside of hooks `PYTHONHOME` is the user's own wish.
+        let probes = Probes::open(dir.clone()).keeping_pythonhome();
         let found = match interpreters {
             // Who asks for no completeness starts no interpreter.
             Some(args) if command == Command::Verify && !options.complete && args.python.is_empty() => Vec::new(),
@@ -130,8 +134,13 @@ impl Plan {
         if compile.is_some_and(|args| args.stdlib) {
             place.add_stdlib(&found)?;
         }
-        let limits =
-            Limits { jobs: common.width(), timeout: compile_timeout(timeout, environment)?, stop: Arc::clone(stop), ..Limits::default() };
+        let limits = Limits {
+            jobs: common.width(),
+            timeout: compile_timeout(timeout, environment)?,
+            keep_pythonhome: true,
+            stop: Arc::clone(stop),
+            ..Limits::default()
+        };
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,

@@ -1,0 +1,826 @@
+//! A walk over marshalled code to its last byte: is this what a compiler writes, or a piece of it, or rubbish?
+//!
+//! It makes no objects and believes no number: every count is held against the bytes that are left, what is open stands on a stack
+//! of its own with at most 2000 frames, and of each object that may be referred to only its class and its place are kept (4 bytes).
+//! Time is linear in the length of the body.
+//!
+//! It is stricter than `marshal.loads` where no compiler writes what `loads` would take: text in ASCII fields that is none, references
+//! to what is not finished, big integers with leading zeros, flags on singletons, fields of a code object that contradict each
+//! other, bytes behind the end. It does not look into the instructions and their tables: flipped bits there are the seal's business.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use super::magic::{self, Standing};
+use crate::base::seal::is_cut_seal;
+use crate::base::{Flaw, FlawKind};
+use crate::model::Head;
+
+/// Nested objects, the root included: what every CPython allows.
+const MAX_DEPTH: usize = 2000;
+/// A stack larger than this needs instructions to fill it.
+const PLAUSIBLE_STACK: u32 = 1_000_000;
+
+const VARARGS: u32 = 0x04;
+const VARKEYWORDS: u32 = 0x08;
+const FAST_LOCAL: u8 = 0x20;
+
+/// Walks `artifact[head.len..]`, which must be one code object and nothing else.
+pub(super) fn walk(head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
+    let Some(dialect) = Dialect::of(head.magic) else {
+        return Err(Flaw::new(FlawKind::Unknown, "unknown-body", format!("code of {} is not known to this program", head.tag)));
+    };
+    if artifact.len() <= head.len {
+        return Err(Flaw::new(FlawKind::Truncated, "header-only", "it ends right behind its header").at(artifact.len() as u64));
+    }
+    let mut walk = Walk {
+        input: Input { bytes: artifact, at: head.len },
+        dialect,
+        refs: Vec::with_capacity(artifact.len() / 16),
+        stack: Vec::with_capacity(32),
+        strings: 0,
+        rereads: artifact.len().saturating_mul(4),
+    };
+    walk.root().map_err(Fault::flaw)?;
+    let end = walk.input.at;
+    let rest = artifact.get(end..).unwrap_or_default();
+    if rest.is_empty() {
+        Ok(())
+    } else if is_cut_seal(rest, end as u64) {
+        let text = format!("its seal is cut: {} of its bytes are there", rest.len());
+        Err(Flaw::new(FlawKind::Truncated, "cut-seal", text).at(artifact.len() as u64))
+    } else {
+        Err(Flaw::new(FlawKind::Corrupt, "trailing", format!("{} bytes follow the end of its code", rest.len())).at(end as u64))
+    }
+}
+
+/// What is wrong, small enough to be passed up cheaply.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    kind: FlawKind,
+    code: &'static str,
+    text: &'static str,
+    at: usize,
+}
+
+impl Fault {
+    #[cold]
+    fn corrupt(code: &'static str, text: &'static str, at: usize) -> Self {
+        Self { kind: FlawKind::Corrupt, code, text, at }
+    }
+
+    #[cold]
+    fn cut(end: usize) -> Self {
+        Self { kind: FlawKind::Truncated, code: "cut", text: "it ends before its code does", at: end }
+    }
+
+    fn flaw(self) -> Flaw {
+        Flaw::new(self.kind, self.code, self.text).at(self.at as u64)
+    }
+}
+
+type Step<T> = Result<T, Fault>;
+
+/// One object in a code object, behind its first integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    /// The instructions.
+    Code,
+    /// A tuple of anything.
+    Consts,
+    /// A tuple of strings.
+    Names,
+    /// The tuple of strings that names the locals.
+    Locals,
+    /// What kind each of these is.
+    Kinds,
+    /// A string.
+    Text,
+    /// Not an object: the first line's number.
+    FirstLine,
+    /// Bytes.
+    Table,
+}
+
+use Field::{Code, Consts, FirstLine, Kinds, Locals, Names, Table, Text};
+
+/// Up to 3.10: code, consts, names, varnames, freevars, cellvars, filename, name, firstlineno, lnotab.
+const OLD: &[Field] = &[Code, Consts, Names, Locals, Names, Names, Text, Text, FirstLine, Table];
+/// From 3.11: code, consts, names, localsplusnames, localspluskinds, filename, name,
+/// qualname, firstlineno, linetable, exceptiontable.
+const NEW: &[Field] = &[Code, Consts, Names, Locals, Kinds, Text, Text, Text, FirstLine, Table, Table];
+/// PyPy 3.11: the old order with qualname and exceptiontable.
+const PYPY: &[Field] = &[Code, Consts, Names, Locals, Names, Names, Text, Text, Text, FirstLine, Table, Table];
+
+/// What differs between versions.
+#[derive(Debug, Clone, Copy)]
+struct Dialect {
+    /// 2.7: text is bytes, and a table of interned strings in place of references.
+    two: bool,
+    /// 3.4 and later: references and the short forms of tuples and strings.
+    refs: bool,
+    slices: bool,
+    frozen_dicts: bool,
+    kwonly: bool,
+    posonly: bool,
+    nlocals: bool,
+    /// `nlocals` is the number of names of locals.
+    counted: bool,
+    /// Two bytes to each instruction.
+    words: bool,
+    /// The bits that stand in localspluskinds.
+    kinds: u8,
+    fields: &'static [Field],
+}
+
+impl Dialect {
+    fn of(magic: [u8; 4]) -> Option<Self> {
+        let number = magic::number(magic)?;
+        let row = magic::row_of(number)?;
+        let two = number >= 62000;
+        let pypy = magic::is_pypy3(number);
+        // The layout of code objects changed five times within the alphas of 3.11, and may still do so in those of 3.16.
+        if row.standing == Standing::Foreign || (3450..=3494).contains(&number) || number >= 3700 && !two {
+            return None;
+        }
+        let from = |cpython: u16, pypy_number: u16| !two && number >= if pypy { pypy_number } else { cpython };
+        let new = from(3495, u16::MAX);
+        Some(Self {
+            two,
+            refs: from(3250, 0),
+            slices: from(3600, u16::MAX),
+            frozen_dicts: from(3650, u16::MAX),
+            kwonly: !two,
+            posonly: from(3410, 256),
+            nlocals: !new,
+            counted: !pypy && number != 62218,
+            words: from(3370, 320),
+            kinds: match number {
+                ..3500 => 0xE0,
+                3500..3600 => 0xF0,
+                _ => 0xFE,
+            },
+            fields: match (new, from(u16::MAX, 416)) {
+                (true, _) => NEW,
+                (_, true) => PYPY,
+                _ => OLD,
+            },
+        })
+    }
+}
+
+/// What is known of a finished object: four bits of class, and the place of its first byte where that fits in 28 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape(u32);
+
+impl Shape {
+    const OPEN: Self = Self(0);
+    const OTHER: u32 = 1;
+    const STR: u32 = 2;
+    const BYTES: u32 = 3;
+    const TUPLE: u32 = 4;
+    /// A tuple of strings alone; the empty one too.
+    const STRS: u32 = 5;
+    const CODE: u32 = 6;
+    const NO_PLACE: u32 = (1 << 28) - 1;
+
+    fn new(class: u32, place: usize) -> Self {
+        let place = u32::try_from(place).map_or(Self::NO_PLACE, |place| place.min(Self::NO_PLACE));
+        Self(class << 28 | place)
+    }
+
+    fn class(self) -> u32 {
+        self.0 >> 28
+    }
+
+    fn place(self) -> Option<usize> {
+        let place = self.0 & Self::NO_PLACE;
+        (place != Self::NO_PLACE).then_some(place as usize)
+    }
+
+    /// Number of items or bytes, read again where the object stands.
+    fn len(self, bytes: &[u8]) -> Option<usize> {
+        let place = self.place()?;
+        let (&code, rest) = bytes.get(place..)?.split_first()?;
+        match code & 0x7F {
+            b')' | b'z' | b'Z' => rest.first().map(|&len| usize::from(len)),
+            _ => rest.first_chunk().map(|len| u32::from_le_bytes(*len) as usize),
+        }
+    }
+
+    /// The bytes of an object of class [`Shape::BYTES`].
+    fn bytes(self, bytes: &[u8]) -> Option<&[u8]> {
+        let data = self.place()?.checked_add(5)?;
+        bytes.get(data..data.checked_add(self.len(bytes)?)?)
+    }
+}
+
+/// The bytes, and how far they are read.
+#[derive(Debug)]
+struct Input<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Input<'a> {
+    #[inline]
+    fn byte(&mut self) -> Step<u8> {
+        let Some(&byte) = self.bytes.get(self.at) else { return Err(Fault::cut(self.bytes.len())) };
+        self.at = self.at.saturating_add(1);
+        Ok(byte)
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Step<&'a [u8]> {
+        match self.bytes.get(self.at..).and_then(|rest| rest.get(..len)) {
+            Some(data) => {
+                self.at = self.at.saturating_add(len);
+                Ok(data)
+            }
+            None => Err(Fault::cut(self.bytes.len())),
+        }
+    }
+
+    #[inline]
+    fn int(&mut self) -> Step<i32> {
+        match self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
+            Some(bytes) => {
+                self.at = self.at.saturating_add(4);
+                Ok(i32::from_le_bytes(*bytes))
+            }
+            None => Err(Fault::cut(self.bytes.len())),
+        }
+    }
+
+    /// A number that is never negative.
+    #[inline]
+    fn natural(&mut self, code: &'static str, text: &'static str) -> Step<u32> {
+        let at = self.at;
+        u32::try_from(self.int()?).map_err(|_| Fault::corrupt(code, text, at))
+    }
+
+    #[inline]
+    fn size(&mut self) -> Step<usize> {
+        self.natural("size", "a size in it is negative").map(|size| size as usize)
+    }
+
+    fn left(&self) -> usize {
+        self.bytes.len().saturating_sub(self.at)
+    }
+}
+
+/// A code object whose fields are being read.
+#[derive(Debug, Clone, Copy)]
+struct Fields {
+    next: u8,
+    args: u32,
+    stack: u32,
+    nlocals: u32,
+    locals: Shape,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Open {
+    /// So many items are to come.
+    Items { left: u32, class: u32 },
+    /// Keys and values in turn, until a NULL in a key's place.
+    Dict { value_next: bool },
+    /// A code object.
+    Code(Fields),
+}
+
+/// An object whose parts are being read.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    /// Where it began.
+    place: usize,
+    /// Its place in the table of references.
+    slot: Option<u32>,
+    open: Open,
+}
+
+/// What reading one type code led to.
+enum Read {
+    /// An object, finished.
+    Whole(Shape),
+    /// A frame was pushed.
+    Begun,
+    /// The end of a dict.
+    Null,
+}
+
+struct Walk<'a> {
+    input: Input<'a>,
+    dialect: Dialect,
+    refs: Vec<Shape>,
+    stack: Vec<Frame>,
+    /// 2.7's interned strings so far.
+    strings: u32,
+    /// How many bytes may still be read again through references, so that time stays linear.
+    rereads: usize,
+}
+
+impl Walk<'_> {
+    fn root(&mut self) -> Step<()> {
+        let start = self.input.at;
+        loop {
+            let at = self.input.at;
+            if self.stack.len() >= MAX_DEPTH {
+                return Err(Fault::corrupt("depth", "it nests deeper than any interpreter reads", at));
+            }
+            let mut done = match self.object()? {
+                Read::Begun => continue,
+                Read::Whole(shape) => shape,
+                Read::Null => match self.stack.pop() {
+                    Some(Frame { place, slot, open: Open::Dict { value_next: false } }) => self.finish(Shape::OTHER, place, slot),
+                    _ => return Err(Fault::corrupt("null", "an object in it is missing", at)),
+                },
+            };
+            // One finished object may finish those around it.
+            loop {
+                let Some(frame) = self.stack.last_mut() else {
+                    if done.class() == Shape::CODE {
+                        return Ok(());
+                    }
+                    return Err(Fault::corrupt("not-code", "it holds something else than code", start));
+                };
+                let class = match &mut frame.open {
+                    Open::Items { left, class } => {
+                        if *class == Shape::STRS && !is_text(self.dialect, done) {
+                            *class = Shape::TUPLE;
+                        }
+                        *left = left.saturating_sub(1);
+                        if *left > 0 {
+                            break;
+                        }
+                        *class
+                    }
+                    Open::Dict { value_next } => {
+                        *value_next = !*value_next;
+                        break;
+                    }
+                    Open::Code(fields) => {
+                        if !fields.take(self.dialect, done, &mut self.input, &mut self.rereads, at)? {
+                            break;
+                        }
+                        Shape::CODE
+                    }
+                };
+                let (place, slot) = (frame.place, frame.slot);
+                self.stack.pop();
+                done = self.finish(class, place, slot);
+            }
+        }
+    }
+
+    /// Zeros are no type code; several of them most likely stand for data that never reached the disk.
+    #[cold]
+    fn zero(&self, at: usize) -> Fault {
+        if self.input.bytes.get(at..).unwrap_or_default().iter().take(8).all(|&byte| byte == 0) {
+            Fault::corrupt("zeroed", "zeros stand where an object should be", at)
+        } else {
+            Fault::corrupt("type-code", "a byte in it is no type code", at)
+        }
+    }
+
+    fn finish(&mut self, class: u32, place: usize, slot: Option<u32>) -> Shape {
+        let shape = Shape::new(class, place);
+        if let Some(open) = slot.and_then(|slot| self.refs.get_mut(slot as usize)) {
+            *open = shape;
+        }
+        shape
+    }
+
+    fn reserve(&mut self, flagged: bool) -> Option<u32> {
+        if !flagged {
+            return None;
+        }
+        let slot = u32::try_from(self.refs.len()).ok();
+        self.refs.push(Shape::OPEN);
+        slot
+    }
+
+    #[inline]
+    fn leaf(&mut self, class: u32, place: usize, flagged: bool) -> Read {
+        let shape = Shape::new(class, place);
+        if flagged {
+            self.refs.push(shape);
+        }
+        Read::Whole(shape)
+    }
+
+    fn items(&mut self, count: usize, class: u32, place: usize, flagged: bool) -> Step<Read> {
+        if count > self.input.left() {
+            return Err(Fault::cut(self.input.bytes.len()));
+        }
+        if count == 0 {
+            return Ok(self.leaf(class, place, flagged));
+        }
+        let left = u32::try_from(count).map_err(|_| Fault::cut(self.input.bytes.len()))?;
+        self.push(place, flagged, Open::Items { left, class })
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "every arm of the caller is a step")]
+    fn push(&mut self, place: usize, flagged: bool, open: Open) -> Step<Read> {
+        let slot = self.reserve(flagged);
+        self.stack.push(Frame { place, slot, open });
+        Ok(Read::Begun)
+    }
+
+    fn object(&mut self) -> Step<Read> {
+        let place = self.input.at;
+        let byte = self.input.byte()?;
+        let flagged = byte & 0x80 != 0;
+        let Dialect { two, refs, slices, frozen_dicts, .. } = self.dialect;
+        let code = byte & 0x7F;
+        if flagged && (!refs || matches!(code, b'N' | b'F' | b'T' | b'.' | b'S' | b'0' | b'r')) {
+            return Err(Fault::corrupt("type-code", "a byte in it is no type code", place));
+        }
+        match code {
+            b'z' | b'Z' if refs => {
+                let len = usize::from(self.input.byte()?);
+                self.ascii(len, place, flagged)
+            }
+            b'r' if refs => {
+                let index = self.input.int()?;
+                let shape = usize::try_from(index).ok().and_then(|index| self.refs.get(index));
+                match shape {
+                    Some(&shape) if shape != Shape::OPEN => Ok(Read::Whole(shape)),
+                    _ => Err(Fault::corrupt("reference", "a reference in it leads nowhere", place)),
+                }
+            }
+            b's' => {
+                let len = self.input.size()?;
+                self.input.take(len)?;
+                Ok(self.leaf(Shape::BYTES, place, flagged))
+            }
+            b'i' => {
+                self.input.take(4)?;
+                Ok(self.leaf(Shape::OTHER, place, flagged))
+            }
+            b'N' | b'F' | b'T' | b'.' | b'S' => Ok(Read::Whole(Shape::new(Shape::OTHER, place))),
+            b')' if refs => {
+                let count = usize::from(self.input.byte()?);
+                self.items(count, Shape::STRS, place, flagged)
+            }
+            b'(' => {
+                let count = self.input.size()?;
+                self.items(count, Shape::STRS, place, flagged)
+            }
+            b'c' => self.code(place, flagged),
+            b'a' | b'A' if refs => {
+                let len = self.input.size()?;
+                self.ascii(len, place, flagged)
+            }
+            b't' if two => {
+                let len = self.input.size()?;
+                self.input.take(len)?;
+                self.strings = self.strings.saturating_add(1);
+                Ok(self.leaf(Shape::BYTES, place, flagged))
+            }
+            b'R' if two => {
+                let index = self.input.natural("reference", "a reference in it leads nowhere")?;
+                if index >= self.strings {
+                    return Err(Fault::corrupt("reference", "a reference in it leads nowhere", place));
+                }
+                Ok(self.leaf(Shape::BYTES, usize::MAX, flagged))
+            }
+            b'u' | b't' => {
+                let len = self.input.size()?;
+                if !is_utf8_with_surrogates(self.input.take(len)?) {
+                    return Err(Fault::corrupt("utf-8", "text in it is not UTF-8", place));
+                }
+                Ok(self.leaf(if two { Shape::OTHER } else { Shape::STR }, place, flagged))
+            }
+            b'l' => self.big(place, flagged),
+            b'g' | b'I' => {
+                self.input.take(8)?;
+                Ok(self.leaf(Shape::OTHER, place, flagged))
+            }
+            b'y' => {
+                self.input.take(16)?;
+                Ok(self.leaf(Shape::OTHER, place, flagged))
+            }
+            b'f' | b'x' => {
+                for _ in 0..if code == b'x' { 2 } else { 1 } {
+                    let len = usize::from(self.input.byte()?);
+                    let text = self.input.take(len)?;
+                    if !std::str::from_utf8(text).is_ok_and(|text| text.parse::<f64>().is_ok()) {
+                        return Err(Fault::corrupt("float", "a number in it is none", place));
+                    }
+                }
+                Ok(self.leaf(Shape::OTHER, place, flagged))
+            }
+            b'[' | b'<' | b'>' => {
+                let count = self.input.size()?;
+                self.items(count, Shape::OTHER, place, flagged)
+            }
+            b':' if slices => self.push(place, flagged, Open::Items { left: 3, class: Shape::OTHER }),
+            b'{' => self.push(place, flagged, Open::Dict { value_next: false }),
+            b'}' if frozen_dicts => self.push(place, flagged, Open::Dict { value_next: false }),
+            b'0' => Ok(Read::Null),
+            0 => Err(self.zero(place)),
+            _ => Err(Fault::corrupt("type-code", "a byte in it is no type code", place)),
+        }
+    }
+
+    #[inline]
+    fn ascii(&mut self, len: usize, place: usize, flagged: bool) -> Step<Read> {
+        if !self.input.take(len)?.is_ascii() {
+            return Err(Fault::corrupt("ascii", "text in it is not ASCII where it says so", place));
+        }
+        Ok(self.leaf(Shape::STR, place, flagged))
+    }
+
+    /// A big integer: 15 bits to a digit, the last of which is not zero.
+    fn big(&mut self, place: usize, flagged: bool) -> Step<Read> {
+        let count = usize::try_from(self.input.int()?.unsigned_abs()).unwrap_or(usize::MAX);
+        let digits = self.input.take(count.saturating_mul(2))?;
+        let mut last = 1;
+        for digit in digits.chunks_exact(2) {
+            last = digit.first_chunk().map_or(0, |digit| u16::from_le_bytes(*digit));
+            if last > 0x7FFF {
+                return Err(Fault::corrupt("integer", "an integer in it is none", place));
+            }
+        }
+        if last == 0 {
+            return Err(Fault::corrupt("integer", "an integer in it is none", place));
+        }
+        Ok(self.leaf(Shape::OTHER, place, flagged))
+    }
+
+    /// The integers at the beginning of a code object.
+    fn code(&mut self, place: usize, flagged: bool) -> Step<Read> {
+        let Dialect { kwonly, posonly, nlocals, .. } = self.dialect;
+        let mut next = |there: bool| if there { self.input.natural("code-field", "a number in a code object is negative") } else { Ok(0) };
+        let args = next(true)?;
+        let positional = next(posonly)?;
+        let keyword = next(kwonly)?;
+        let locals = next(nlocals)?;
+        let stack = next(true)?;
+        let flags = next(true)?;
+        if positional > args {
+            return Err(Fault::corrupt("code-field", "a code object has more positional arguments than arguments", place));
+        }
+        let starred = u32::from(flags & VARARGS != 0).saturating_add(u32::from(flags & VARKEYWORDS != 0));
+        let args = args.saturating_add(keyword).saturating_add(starred);
+        let fields = Fields { next: 0, args, stack, nlocals: locals, locals: Shape::OPEN };
+        self.push(place, flagged, Open::Code(fields))
+    }
+}
+
+impl Fields {
+    /// Takes the next field, which ended before `input.at` and began at or before `at`. `true`: it was the last one.
+    fn take(&mut self, dialect: Dialect, shape: Shape, input: &mut Input<'_>, rereads: &mut usize, at: usize) -> Step<bool> {
+        let wrong = |text| Err(Fault::corrupt("code-field", text, at));
+        let field = dialect.fields.get(usize::from(self.next));
+        let class = shape.class();
+        let fits = match field {
+            Some(Code | Kinds | Table) => class == Shape::BYTES,
+            Some(Consts) => matches!(class, Shape::TUPLE | Shape::STRS),
+            Some(Names | Locals) => class == Shape::STRS,
+            Some(Text) => is_text(dialect, shape),
+            Some(FirstLine) | None => false,
+        };
+        if !fits {
+            return wrong("a field of a code object is of the wrong kind");
+        }
+        match field {
+            Some(Code) => {
+                let len = shape.len(input.bytes);
+                if dialect.words && len.is_some_and(|len| len == 0 || len % 2 != 0) {
+                    return wrong("the instructions of a code object end within one");
+                }
+                if self.stack >= PLAUSIBLE_STACK && len.is_none_or(|len| (self.stack as usize) / 8 > len) {
+                    return wrong("a code object wants a stack of absurd size");
+                }
+            }
+            Some(Locals) => {
+                self.locals = shape;
+                if dialect.nlocals
+                    && let Some(len) = shape.len(input.bytes)
+                {
+                    if dialect.counted && self.nlocals as usize != len {
+                        return wrong("a code object has names for another number of locals");
+                    }
+                    if self.args as usize > len {
+                        return wrong("a code object has more arguments than locals");
+                    }
+                }
+            }
+            Some(Kinds) => self.check_kinds(dialect, shape, input.bytes, rereads, at)?,
+            _ => {}
+        }
+        self.next = self.next.saturating_add(1);
+        if dialect.fields.get(usize::from(self.next)) == Some(&FirstLine) {
+            input.natural("code-field", "a number in a code object is negative")?;
+            self.next = self.next.saturating_add(1);
+        }
+        Ok(usize::from(self.next) >= dialect.fields.len())
+    }
+
+    fn check_kinds(&self, dialect: Dialect, shape: Shape, bytes: &[u8], rereads: &mut usize, at: usize) -> Step<()> {
+        let (Some(kinds), Some(names)) = (shape.bytes(bytes), self.locals.len(bytes)) else { return Ok(()) };
+        let wrong = |text| Err(Fault::corrupt("code-field", text, at));
+        if kinds.len() != names {
+            return wrong("a code object has another number of locals than of their kinds");
+        }
+        let Some(left) = rereads.checked_sub(kinds.len()) else { return Ok(()) };
+        *rereads = left;
+        if kinds.iter().any(|kind| kind & !dialect.kinds != 0 || kind & 0xE0 == 0) {
+            return wrong("a local of a code object is of no known kind");
+        }
+        if self.args as usize > kinds.iter().filter(|&kind| kind & FAST_LOCAL != 0).count() {
+            return wrong("a code object has more arguments than locals");
+        }
+        Ok(())
+    }
+}
+
+/// A string: of 2.7 the byte string.
+fn is_text(dialect: Dialect, shape: Shape) -> bool {
+    shape.class() == if dialect.two { Shape::BYTES } else { Shape::STR }
+}
+
+/// UTF-8 in which surrogates may stand, alone or in pairs: compilers write them for `'\ud800'`, and Rust's own check refuses them.
+fn is_utf8_with_surrogates(mut bytes: &[u8]) -> bool {
+    loop {
+        let Err(error) = std::str::from_utf8(bytes) else { return true };
+        match bytes.get(error.valid_up_to()..) {
+            Some([0xED, 0xA0..=0xBF, 0x80..=0xBF, rest @ ..]) => bytes = rest,
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may panic")]
+mod tests {
+    use super::*;
+    use crate::model::{Format, Stamp};
+    use crate::python::pyc::Pyc;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn head(number: u16) -> Head {
+        let len = magic::header_len(number);
+        Head { magic: magic::bytes(number), tag: Arc::from("t"), len, stamp: Stamp::Time { mtime: 0, size: None } }
+    }
+
+    fn judge(number: u16, body: &[u8]) -> Result<(), Flaw> {
+        let head = head(number);
+        Pyc.body(&head, &[&vec![0; head.len][..], body].concat())
+    }
+
+    fn code_of(number: u16, body: &[u8]) -> &'static str {
+        judge(number, body).map_or_else(|flaw| flaw.code, |()| "sound")
+    }
+
+    /// A code object of 3.13 around a constant.
+    fn code(consts: &[u8]) -> Vec<u8> {
+        let mut body = vec![0xE3];
+        body.extend([0; 20]);
+        body.extend(b"s\x02\0\0\0\x95\0");
+        body.extend(b")\x01");
+        body.extend(consts);
+        body.extend(b")\0)\0s\0\0\0\0\xda\x04a.pyZ\x08<module>Z\x08<module>\x01\0\0\0s\0\0\0\0s\0\0\0\0");
+        body
+    }
+
+    #[test]
+    fn the_smallest_code_is_sound_and_every_cut_of_it_is_found() {
+        let body = code(b"N");
+        assert_eq!(code_of(3571, &body), "sound");
+        for cut in 1..body.len() {
+            assert_eq!(judge(3571, &body[..cut]).unwrap_err().kind, FlawKind::Truncated, "{cut}");
+        }
+        assert_eq!(code_of(3571, &[]), "header-only");
+        assert_eq!(Pyc.body(&head(3571), &[]).unwrap_err().code, "empty");
+        assert_eq!(Pyc.body(&head(3571), &[0; 9]).unwrap_err().code, "short-header");
+    }
+
+    #[test]
+    fn what_follows_the_code_is_told() {
+        let body = code(b"N");
+        assert_eq!(code_of(3571, &[&body[..], b"x"].concat()), "trailing");
+        let sealed = crate::base::seal::sealed([&vec![0; 16][..], &body].concat(), crate::base::seal::Digest::of(b""), [7; 8], false);
+        let payload = 16 + body.len();
+        for cut in payload + 1..sealed.len() {
+            let flaw = Pyc.body(&head(3571), &sealed[..cut]).unwrap_err();
+            assert_eq!((flaw.code, flaw.kind), ("cut-seal", FlawKind::Truncated), "{cut}");
+        }
+        assert_eq!(Pyc.body(&head(3571), &sealed).unwrap_err().code, "trailing");
+    }
+
+    #[test]
+    fn constants_that_compilers_write() {
+        for good in [
+            &b"i\x01\0\0\0"[..],
+            b"l\x02\0\0\0\0\0\x01\0",
+            b"l\xfe\xff\xff\xff\0\0\x01\0",
+            b"g01234567",
+            b"y0123456701234567",
+            b"u\x03\0\0\0\xed\xa0\x80",
+            b"u\x06\0\0\0\xed\xa0\x80\xed\xb0\x80",
+            b">\x01\0\0\0N",
+            b"{NT0",
+            b"\xa9\x01\xda\x01a",
+            b")\x02\xda\x01ar\x01\0\0\0",
+        ] {
+            assert_eq!(code_of(3571, &code(good)), "sound", "{good:?}");
+        }
+        assert_eq!(code_of(3627, &code(b":NNN")), "sound");
+        assert_eq!(code_of(3666, &code(b"}NT0")), "sound");
+    }
+
+    #[test]
+    fn constants_that_nobody_writes() {
+        for (bad, wanted) in [
+            (&b"?"[..], "type-code"),
+            (b"\xce", "type-code"),
+            (b"\xf2\0\0\0\0", "type-code"),
+            (b":NNN", "type-code"),
+            (b"}NT0", "type-code"),
+            (b"R\0\0\0\0", "type-code"),
+            (b"\0", "type-code"),
+            (b"\0\0\0\0\0\0\0\0", "zeroed"),
+            (b"0", "null"),
+            (b"{N0", "null"),
+            (b"l\x01\0\0\0\0\x80", "integer"),
+            (b"l\x01\0\0\0\0\0", "integer"),
+            (b"z\x01\xe9", "ascii"),
+            (b"u\x01\0\0\0\xe9", "utf-8"),
+            (b"u\x03\0\0\0\xed\x80", "utf-8"),
+            (b"s\xff\xff\xff\xff", "size"),
+            (b"(\xff\xff\xff\x7f", "cut"),
+            (b"[\0\0\0\x20", "cut"),
+            (b"f\x01x", "float"),
+            (b"r\x09\0\0\0", "reference"),
+            (b"r\xff\xff\xff\xff", "reference"),
+            // The code object itself is still open.
+            (b"r\0\0\0\0", "reference"),
+            (b"\xa9\x01r\x01\0\0\0", "reference"),
+        ] {
+            // A cut-short constant swallows what follows it, so only the flaw that comes first is compared.
+            assert_eq!(code_of(3571, &code(bad)), wanted, "{bad:?}");
+        }
+        assert_eq!(code_of(3571, b"N"), "not-code");
+        assert_eq!(code_of(3571, b")\0"), "not-code");
+    }
+
+    #[test]
+    fn fields_that_contradict_each_other() {
+        let sound = code(b"N");
+        let with = |at: usize, bytes: &[u8]| {
+            let mut body = sound.clone();
+            body[at..at + bytes.len()].copy_from_slice(bytes);
+            body
+        };
+        assert_eq!(code_of(3571, &with(1, &[1])), "code-field");
+        assert_eq!(code_of(3571, &with(5, &[1])), "code-field");
+        assert_eq!(code_of(3571, &with(17, &[4])), "code-field");
+        assert_eq!(code_of(3571, &with(20, &[0x80])), "code-field");
+        assert_eq!(code_of(3571, &with(16, &[0x7F])), "code-field");
+        assert_eq!(code_of(3571, &with(28, b"(")), "cut");
+    }
+
+    #[test]
+    fn depth_is_bounded_and_costs_no_stack() {
+        let nested = |depth: usize| code(&[&b")\x01".repeat(depth)[..], b"N"].concat());
+        assert_eq!(code_of(3571, &nested(MAX_DEPTH - 3)), "sound");
+        assert_eq!(code_of(3571, &nested(MAX_DEPTH - 2)), "depth");
+        assert_eq!(code_of(3571, &nested(1_000_000)), "depth");
+    }
+
+    #[test]
+    fn code_of_others_is_left_alone() {
+        for number in [3450, 3494, 3700, 21200, 5, 9999] {
+            assert_eq!(judge(number, &code(b"N")).unwrap_err().kind, FlawKind::Unknown, "{number}");
+        }
+    }
+
+    fn any_release() -> impl Strategy<Value = u16> {
+        let releases: Vec<u16> = magic::ROWS.iter().filter(|row| row.standing == Standing::Release).map(|row| row.last).collect();
+        proptest::sample::select(releases)
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(number in any_release(), body in proptest::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(judge(number, &body).is_err());
+        }
+
+        #[test]
+        fn any_type_codes_are_answered(number in any_release(), body in "c?[().0<>AFINSTZ\\[acfgilrstuxyz{:}\\x00-\\x03]{0,300}") {
+            prop_assert!(judge(number, body.as_bytes()).is_err());
+        }
+
+        #[test]
+        fn any_changed_byte_is_answered(at in 0_usize..80, byte: u8, more in 0_usize..80, other: u8) {
+            let mut body = code(b")\x02\xda\x01ar\x01\0\0\0");
+            let len = body.len();
+            body[at % len] = byte;
+            body[more % len] = other;
+            drop(judge(3571, &body));
+        }
+    }
+}

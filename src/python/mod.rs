@@ -1,0 +1,29 @@
+//! Everything that knows Python: what its artifacts look like, which interpreters there are, and the workers that compile by them.
+//!
+//! - [`magic`] is the table of magic numbers: who writes which, and how long the header behind it is.
+//! - [`pyc`] knows names, headers and labels: [`Pyc`] is the [`crate::model::Format`] of `.pyc` files.
+//! - [`marshal`] walks the body behind the header to its last byte and trusts none of it.
+//! - [`interpreter`] finds interpreters and asks each once what it is; [`memo`] remembers the answer.
+//! - [`pool`] is the [`crate::model::Compiler`]: workers that are spoken to in [`frame`]s.
+//!
+//! What the layers above may lean on:
+//! - **Y1** No artifact makes this module panic, recurse, or allocate by a number that stands in the file.
+//! - **Y2** A body that is cut anywhere is found, and so is a seal that is cut anywhere but at its first byte.
+//! - **Y3** What a released interpreter wrote is never called damaged.
+//!
+//! The pool's own promises (K1 to K4) stand in [`pool`].
+
+pub mod frame;
+pub mod interpreter;
+pub mod magic;
+pub mod marshal;
+pub mod memo;
+mod message;
+pub mod pool;
+mod process;
+pub mod pyc;
+mod quote;
+mod slot;
+mod worker;
+
+pub use pyc::Pyc;

@@ -1,0 +1,304 @@
+//! The workers of one interpreter, as a [`Compiler`].
+//!
+//! - **K1** Whatever a worker does, it costs one source at most: the oldest request in flight is blamed and tried again alone, the others
+//!   are sent again whole, from their first byte, on a fresh worker.
+//! - **K2** No worker outlives the pool, nor the process, however that ends.
+//! - **K3** The same source, name and level give the same bytes, whatever was compiled before and in whatever order.
+//! - **K4** A worker can open nothing while it compiles.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{PipeWriter, Write};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::interpreter::Interpreter;
+use super::message::{self, Answer};
+use super::{process, quote, slot};
+use crate::base::sys;
+use crate::model::{CompileError, Compiler, Made, Request, Target};
+
+/// How much a pool may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Workers that run at one time. (2.7 has a set of so many for each level asked for, since the level is a flag there.)
+    pub jobs: usize,
+    /// Requests that one worker holds: it must never wait for us.
+    pub in_flight: usize,
+    /// How long one source may take, from when the worker begins with it. `None`: for ever.
+    pub timeout: Option<Duration>,
+    /// How often a source over which a worker died or hung is tried again.
+    pub retries: u32,
+    /// Address space of one worker, bytes. Not set for 32-bit interpreters, which cannot have more anyway.
+    pub address_space: Option<u64>,
+    /// Is `PYTHONHOME` handed to the interpreter?
+    pub keep_pythonhome: bool,
+    /// Set it to end everything.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            in_flight: 3,
+            timeout: Some(Duration::from_secs(60)),
+            retries: 1,
+            address_space: Some(4 << 30),
+            keep_pythonhome: false,
+            stop: Arc::default(),
+        }
+    }
+}
+
+/// The workers of one interpreter. None is started before the first request.
+#[derive(Debug)]
+pub struct WorkerPool {
+    shared: Arc<Shared>,
+}
+
+/// Which workers serve a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind {
+    /// The level, where it is a flag of the interpreter; else 0.
+    pub(super) level: u8,
+    /// Does each request get a fresh worker of its own?
+    pub(super) alone: bool,
+}
+
+/// One request on its way.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) id: u32,
+    pub(super) kind: Kind,
+    /// The whole frame: what is sent again is sent from its first byte.
+    pub(super) frame: Vec<u8>,
+    /// How much of it the present worker has got.
+    pub(super) sent: usize,
+    /// The codec that its cookie names, where the worker must load one.
+    pub(super) codec: Option<String>,
+    /// How many workers were lost over it.
+    pub(super) tries: u32,
+    reply: SyncSender<Result<Answer, CompileError>>,
+}
+
+impl Task {
+    /// Hands the answer to whoever waits for it.
+    pub(super) fn answer(self, answer: Result<Answer, CompileError>) {
+        // Only a caller that panicked does not wait any more.
+        crate::ignored!(self.reply.send(answer), "nobody waits for an answer");
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    inbox: VecDeque<Task>,
+    load: usize,
+    wake: PipeWriter,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    slots: Vec<Slot>,
+    overflow: VecDeque<Task>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    groups: BTreeMap<Kind, Group>,
+    threads: Vec<JoinHandle<()>>,
+    closing: bool,
+    unusable: Option<String>,
+}
+
+/// What managers and callers have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) interpreter: Interpreter,
+    pub(super) limits: Limits,
+    state: Mutex<State>,
+    cwd: OnceLock<Result<TempDir, String>>,
+    next_id: AtomicU32,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is the run being stopped?
+    pub(super) fn stopped(&self) -> bool {
+        self.limits.stop.load(Ordering::Relaxed)
+    }
+
+    /// The workers' working directory: fresh, empty, ours alone.
+    pub(super) fn cwd(&self) -> Result<&std::path::Path, String> {
+        let made = self.cwd.get_or_init(|| process::empty_dir().map_err(|cause| cause.to_string()));
+        match made {
+            Ok(dir) => Ok(dir.path()),
+            Err(cause) => Err(format!("no empty directory to start it in: {cause}")),
+        }
+    }
+
+    fn capacity(&self, kind: Kind) -> usize {
+        if kind.alone { 1 } else { self.limits.in_flight.max(1) }
+    }
+
+    /// Gives a request to the slot with the least to do, starting one where all have something to do and there may be more.
+    pub(super) fn submit(self: &Arc<Self>, task: Task) {
+        let capacity = self.capacity(task.kind);
+        let mut state = self.lock();
+        if state.closing {
+            return task.answer(Err(CompileError::Stopped));
+        }
+        if let Some(reason) = &state.unusable {
+            let reason = reason.clone();
+            return task.answer(Err(CompileError::Unusable(reason)));
+        }
+        let kind = task.kind;
+        let group = state.groups.entry(kind).or_default();
+        let least = group.slots.iter().map(|slot| slot.load).min();
+        if group.slots.len() < self.limits.jobs.max(1) && least != Some(0) {
+            let index = group.slots.len();
+            let started = std::io::pipe().and_then(|(reader, writer)| {
+                sys::set_nonblocking(&reader)?;
+                sys::set_nonblocking(&writer)?;
+                let shared = Arc::clone(self);
+                let thread = std::thread::Builder::new()
+                    .name("bytekeep-worker".to_owned())
+                    .spawn(move || slot::Manager::new(shared, kind, index, reader).run())?;
+                Ok((writer, thread))
+            });
+            match started {
+                Ok((wake, thread)) => {
+                    group.slots.push(Slot { inbox: VecDeque::from([task]), load: 1, wake });
+                    poke(&mut group.slots[index].wake);
+                    state.threads.push(thread);
+                    return;
+                }
+                // The slots that there are do it.
+                Err(cause) if least.is_some() => tracing::debug!(%cause, "no further worker can be managed"),
+                Err(cause) => return task.answer(Err(CompileError::Unusable(format!("no worker can be managed: {cause}")))),
+            }
+        }
+        match group.slots.iter_mut().filter(|slot| slot.load < capacity).min_by_key(|slot| slot.load) {
+            Some(slot) => {
+                slot.load += 1;
+                slot.inbox.push_back(task);
+                poke(&mut slot.wake);
+            }
+            None => group.overflow.push_back(task),
+        }
+    }
+
+    /// What a slot shall do next, after it is done with so many. `None`: the pool is closing.
+    pub(super) fn take(&self, kind: Kind, index: usize, done: usize, into: &mut VecDeque<Task>) -> Option<()> {
+        let capacity = self.capacity(kind);
+        let mut state = self.lock();
+        let closing = state.closing;
+        let group = state.groups.get_mut(&kind)?;
+        let slot = group.slots.get_mut(index)?;
+        slot.load = slot.load.saturating_sub(done);
+        into.extend(slot.inbox.drain(..));
+        while slot.load < capacity || closing {
+            let Some(task) = group.overflow.pop_front() else { break };
+            slot.load += 1;
+            into.push_back(task);
+        }
+        (!closing).then_some(())
+    }
+
+    /// Why the interpreter cannot be used, where that was found out.
+    pub(super) fn unusable(&self) -> Option<String> {
+        self.lock().unusable.clone()
+    }
+
+    /// No further request has a chance.
+    pub(super) fn give_up(&self, reason: &str) {
+        let text = format!("the interpreter `{}` cannot be used: {reason}", self.interpreter.executable.display());
+        self.lock().unusable.get_or_insert(text);
+    }
+}
+
+/// Makes a manager look at its inbox. A full pipe has woken it already.
+fn poke(wake: &mut PipeWriter) {
+    if let Err(cause) = wake.write_all(&[1]) {
+        tracing::trace!(%cause, "a manager is awake already");
+    }
+}
+
+impl WorkerPool {
+    /// The workers of an interpreter; none runs yet.
+    pub fn new(interpreter: &Interpreter, limits: Limits) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                interpreter: interpreter.clone(),
+                limits,
+                state: Mutex::default(),
+                cwd: OnceLock::new(),
+                next_id: AtomicU32::new(1),
+            }),
+        }
+    }
+
+    /// The interpreter.
+    pub fn interpreter(&self) -> &Interpreter {
+        &self.shared.interpreter
+    }
+}
+
+impl Compiler for WorkerPool {
+    fn target(&self) -> &Target {
+        &self.shared.interpreter.target
+    }
+
+    fn width(&self) -> usize {
+        self.shared.limits.jobs.max(1) * self.shared.limits.in_flight.max(1)
+    }
+
+    fn compile(&self, request: &Request<'_>) -> Result<Made, CompileError> {
+        let shared = &self.shared;
+        if shared.stopped() {
+            return Err(CompileError::Stopped);
+        }
+        let codec = quote::codec(request.source);
+        let level = if shared.interpreter.level_is_a_flag() { request.level } else { 0 };
+        let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let Some(frame) = message::request(id, request.level, request.filename, request.source) else {
+            return Err(quote::too_long(request.source.len()));
+        };
+        let (reply, answer) = sync_channel(1);
+        let kind = Kind { level, alone: codec.is_some() };
+        shared.submit(Task { id, kind, frame, sent: 0, codec, tries: 0, reply });
+        // Every task is answered; a manager that panicked drops it.
+        let answer = answer.recv().unwrap_or_else(|_| Err(CompileError::Unusable("the manager of a worker failed".to_owned())))?;
+        match answer {
+            Answer::Made(made) => Ok(made),
+            Answer::Syntax(fault) => Err(quote::syntax_fault(&shared.interpreter, request.source, fault)),
+            Answer::Other { kind, text } => Err(quote::other_fault(kind, text)),
+        }
+    }
+}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        let threads = {
+            let mut state = self.shared.lock();
+            state.closing = true;
+            for slot in state.groups.values_mut().flat_map(|group| &mut group.slots) {
+                poke(&mut slot.wake);
+            }
+            // None is added any more.
+            std::mem::take(&mut state.threads)
+        };
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::debug!("the manager of a worker had panicked");
+            }
+        }
+    }
+}

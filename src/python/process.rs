@@ -1,0 +1,68 @@
+//! How an interpreter is started, for a probe or as a worker: the same flags and the same environment.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::base::sys::{ChildLimits, tie_to_this_thread};
+
+/// An empty directory that only this user can enter: some versions import from the working directory before our first statement runs.
+pub(super) fn empty_dir() -> std::io::Result<TempDir> {
+    use std::os::unix::fs::PermissionsExt;
+    tempfile::Builder::new().prefix(".bytekeep-").permissions(std::fs::Permissions::from_mode(0o700)).tempdir()
+}
+
+/// A command that runs `program` in `executable` and knows nothing of the caller's settings. Standard streams are pipes.
+///
+/// The environment is empty but for what the interpreter needs to start at all: `PATH` for wrappers that are scripts, the search path
+/// for a shared libpython, and `PYTHONHOME` where asked. The hash seed is fixed, since before 3.11 it decides the order of frozen sets;
+/// `-I` and `-E` would make the interpreter ignore it.
+pub(super) fn command(executable: &Path, flags: &[&str], program: &str, cwd: &Path, keep_home: bool, limits: ChildLimits) -> Command {
+    let mut command = Command::new(executable);
+    command.args(["-S", "-s", "-B"]).args(flags).args(["-c", program]).current_dir(cwd).env_clear();
+    for name in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
+        keep(&mut command, name);
+    }
+    if keep_home {
+        keep(&mut command, "PYTHONHOME");
+    }
+    command.env("PYTHONHASHSEED", "0").env("LC_ALL", "C.UTF-8");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A group of its own: a wrapper and what it starts die together, and Ctrl-C on the terminal is for us to handle.
+    command.process_group(0);
+    tie_to_this_thread(&mut command, limits);
+    command
+}
+
+fn keep(command: &mut Command, name: &str) {
+    if let Some(value) = std::env::var_os(name).filter(|value| value.as_os_str() != OsStr::new("")) {
+        command.env(name, value);
+    }
+}
+
+/// The last line of what an interpreter wrote to standard error, for a message.
+pub(super) fn last_line(text: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(text);
+    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    Some(line.chars().take(300).collect())
+}
+
+/// How a child ended, for a message. `None`: it still runs after a moment's patience, or was reaped.
+pub(super) fn ending(pid: u32, patience: std::time::Duration) -> Option<String> {
+    let until = std::time::Instant::now() + patience;
+    loop {
+        match crate::base::sys::ended(pid) {
+            Ok(Some(Ok(code))) => return Some(format!("exit status {code}")),
+            Ok(Some(Err(signal))) => return Some(format!("signal {signal}")),
+            Ok(None) if std::time::Instant::now() < until => std::thread::sleep(std::time::Duration::from_millis(2)),
+            Ok(None) => return None,
+            Err(cause) => {
+                tracing::debug!(%cause, "how a child ended is not known");
+                return None;
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! One worker as its manager sees it: a child with three pipes that never block us.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use std::time::Duration;
+
+use super::frame::{self, Decoder, Frame};
+use super::interpreter::Interpreter;
+use super::process;
+use crate::base::sys::{self, ChildLimits};
+
+/// What every worker runs.
+const PROGRAM: &str = include_str!("worker.py");
+/// What of its standard error is kept.
+const TAIL: usize = 4096;
+/// What both ends must speak.
+const PROTOCOL: &[u8] = b"1";
+
+/// How a worker is started.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start<'a> {
+    pub(super) interpreter: &'a Interpreter,
+    pub(super) cwd: &'a Path,
+    pub(super) keep_home: bool,
+    pub(super) address_space: Option<u64>,
+    /// Where the level is a flag of the interpreter.
+    pub(super) level: u8,
+    /// The codec to load before the worker can open nothing any more.
+    pub(super) codec: Option<&'a str>,
+}
+
+/// What came of looking at a worker's answers.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Nothing whole yet.
+    Nothing,
+    /// A frame.
+    Frame(Frame),
+    /// It ended or misbehaved: how.
+    Lost(String),
+}
+
+/// A running interpreter with our program in it. Killed and reaped when dropped.
+#[derive(Debug)]
+pub(super) struct Worker {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    stderr: Option<ChildStderr>,
+    decoder: Decoder,
+    tail: Vec<u8>,
+    ended: bool,
+    /// Has it said hello, and is it limited?
+    pub(super) ready: bool,
+}
+
+impl Worker {
+    /// Starts one. It dies with the calling thread.
+    pub(super) fn start(start: Start<'_>) -> std::io::Result<Self> {
+        let limits = ChildLimits { address_space: start.address_space };
+        let flags = start.interpreter.flags(start.level);
+        let mut command = process::command(&start.interpreter.executable, &flags, PROGRAM, start.cwd, start.keep_home, limits);
+        if let Some(codec) = start.codec {
+            command.arg(codec);
+        }
+        let mut child = command.spawn()?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { return Err(ErrorKind::BrokenPipe.into()) };
+        let worker =
+            Self { child, stdin, stdout, stderr: Some(stderr), decoder: Decoder::default(), tail: Vec::new(), ended: false, ready: false };
+        sys::set_nonblocking(&worker.stdin)?;
+        sys::set_nonblocking(&worker.stdout)?;
+        if let Some(stderr) = &worker.stderr {
+            sys::set_nonblocking(stderr)?;
+        }
+        Ok(worker)
+    }
+
+    /// What to wait for.
+    pub(super) fn readers(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.stdout.as_fd()).chain(self.stderr.as_ref().map(AsFd::as_fd))
+    }
+
+    /// What to wait for when there is something to send.
+    pub(super) fn writer(&self) -> BorrowedFd<'_> {
+        self.stdin.as_fd()
+    }
+
+    /// Sends as much as the pipe takes; how much that was. An error means that nobody reads any more: the end of its answers tells why.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> usize {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.stdin.write(&bytes[done..]) {
+                Ok(0) => break,
+                Ok(step) => done += step,
+                Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
+                Err(cause) => {
+                    if cause.kind() != ErrorKind::WouldBlock {
+                        tracing::debug!(%cause, "a worker takes no more requests");
+                        self.ended = true;
+                    }
+                    break;
+                }
+            }
+        }
+        done
+    }
+
+    /// Reads all that is there.
+    pub(super) fn listen(&mut self, buffer: &mut [u8]) {
+        self.drain_stderr(buffer);
+        loop {
+            match self.stdout.read(buffer) {
+                Ok(0) => self.ended = true,
+                Ok(got) => {
+                    self.decoder.push(&buffer[..got]);
+                    if got == buffer.len() {
+                        continue;
+                    }
+                }
+                Err(cause) if cause.kind() == ErrorKind::Interrupted => continue,
+                Err(cause) if cause.kind() == ErrorKind::WouldBlock => {}
+                Err(cause) => {
+                    tracing::debug!(%cause, "a worker's answers cannot be read");
+                    self.ended = true;
+                }
+            }
+            return;
+        }
+    }
+
+    fn drain_stderr(&mut self, buffer: &mut [u8]) {
+        let Some(stderr) = &mut self.stderr else { return };
+        loop {
+            match stderr.read(buffer) {
+                Ok(got) if got > 0 => {
+                    self.tail.extend_from_slice(&buffer[..got]);
+                    let surplus = self.tail.len().saturating_sub(TAIL);
+                    self.tail.drain(..surplus);
+                }
+                Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
+                Err(cause) if cause.kind() == ErrorKind::WouldBlock => return,
+                Ok(_) | Err(_) => {
+                    // Closed: not waited for any more.
+                    self.stderr = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The next answer of those that were read.
+    pub(super) fn next(&mut self) -> Heard {
+        match self.decoder.take() {
+            Ok(Some(frame)) => Heard::Frame(frame),
+            Err(error) => Heard::Lost(error.to_string()),
+            Ok(None) if !self.ended => Heard::Nothing,
+            Ok(None) => {
+                let how = self.end();
+                Heard::Lost(if self.decoder.is_torn() { format!("{how}, in the middle of an answer") } else { how })
+            }
+        }
+    }
+
+    /// Judges the hello and takes the descriptors away. `Ok(None)`: done; a frame: send it, the worker must do it by itself.
+    pub(super) fn greet(&mut self, hello: &Frame) -> Result<Option<Vec<u8>>, String> {
+        let strange = || "it does not speak as our program does".to_owned();
+        let (kind, fields) = frame::fields(&hello.body).map_err(|error| error.to_string())?;
+        match (kind, fields.as_slice()) {
+            (b'H', [protocol, pid, free]) if *protocol == PROTOCOL && hello.id == 0 => {
+                let number = |field: &[u8]| std::str::from_utf8(field).ok().and_then(|text| text.parse::<u32>().ok());
+                let (pid, lowest) = (number(pid).ok_or_else(strange)?, number(free).ok_or_else(strange)?);
+                // A wrapper that did not exec: the number may be one of another namespace, and is not ours to limit.
+                if pid == self.child.id() {
+                    match sys::limit_descriptors(pid, u64::from(lowest)) {
+                        Ok(true) => {
+                            self.ready = true;
+                            return Ok(None);
+                        }
+                        Ok(false) => {}
+                        Err(cause) => tracing::debug!(%cause, "a worker must limit its descriptors by itself"),
+                    }
+                }
+                frame::encode(0, b'L', &[free]).map(Some).ok_or_else(strange)
+            }
+            (b'L', []) if hello.id == 0 => {
+                self.ready = true;
+                Ok(None)
+            }
+            _ => Err(strange()),
+        }
+    }
+
+    /// The last thing it said on standard error.
+    pub(super) fn last_words(&mut self) -> Option<String> {
+        self.drain_stderr(&mut [0; 4096]);
+        process::last_line(&self.tail)
+    }
+
+    /// How it ended. It closed its answers, so its end is worth a moment's patience.
+    fn end(&self) -> String {
+        process::ending(self.child.id(), Duration::from_millis(100)).unwrap_or_else(|| "it closed its pipe".to_owned())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Before it is reaped: until then the number is the child's.
+        sys::kill_group(self.child.id());
+        crate::ignored!(self.child.wait(), "a worker cannot be waited for");
+    }
+}

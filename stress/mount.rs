@@ -1,0 +1,110 @@
+//! Fresh places to measure in: a new ext4 on a loop device, always unmounted again; else a directory name never used before.
+//!
+//! ext4 steps over inodes deleted in the last minutes one by one when it makes new ones, so measuring where something was removed
+//! measures the removal.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, bail};
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a file system can be made and mounted here. What stands in the way of the mount itself shows when it is tried.
+pub(crate) fn possible() -> bool {
+    cfg!(target_os = "linux") && rustix::process::geteuid().is_root() && on_path("mkfs.ext4") && on_path("mount")
+}
+
+pub(crate) fn on_path(program: &str) -> bool {
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&dirs).chain(["/sbin".into(), "/usr/sbin".into()]).any(|dir| dir.join(program).is_file())
+}
+
+/// A place that nobody has written in. Dropped: gone.
+#[derive(Debug)]
+pub(crate) struct Place {
+    dir: PathBuf,
+    image: Option<PathBuf>,
+}
+
+impl Place {
+    pub(crate) fn fresh(scratch: &Path) -> Result<Self> {
+        let name = format!("place-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let dir = scratch.join(&name);
+        std::fs::create_dir_all(&dir)?;
+        if !possible() {
+            return Ok(Self { dir, image: None });
+        }
+        let image = scratch.join(format!("{name}.img"));
+        let place = Self { dir, image: Some(image.clone()) };
+        std::fs::File::create(&image)?.set_len(8 << 30)?;
+        let options = "lazy_itable_init=0,lazy_journal_init=0";
+        // small files: the default would have too few inodes for a hundred thousand sources and their artifacts
+        check(Command::new("mkfs.ext4").args(["-q", "-i", "8192", "-E", options]).arg(&image))?;
+        check(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&place.dir))?;
+        Ok(place)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.dir, self.image.as_deref()) {
+            println!("{} could not be taken away: {error:#}", self.dir.display());
+        }
+    }
+}
+
+fn remove(dir: &Path, image: Option<&Path>) -> Result<()> {
+    if let Some(image) = image {
+        if mounted(dir)? {
+            check(Command::new("umount").arg(dir)).or_else(|_| check(Command::new("umount").arg("-l").arg(dir)))?;
+        }
+        std::fs::remove_dir(dir)?;
+        return Ok(std::fs::remove_file(image)?);
+    }
+    Ok(std::fs::remove_dir_all(dir)?)
+}
+
+fn mounted(dir: &Path) -> Result<bool> {
+    let dir = dir.to_str().context("the scratch directory's name is no UTF-8")?;
+    Ok(std::fs::read_to_string("/proc/self/mounts")?.lines().any(|line| line.split(' ').nth(1) == Some(dir)))
+}
+
+/// Takes away what a killed run of ours left in the scratch directory.
+pub(crate) fn sweep(scratch: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(scratch)?.flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix("place-")?.split('-').next()?.parse::<u32>().ok()) else {
+            continue;
+        };
+        if path.is_dir() && !Path::new(&format!("/proc/{pid}")).exists() {
+            let image = path.with_extension("img");
+            remove(&path, image.exists().then_some(image.as_path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs to exit 0 or says what it said.
+pub(crate) fn check(command: &mut Command) -> Result<String> {
+    let out = command.output().with_context(|| format!("{} does not start", command.get_program().display()))?;
+    if !out.status.success() {
+        let said = [out.stdout, out.stderr].concat();
+        bail!("{command:?}: {}: {}", out.status, String::from_utf8_lossy(&said).trim());
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// Everything written so far reaches the disk, so that one run does not pay for the one before.
+pub(crate) fn settle() -> Result<()> {
+    check(&mut Command::new("sync")).map(drop)
+}
+
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    check(Command::new("cp").arg("-a").arg(from).arg(to)).map(drop)
+}

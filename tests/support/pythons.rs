@@ -8,7 +8,7 @@ use bytekeep::python::memo::Probes;
 
 /// Every interpreter of this machine that can be found: pyenv's, `python3` on PATH, and those that `BYTEKEEP_TEST_PYTHONS` names
 /// (separated by colons). Fails where there is none.
-pub fn all() -> Vec<Interpreter> {
+pub(crate) fn all() -> Vec<Interpreter> {
     let mut found: Vec<PathBuf> = Vec::new();
     let pyenv = Command::new("pyenv").arg("root").output().ok().filter(|answer| answer.status.success());
     if let Some(answer) = pyenv {

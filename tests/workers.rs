@@ -1,5 +1,5 @@
 //! Real interpreters compile; nothing they meet hangs, leaks, or changes another file's bytes.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "tests lay out their own files")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::print_stderr, missing_docs, reason = "tests lay out their own files")]
 
 #[path = "support/pythons.rs"]
 mod pythons;
@@ -285,8 +285,10 @@ fn a_dropped_pool_leaves_no_process_and_no_directory() {
         assert_eq!(pool.width(), 6);
         compile(&pool, "/a.py", b"x = 1\n").unwrap();
         let own: Vec<u32> = children_of(std::process::id()).into_iter().filter(|pid| !before.contains(pid)).collect();
+        let dirs: Vec<_> = own.iter().filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok()).collect();
         drop(pool);
         // Children of tests that run beside this one live on; none of a dropped pool is among them for long.
         assert!(own.iter().any(|pid| !lives(*pid)), "{}", interpreter.target.tag);
+        assert!(dirs.iter().any(|dir| !dir.exists()), "{}", interpreter.target.tag);
     }
 }

@@ -1,3 +1,6 @@
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
 use super::*;
 
 #[test]
@@ -24,8 +27,6 @@ fn the_environment_of_a_path_is_found() {
 }
 
 fn script(dir: &Path, text: &str) -> PathBuf {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
     let path = dir.join("python");
     let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o755).open(&path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
@@ -119,7 +120,6 @@ fn an_answer_is_remembered_while_nothing_changed() {
     assert_eq!(probes.recall(&path, &real), None, "others may have written it");
     std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(probes.recall(&path, &real), Some(answer.clone()));
-    use std::io::Write;
     std::fs::OpenOptions::new().write(true).open(cache.join("interpreters-1.json")).unwrap().write_all(b"{{{").unwrap();
     assert_eq!(probes.recall(&path, &real), None);
     probes.remember(&path, &real, &answer);

@@ -25,7 +25,7 @@ pub(crate) fn all() -> Vec<Interpreter> {
         all.extend(Interpreter::find("python3", true, &probes));
     }
     assert!(!all.is_empty(), "no interpreter found to test with");
-    let names: Vec<String> = all.iter().map(|one| format!("{} {:?}", one.target.tag, one.version)).collect();
-    eprintln!("interpreters: {}", names.join(", "));
+    let tags: Vec<String> = all.iter().map(|one| format!("{} {:?}", one.target.tag, one.version)).collect();
+    eprintln!("interpreters: {}", tags.join(", "));
     all
 }

@@ -4,6 +4,8 @@
 //!   are sent again whole, from their first byte, on a fresh worker.
 //! - **K2** No worker outlives the pool, nor the process, however that ends.
 //! - **K3** The same source, name and level give the same bytes, whatever was compiled before and in whatever order.
+//!   *Limits*: `PyPy` is not stable by itself (what is interned depends on its garbage collector), and an early 3.15 shares frozen sets
+//!   between modules now and then; there the code is equal by value only.
 //! - **K4** A worker can open nothing while it compiles.
 
 use std::collections::{BTreeMap, VecDeque};

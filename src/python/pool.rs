@@ -4,6 +4,8 @@
 //!   are sent again whole, from their first byte, on a fresh worker.
 //! - **K2** No worker outlives the pool, nor the process, however that ends.
 //! - **K3** The same source, name and level give the same bytes, whatever was compiled before and in whatever order.
+//!   *Limits*: `PyPy` is not stable by itself (what is interned depends on its garbage collector), and an early 3.15 shares frozen sets
+//!   between modules now and then; there the code is equal by value only.
 //! - **K4** A worker can open nothing while it compiles.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -123,6 +125,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     cwd: OnceLock<Result<TempDir, String>>,
     next_id: AtomicU32,
+    /// Descriptors ran out: workers without a request give theirs back.
+    scarce: AtomicBool,
 }
 
 impl Shared {
@@ -212,6 +216,23 @@ impl Shared {
         (!closing).then_some(())
     }
 
+    /// Must idle workers go?
+    pub(super) fn scarce(&self) -> bool {
+        self.scarce.load(Ordering::Relaxed)
+    }
+
+    /// Descriptors ran out: idle workers are asked to go. `true`: others are at work, and will be idle.
+    pub(super) fn make_room(&self, own: usize) -> bool {
+        self.scarce.store(true, Ordering::Relaxed);
+        let mut state = self.lock();
+        let mut load = 0;
+        for slot in state.groups.values_mut().flat_map(|group| &mut group.slots) {
+            load += slot.load;
+            poke(&mut slot.wake);
+        }
+        load > own
+    }
+
     /// Why the interpreter cannot be used, where that was found out.
     pub(super) fn unusable(&self) -> Option<String> {
         self.lock().unusable.clone()
@@ -241,6 +262,7 @@ impl WorkerPool {
                 state: Mutex::default(),
                 cwd: OnceLock::new(),
                 next_id: AtomicU32::new(1),
+                scarce: AtomicBool::new(false),
             }),
         }
     }

@@ -480,6 +480,7 @@ fn is_utf8_with_surrogates(mut bytes: &[u8]) -> bool {
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may panic")]
 mod tests {
+    use super::super::magic::{self, Standing};
     use super::*;
     use crate::model::{Format, Stamp};
     use crate::python::pyc::Pyc;

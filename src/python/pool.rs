@@ -12,15 +12,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{PipeWriter, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use super::interpreter::Interpreter;
 use super::message::{self, Answer};
-use super::{process, quote, slot};
+use super::{quote, slot};
 use crate::base::sys;
 use crate::model::{CompileError, Compiler, Made, Request, Target};
 
@@ -123,7 +121,6 @@ pub(super) struct Shared {
     pub(super) interpreter: Interpreter,
     pub(super) limits: Limits,
     state: Mutex<State>,
-    cwd: OnceLock<Result<TempDir, String>>,
     next_id: AtomicU32,
     /// Descriptors ran out: workers without a request give theirs back.
     scarce: AtomicBool,
@@ -137,15 +134,6 @@ impl Shared {
     /// Is the run being stopped?
     pub(super) fn stopped(&self) -> bool {
         self.limits.stop.load(Ordering::Relaxed)
-    }
-
-    /// The workers' working directory: fresh, empty, ours alone.
-    pub(super) fn cwd(&self) -> Result<&std::path::Path, String> {
-        let made = self.cwd.get_or_init(|| process::empty_dir().map_err(|cause| cause.to_string()));
-        match made {
-            Ok(dir) => Ok(dir.path()),
-            Err(cause) => Err(format!("no empty directory to start it in: {cause}")),
-        }
     }
 
     fn capacity(&self, kind: Kind) -> usize {
@@ -260,7 +248,6 @@ impl WorkerPool {
                 interpreter: interpreter.clone(),
                 limits,
                 state: Mutex::default(),
-                cwd: OnceLock::new(),
                 next_id: AtomicU32::new(1),
                 scarce: AtomicBool::new(false),
             }),

@@ -144,19 +144,16 @@ impl Manager {
         let codec = self.flight.front().and_then(|task| task.codec.as_deref());
         let limits = &self.shared.limits;
         let mut no_descriptor = false;
-        let started = self.shared.cwd().and_then(|cwd| {
-            Worker::start(Start {
-                interpreter: &self.shared.interpreter,
-                cwd,
-                keep_home: limits.keep_pythonhome,
-                address_space: limits.address_space.filter(|_| self.shared.interpreter.wide),
-                level: self.kind.level,
-                codec,
-            })
-            .map_err(|cause| {
-                no_descriptor = cause.raw_os_error() == Some(EMFILE);
-                format!("it cannot be started: {cause}")
-            })
+        let started = Worker::start(Start {
+            interpreter: &self.shared.interpreter,
+            keep_home: limits.keep_pythonhome,
+            address_space: limits.address_space.filter(|_| self.shared.interpreter.wide),
+            level: self.kind.level,
+            codec,
+        })
+        .map_err(|cause| {
+            no_descriptor = cause.raw_os_error() == Some(EMFILE);
+            format!("it cannot be started: {cause}")
         });
         match started {
             Ok(worker) => {

@@ -508,7 +508,7 @@ pub fn is_signed(file: &File) -> bool {
             return true;
         }
         let seen = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
-        return seen.is_ok_and(|seen| seen.stx_attributes.contains(StatxAttributes::VERITY));
+        seen.is_ok_and(|seen| seen.stx_attributes.contains(StatxAttributes::VERITY))
     }
     #[cfg(not(target_os = "linux"))]
     {
@@ -545,7 +545,7 @@ pub fn open_file_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum {
         let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-        match setrlimit(Resource::Nofile, raised.clone()) {
+        match setrlimit(Resource::Nofile, raised) {
             Ok(()) => limit = raised,
             Err(cause) => tracing::debug!(%cause, "the limit of open files stays as it is"),
         }
@@ -596,7 +596,7 @@ pub fn limit_descriptors(pid: u32, limit: u64) -> io::Result<bool> {
         use rustix::process::{Pid, Resource, Rlimit, prlimit};
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
         prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) })?;
-        return Ok(true);
+        Ok(true)
     }
     #[cfg(not(target_os = "linux"))]
     {

@@ -190,7 +190,7 @@ fn sync_directories(staged: &[Staged], outcomes: &mut [Result<Outcome>]) {
         match synced.get(&one.dir_id()) {
             Some(true) => {}
             Some(false) => {
-                *outcome = Err(Error::new("flush", one.lock.dir().path(), std::io::Error::other("flushing the directory failed")))
+                *outcome = Err(Error::new("flush", one.lock.dir().path(), std::io::Error::other("flushing the directory failed")));
             }
             None => {
                 let answer = sync_directory(&one.lock);

@@ -312,14 +312,14 @@ impl Run<'_> {
         let Some(level) = entry.level.number() else {
             return Err(Trouble::Cause(Cause::new("level", "its name does not say an optimisation level that can be made")));
         };
-        if let Ok(old) = guard.dir.open_file(&entry.artifact) {
-            if sys::is_signed(&old) {
-                return Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")));
-            }
+        if let Ok(old) = guard.dir.open_file(&entry.artifact)
+            && sys::is_signed(&old)
+        {
+            return Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")));
         }
         // Taken before the source is opened: an edit after this moment shows, see `judge`.
         let before = Time::now();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(|error| Trouble::of_source(error))?;
+        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         let filename = guard.folder.absolute.join(&entry.source);
         let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(filename.as_os_str()), level };
         let made = maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &filename))?;
@@ -348,7 +348,7 @@ impl Run<'_> {
             return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
         }
         let bytes = sys::read_all(&file, stat.size, 1 << 30, &path)?.unwrap_or_default();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(|error| Trouble::of_source(error))?;
+        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
         let format = self.job.format;
         let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));

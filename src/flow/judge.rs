@@ -335,10 +335,10 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
         _ => None,
     };
     let mut seen = Seen { stat, head, seal, label_fits, body: None, proof: None, time_agrees: None };
-    if let (Ok(head), SourceSeen::Seen { stat, .. }) = (&seen.head, &*source) {
-        if depth != Depth::Name {
-            seen.time_agrees = matches!(head.stamp, Stamp::Time { .. }).then(|| spot.format.agrees(head, stat));
-        }
+    if let (Ok(head), SourceSeen::Seen { stat, .. }) = (&seen.head, &*source)
+        && depth != Depth::Name
+    {
+        seen.time_agrees = matches!(head.stamp, Stamp::Time { .. }).then(|| spot.format.agrees(head, stat));
     }
     if depth == Depth::Full || needs_walk(&seen, depth) {
         let bytes = match whole {

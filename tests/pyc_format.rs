@@ -188,7 +188,7 @@ fn name(path: &Path) -> Name {
 }
 
 fn judge(artifact: &[u8], tag: Option<&str>) -> Result<Head, Flaw> {
-    let head = Pyc.head(&artifact[..artifact.len().min(16)], tag)?;
+    let head = Pyc.head(&artifact[..artifact.len().min(16)], tag, None)?;
     Pyc.body(&head, artifact)?;
     Ok(head)
 }
@@ -359,7 +359,7 @@ fn nothing_installed_is_called_damaged() {
             let end = flaw.offset.filter(|_| flaw.code == "trailing").and_then(|end| usize::try_from(end).ok());
             let python = pythons.iter().find(|python| artifact.starts_with(&python.magic));
             let body = Pyc
-                .head(&artifact[..artifact.len().min(16)], None)
+                .head(&artifact[..artifact.len().min(16)], None, None)
                 .map(|head| artifact[head.len.min(artifact.len())..end.unwrap_or(artifact.len())].to_vec());
             if let (Some(python), Ok(body)) = (python, body)
                 && (loads(python, &[body]) == ["ok"]) == end.is_none()

@@ -95,7 +95,7 @@ impl Staged {
 
     fn rename(&mut self) -> Result<Outcome> {
         let dir = self.lock.dir();
-        if !dir.is_in_place()? {
+        if !dir.is_in_place(self.lock.dir_stat())? {
             return Ok(Outcome::Gone);
         }
         match dir.rename(&self.temp, &self.to) {

@@ -92,12 +92,13 @@ impl Run<'_> {
         Facts { damaged, has_maker, sealed, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
     }
 
-    fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>) -> Spot<'s> {
+    fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
         Spot {
             format: self.job.format,
             layout: folder.layout,
             sources: folder.sources.as_deref(),
             artifacts,
+            here: self.target_of(entry),
             memo: self.job.options.memo,
             max_source: self.job.options.max_source,
         }
@@ -118,7 +119,7 @@ impl Run<'_> {
             let artifact = judge::ArtifactSeen::Bad(*verdict, cause.clone());
             Evidence { source, artifact, layout: folder.layout, wanted_magic: None, wanted_mode: None }
         } else {
-            let mut evidence = judge::look(&self.spot(folder, artifacts), entry, self.depth());
+            let mut evidence = judge::look(&self.spot(folder, artifacts, entry), entry, self.depth());
             if self.job.command == Command::Compile {
                 evidence.wanted_magic = self.target_of(entry).map(|target| target.magic);
                 evidence.wanted_mode = self.job.options.mode;
@@ -312,7 +313,8 @@ impl Run<'_> {
         let Some(level) = entry.level.number() else {
             return Err(Trouble::Cause(Cause::new("level", "its name does not say an optimisation level that can be made")));
         };
-        if let Ok(old) = guard.dir.open_file(&entry.artifact)
+        if found.judged.verdict != Verdict::Missing
+            && let Ok(old) = guard.dir.open_file(&entry.artifact)
             && sys::is_signed(&old)
         {
             return Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")));
@@ -355,7 +357,7 @@ impl Run<'_> {
         if Artifact::split(&bytes).map_err(flaw)?.seal.is_some() {
             return Ok(Done::Now(Action::None));
         }
-        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref()).map_err(flaw)?;
+        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), None).map_err(flaw)?;
         format.body(&head, &bytes).map_err(flaw)?;
         let fits = match head.stamp {
             crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat),

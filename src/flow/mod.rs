@@ -74,7 +74,9 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         None => None,
     };
     let descriptors = sys::open_file_limit();
-    let (commits, receiver) = sync_channel(if descriptors < 256 { 1 } else { 64 });
+    let bounds = Bounds::within(descriptors);
+    // As much may be staged during a commit as goes into one: else the compilers would wait for the disk.
+    let (commits, receiver) = sync_channel(bounds.files);
     let run = Run {
         job,
         report,
@@ -97,7 +99,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     let here = std::thread::current();
     std::thread::scope(|scope| {
         let run = &run;
-        scope.spawn(move || run.commit_all(&receiver, Bounds::within(descriptors)));
+        scope.spawn(move || run.commit_all(&receiver, bounds));
         for _ in 0..threads {
             scope.spawn(|| {
                 let _leave = Leave(&left, &here);

@@ -83,6 +83,8 @@ impl Worker {
             ready: false,
             cwd: Some(cwd),
         };
+        sys::widen_pipe(&worker.stdin);
+        sys::widen_pipe(&worker.stdout);
         sys::set_nonblocking(&worker.stdin)?;
         sys::set_nonblocking(&worker.stdout)?;
         if let Some(stderr) = &worker.stderr {

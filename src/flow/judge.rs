@@ -273,6 +273,7 @@ pub(super) fn source_trouble(error: &SourceError) -> (Verdict, Cause) {
             (Verdict::Unreadable, Cause::new("vanished", "the source vanished").at(&error.path))
         }
         SourceError::System(error) => (Verdict::Unreadable, Cause::from(error)),
+        SourceError::Dangling { path } => (Verdict::Unreadable, Cause::new("dangling", text).at(path)),
         SourceError::NotAFile { path, .. } => (Verdict::Unsafe, Cause::new("not-a-file", text).at(path)),
         SourceError::ForeignLink { path } => (Verdict::Unsafe, Cause::new("foreign-link", text).at(path)),
         SourceError::TooLarge { path, .. } => (Verdict::Unreadable, Cause::new("too-large", text).at(path)),

@@ -319,7 +319,10 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
         return Ok(unsafe_kind(stat.kind));
     }
     if stat.size > LARGEST {
-        let flaw = Flaw::new(FlawKind::Corrupt, "too-large", format!("it has {} bytes, more than any artifact", stat.size));
+        let flaw = match spot.format.head(&[], entry.tag.as_deref()) {
+            Err(flaw) if flaw.kind == FlawKind::Unknown => flaw,
+            _ => Flaw::new(FlawKind::Corrupt, "too-large", format!("it has {} bytes, more than any artifact", stat.size)),
+        };
         let seen = Seen { stat, head: Err(flaw), seal: Ok(None), label_fits: None, body: None, proof: None, time_agrees: None };
         return Ok(ArtifactSeen::Seen(Box::new(seen)));
     }

@@ -96,7 +96,7 @@ fn level_two(path: &Path) -> PathBuf {
 
 /// A source whose artifact has more than two pages. The donor has another size, the twin the same.
 fn source(value: usize, long: bool) -> String {
-    let mut text = format!("VALUE = {value:04}\nTEXT = [\n").replace(" 0", " 10").replace("10", "9");
+    let mut text = format!("VALUE = {value}\nTEXT = [\n");
     for number in 0..900 {
         text.push_str(&format!("    'text number {number:05}',\n"));
     }
@@ -202,8 +202,7 @@ fn each_damage_is_named_and_mended_and_what_is_not_ours_stays() {
                 assert_eq!(damaged.plain(&verified, python, row)["verdict"], row.verdict, "{}", row.name);
             } else {
                 assert_eq!(damaged.plain(&verified, python, row)["verdict"], "ok", "{}", row.name);
-                let imported = tree.import(python, row.name);
-                assert!(imported.ends_with(&value.to_string()) || imported.parse::<usize>().is_ok(), "{}: {imported}", row.name);
+                assert_eq!(tree.import(python, row.name), (value + 100).to_string(), "{}", row.name);
             }
         }
         // What is not a file of ours is exactly what it was; what a link leads to was never written.

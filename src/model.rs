@@ -140,7 +140,10 @@ impl From<&Flaw> for Cause {
 impl From<&Error> for Cause {
     fn from(error: &Error) -> Self {
         use std::io::ErrorKind as Kind;
+        // ELOOP has no stable kind: links that lead round, or one where none is followed.
+        let is_link = matches!(error.cause.raw_os_error(), Some(40 | 62));
         let code = match error.kind() {
+            _ if is_link => "link",
             Kind::NotFound => "gone",
             Kind::PermissionDenied => "permission",
             Kind::ReadOnlyFilesystem => "read-only",
@@ -403,6 +406,9 @@ pub struct SourceFault {
     pub quoted: Option<String>,
 }
 
+/// How much of a source's line is quoted, in characters.
+const LONGEST_LINE: usize = 160;
+
 impl SourceFault {
     /// As the interpreter would show it: file, line, the line itself with a caret, class and message. Several lines.
     pub fn describe(&self, file: &str) -> String {
@@ -410,15 +416,20 @@ impl SourceFault {
         let mut lines = vec![format!("File \"{file}\"{place}")];
         if let Some(quoted) = &self.quoted {
             let shown = quoted.trim();
-            lines.push(format!("  {shown}"));
             let indent = quoted.chars().take_while(|c| c.is_whitespace()).count();
             let number = |column: Option<u64>| column.and_then(|column| usize::try_from(column).ok()).unwrap_or(0);
             let (column, end) = (number(self.column), number(self.end_column));
+            let length = shown.chars().count();
+            let from = column.saturating_sub(1 + indent).min(length);
+            // Of a generated line with thousands of characters, what stands around the caret.
+            let cut = if length > LONGEST_LINE { from.saturating_sub(LONGEST_LINE / 2).min(length - LONGEST_LINE) } else { 0 };
+            let dots = |there: bool| if there { "..." } else { "" };
+            let part: String = shown.chars().skip(cut).take(LONGEST_LINE).collect();
+            lines.push(format!("  {}{part}{}", dots(cut > 0), dots(cut + LONGEST_LINE < length)));
             if column > indent {
-                let length = shown.chars().count();
-                let from = (column - 1 - indent).min(length);
-                let width = end.saturating_sub(column).clamp(1, length.saturating_sub(from).max(1));
-                lines.push(format!("  {}{}", " ".repeat(from), "^".repeat(width)));
+                let left = (length - from).min(LONGEST_LINE + cut - from).max(1);
+                let width = end.saturating_sub(column).clamp(1, left);
+                lines.push(format!("  {}{}", " ".repeat(dots(cut > 0).len() + from - cut), "^".repeat(width)));
             }
         }
         lines.push(format!("{}: {}", self.kind, self.text));

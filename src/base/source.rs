@@ -42,6 +42,12 @@ pub enum SourceError {
         /// Its path.
         path: PathBuf,
     },
+    /// It is a link to nothing.
+    #[error("the source `{}` is a link to something that is not there", path.display())]
+    Dangling {
+        /// Its path.
+        path: PathBuf,
+    },
     /// It is larger than the limit.
     #[error("the source `{}` has {size} bytes, more than the limit of {limit}", path.display())]
     TooLarge {
@@ -63,7 +69,11 @@ pub enum SourceError {
 impl SourceError {
     /// Is it simply not there (any more)?
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::System(error) if error.is_gone())
+        match self {
+            Self::System(error) => error.is_gone(),
+            Self::Dangling { .. } => true,
+            _ => false,
+        }
     }
 }
 
@@ -73,12 +83,17 @@ pub fn look(dir: &Dir, name: &Name) -> std::result::Result<Stat, SourceError> {
     match seen.kind {
         Kind::File => Ok(seen),
         Kind::Link => {
-            let target = dir.stat_through(name)?;
+            let target = target_of(dir, name)?;
             check_link(dir, name, &seen, &target)?;
             Ok(target)
         }
         kind => Err(SourceError::NotAFile { path: dir.path_of(name), kind }),
     }
+}
+
+fn target_of(dir: &Dir, name: &Name) -> std::result::Result<Stat, SourceError> {
+    dir.stat_through(name)
+        .map_err(|error| if error.is_gone() { SourceError::Dangling { path: dir.path_of(name) } } else { SourceError::System(error) })
 }
 
 fn check_link(dir: &Dir, name: &Name, link: &Stat, target: &Stat) -> std::result::Result<(), SourceError> {
@@ -108,7 +123,7 @@ fn open(dir: &Dir, name: &Name) -> std::result::Result<(File, Stat), SourceError
         }
         return Ok((file, stat));
     }
-    check_link(dir, name, &link, &dir.stat_through(name)?)?;
+    check_link(dir, name, &link, &target_of(dir, name)?)?;
     let file = dir.open_through(name)?;
     let target = sys::stat(&file, &path)?;
     // What was opened is judged once more, and the link must still be the one that was judged.
@@ -167,7 +182,8 @@ mod tests {
         assert_eq!(source.digest, Digest::of(b"x = 1\n"));
         assert_eq!(Source::read(&dir, &name("l.py"), 6).unwrap(), source);
         assert!(matches!(Source::read(&dir, &name("a.py"), 5), Err(SourceError::TooLarge { size: 6, limit: 5, .. })));
-        assert!(Source::read(&dir, &name("d.py"), 6).unwrap_err().is_gone());
+        let dangling = Source::read(&dir, &name("d.py"), 6).unwrap_err();
+        assert!(dangling.is_gone() && matches!(dangling, SourceError::Dangling { .. }));
         assert!(Source::read(&dir, &name("no.py"), 6).unwrap_err().is_gone());
     }
 }

@@ -25,6 +25,8 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
         "not-a-file" => "only regular files are compiled: remove it, or leave it out with `--exclude GLOB`",
         "not-a-directory" => "remove it, after a look at who put it there: Python writes no cache here either",
         "unmounted" => "mount the sources, or name `--orphans` when they are gone for good",
+        "dangling" => "remove the link or bring back what it leads to; an editor's lock goes by itself",
+        "link" => "look at where the link leads and who put it there, or leave it out with `--exclude GLOB`",
         "foreign-link" => "run it as the user who owns the link, or replace the link by the file",
         "changing" => "run it again when nobody writes the source",
         "unsafe" => "remove what stands there, after a look at who put it there",

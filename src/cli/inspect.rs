@@ -80,7 +80,8 @@ struct SourceTold {
 impl Told {
     /// Is nothing wrong with it?
     pub(crate) fn is_good(&self) -> bool {
-        self.flaws.is_empty() && self.source.header_fits != Some(false) && self.source.digest_fits != Some(false)
+        let belongs = self.seal.as_ref().is_none_or(|seal| seal.label_fits != Some(false));
+        self.flaws.is_empty() && belongs && self.source.header_fits != Some(false) && self.source.digest_fits != Some(false)
     }
 }
 

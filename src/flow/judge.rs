@@ -275,6 +275,7 @@ pub(super) fn source_trouble(error: &SourceError) -> (Verdict, Cause) {
             (Verdict::Unreadable, Cause::new("vanished", "the source vanished").at(&error.path))
         }
         SourceError::System(error) => (Verdict::Unreadable, Cause::from(error)),
+        SourceError::Dangling { path } => (Verdict::Unreadable, Cause::new("dangling", text).at(path)),
         SourceError::NotAFile { path, .. } => (Verdict::Unsafe, Cause::new("not-a-file", text).at(path)),
         SourceError::ForeignLink { path } => (Verdict::Unsafe, Cause::new("foreign-link", text).at(path)),
         SourceError::TooLarge { path, .. } => (Verdict::Unreadable, Cause::new("too-large", text).at(path)),
@@ -320,7 +321,10 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
         return Ok(unsafe_kind(stat.kind));
     }
     if stat.size > LARGEST {
-        let flaw = Flaw::new(FlawKind::Corrupt, "too-large", format!("it has {} bytes, more than any artifact", stat.size));
+        let flaw = match spot.format.head(&[], entry.tag.as_deref(), spot.here) {
+            Err(flaw) if flaw.kind == FlawKind::Unknown => flaw,
+            _ => Flaw::new(FlawKind::Corrupt, "too-large", format!("it has {} bytes, more than any artifact", stat.size)),
+        };
         let seen = Seen { stat, head: Err(flaw), seal: Ok(None), label_fits: None, body: None, proof: None, time_agrees: None };
         return Ok(ArtifactSeen::Seen(Box::new(seen)));
     }

@@ -173,9 +173,12 @@ impl Interpreter {
 
     /// The interpreter that is this file.
     fn at(path: &Path, named: bool, probes: &Probes) -> Result<Self, InterpreterError> {
-        let missing = || InterpreterError::Missing { spec: path.display().to_string(), place: "" };
-        let real = path.canonicalize().map_err(|_| missing())?;
-        let seen = std::fs::metadata(&real).map_err(|_| missing())?;
+        let unseen = |cause: std::io::Error| match cause.kind() {
+            std::io::ErrorKind::NotFound => InterpreterError::Missing { spec: path.display().to_string(), place: "" },
+            _ => InterpreterError::Broken { path: path.to_owned(), how: cause.to_string() },
+        };
+        let real = path.canonicalize().map_err(unseen)?;
+        let seen = std::fs::metadata(&real).map_err(unseen)?;
         if !seen.is_file() || seen.permissions().mode() & 0o111 == 0 {
             return Err(InterpreterError::NotExecutable(path.to_owned()));
         }

@@ -64,6 +64,11 @@ fn ask(path: &Path) -> Option<Python> {
     Some(Python { path, version, tag, magic, pypy })
 }
 
+/// The interpreter at a path, where one is.
+pub fn interpreter_at(path: &Path) -> Option<Python> {
+    if path.is_file() { ask(path) } else { None }
+}
+
 fn runs(path: &Path) -> bool {
     clean(path)
         .args(["-S", "-c", "import marshal, encodings"])

@@ -37,6 +37,9 @@ use queue::{Next, Queue, Task};
 pub use job::{Clean, Command, Exclude, Job, JobError, Maker, Options, Root, What};
 pub use report::{Action, EntryEvent, Event, Report, Summary};
 
+/// With fewer descriptors than this, one folder is worked on after the other.
+const FEW_DESCRIPTORS: u64 = 256;
+
 /// A verdict on its way to be told.
 #[derive(Debug, Clone)]
 struct Told {
@@ -74,11 +77,16 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         None => None,
     };
     let descriptors = sys::open_file_limit();
-    let (commits, receiver) = sync_channel(if descriptors < 256 { 1 } else { 64 });
+    let frugal = descriptors < FEW_DESCRIPTORS;
+    if frugal && matches!(job.command, Command::Compile | Command::Repair) {
+        // Starting a compiler takes more descriptors than keeping one, and now the most are free.
+        job.makers.iter().for_each(|maker| maker.levels.iter().for_each(|level| maker.compiler.prepare(*level)));
+    }
+    let (commits, receiver) = sync_channel(if frugal { 0 } else { 64 });
     let run = Run {
         job,
         report,
-        queue: Queue::default(),
+        queue: Queue::new(frugal),
         commits,
         prefix: prefix.flatten(),
         summary: Mutex::default(),

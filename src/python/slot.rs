@@ -133,7 +133,7 @@ impl Manager {
     fn start(&mut self) {
         let codec = self.flight.front().and_then(|task| task.codec.as_deref());
         let limits = &self.shared.limits;
-        let started = self.shared.cwd().and_then(|cwd| {
+        let started = self.shared.cwd().map_err(std::io::Error::other).and_then(|cwd| {
             Worker::start(Start {
                 interpreter: &self.shared.interpreter,
                 cwd,
@@ -142,7 +142,6 @@ impl Manager {
                 level: self.kind.level,
                 codec,
             })
-            .map_err(|cause| format!("it cannot be started: {cause}"))
         });
         match started {
             Ok(worker) => {
@@ -152,7 +151,11 @@ impl Manager {
                     task.sent = 0;
                 }
             }
-            Err(reason) => self.barren_start(&reason),
+            // EMFILE, ENFILE: what others have open now says nothing of the interpreter.
+            Err(cause) if matches!(cause.raw_os_error(), Some(23 | 24)) => {
+                self.answer_all(&CompileError::Died { how: format!("it cannot be started: {cause}"), tries: 1 });
+            }
+            Err(cause) => self.barren_start(&format!("it cannot be started: {cause}")),
         }
     }
 

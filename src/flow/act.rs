@@ -120,8 +120,10 @@ impl Run<'_> {
         } else {
             let mut evidence = judge::look(&self.spot(folder, artifacts), entry, self.depth());
             if self.job.command == Command::Compile {
-                evidence.wanted_magic = self.target_of(entry).map(|target| target.magic);
-                evidence.wanted_mode = self.job.options.mode;
+                let target = self.target_of(entry);
+                evidence.wanted_magic = target.map(|target| target.magic);
+                let kept = |wanted| target.map_or(wanted, |target| self.job.format.kept_mode(target, wanted));
+                evidence.wanted_mode = self.job.options.mode.map(kept);
             }
             evidence
         };

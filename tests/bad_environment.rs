@@ -47,7 +47,7 @@ fn a_home_is_not_needed() {
     let Some(python) = python_for_all() else { return };
     tree.open_to_all();
     must("chown", &["-R".as_ref(), "65534:65534".as_ref(), tree.root().as_os_str()]);
-    let outcome = tree.bytekeep(Some(python), ["compile", "--force", "."]).as_nobody().run().exits(0);
+    let outcome = tree.bytekeep(Some(python), ["compile", "--force", "."]).by_nobody().run().exits(0);
     assert!(!outcome.stderr.contains("error"), "{}", outcome.shown());
     assert_eq!(
         std::fs::read_dir(tree.home()).into_iter().flatten().filter(|entry| entry.as_ref().unwrap().file_name() != ".cache").count(),

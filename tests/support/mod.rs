@@ -1,6 +1,7 @@
 //! What several tests share: the interpreters of this machine.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+#![allow(clippy::print_stdout, reason = "a test tells what it ran with")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -92,7 +93,7 @@ fn pyenv_versions() -> Vec<PathBuf> {
     versions.flatten().map(|version| version.path().join("bin/python")).filter(|python| python.exists()).collect()
 }
 
-/// One interpreter for each cache tag and magic number: those in BYTEKEEP_TEST_PYTHONS (separated by colons), pyenv's, those on PATH.
+/// One interpreter for each cache tag and magic number: those in `BYTEKEEP_TEST_PYTHONS` (separated by colons), pyenv's, those on PATH.
 ///
 /// Prints what it found, and fails where there is none: a test without an interpreter would prove nothing.
 pub fn interpreters() -> Vec<Python> {

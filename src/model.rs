@@ -140,10 +140,11 @@ impl From<&Flaw> for Cause {
 impl From<&Error> for Cause {
     fn from(error: &Error) -> Self {
         use std::io::ErrorKind as Kind;
-        // ELOOP has no stable kind: links that lead round, or one where none is followed.
-        let is_link = matches!(error.cause.raw_os_error(), Some(40 | 62));
+        let number = error.cause.raw_os_error();
         let code = match error.kind() {
-            _ if is_link => "link",
+            // Without stable kinds: ELOOP (links that lead round, or one where none is followed), and ENFILE and EMFILE.
+            _ if matches!(number, Some(40 | 62)) => "link",
+            _ if matches!(number, Some(23 | 24)) => "descriptors",
             Kind::NotFound => "gone",
             Kind::PermissionDenied => "permission",
             Kind::ReadOnlyFilesystem => "read-only",
@@ -291,6 +292,12 @@ pub trait Format: Send + Sync {
 
     /// Is a file of this name a source?
     fn is_source(&self, name: &Name) -> bool;
+
+    /// The invalidation mode that an artifact of this target has where another is wanted: not every one knows all of them.
+    fn kept_mode(&self, target: &Target, wanted: Mode) -> Mode {
+        tracing::trace!(tag = &*target.tag, "any mode is known");
+        wanted
+    }
 
     /// What a name in a directory of artifacts means. In [`Layout::Beside`] a source or any other file is [`Recognised::Foreign`].
     fn recognise(&self, name: &Name, layout: Layout) -> Recognised;
@@ -444,6 +451,11 @@ pub trait Compiler: Send + Sync {
 
     /// How many calls may usefully run at one time.
     fn width(&self) -> usize;
+
+    /// Gets ready for a level before anything else is opened: called where descriptors are few, and not otherwise.
+    fn prepare(&self, level: u8) {
+        tracing::trace!(level, "nothing to prepare");
+    }
 
     /// Compiles. Errors are this source's own, except [`CompileError::Unusable`].
     fn compile(&self, request: &Request<'_>) -> Result<Made, CompileError>;

@@ -552,7 +552,7 @@ fn without_permission_one_message_says_so_and_a_prefix_helps() {
     tree.open_to_all();
     must("chown", &["-R".as_ref(), "65534:65534".as_ref(), tree.path("mine").as_os_str(), tree.home().as_os_str()]);
     std::fs::set_permissions(tree.path("closed"), std::fs::Permissions::from_mode(0o700)).unwrap();
-    let compile = |format: &'static str| tree.bytekeep(Some(python), ["compile", "--format", format, "."]).as_nobody().run();
+    let compile = |format: &'static str| tree.bytekeep(Some(python), ["compile", "--format", format, "."]).by_nobody().run();
     let told = compile("human").exits(1);
     assert_eq!(errors(&told), 1, "one message for one cause: {}", told.shown());
     assert!(told.stderr.contains("Permission denied") && told.stderr.contains("--pycache-prefix"), "{}", told.shown());
@@ -561,11 +561,11 @@ fn without_permission_one_message_says_so_and_a_prefix_helps() {
     assert!(outcome.entries().any(|entry| entry["path"] == "./closed" && entry["verdict"] == "unreadable"), "{}", outcome.shown());
     assert!(tree.artifact("mine/mod.py", python).is_file(), "what is ours to write is written");
     assert!(!tree.path("__pycache__").exists());
-    let outcome = tree.bytekeep(None, ["verify", "--format", "json", "."]).as_nobody().run().exits(1);
+    let outcome = tree.bytekeep(None, ["verify", "--format", "json", "."]).by_nobody().run().exits(1);
     assert_eq!((outcome.verdicts("ok"), outcome.wrong()), (1, 1), "{}", outcome.shown());
     std::fs::set_permissions(tree.path("closed"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let prefix = tree.home().join("prefix").into_os_string().into_string().unwrap();
-    tree.bytekeep(Some(python), ["compile", "--pycache-prefix", &prefix, "."]).as_nobody().run().exits(0);
+    tree.bytekeep(Some(python), ["compile", "--pycache-prefix", &prefix, "."]).by_nobody().run().exits(0);
     // A cache directory that may not be entered, and one of somebody else's that may not be written.
     tree.bytekeep(Some(python), ["compile", "."]).run().exits(0);
     std::fs::set_permissions(tree.path("pkg1/__pycache__"), std::fs::Permissions::from_mode(0o700)).unwrap();

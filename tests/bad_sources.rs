@@ -187,7 +187,7 @@ fn an_unreadable_source_is_named() {
         must("chown", &["-R".as_ref(), "65534:65534".as_ref(), tree.root().as_os_str(), tree.home().as_os_str()]);
         must("chown", &["0:0".as_ref(), secret.as_os_str()]);
         let python = python_for_all()?;
-        Some(tree.bytekeep(Some(python), ["compile", "--format", format, "."]).as_nobody())
+        Some(tree.bytekeep(Some(python), ["compile", "--format", format, "."]).by_nobody())
     };
     let Some(human) = run("human") else { return };
     let outcome = human.run().exits(1);

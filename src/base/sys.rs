@@ -92,17 +92,22 @@ pub struct Time {
 impl Time {
     /// The system's clock now.
     pub fn now() -> Self {
-        let now = std::time::SystemTime::now();
-        match now.duration_since(std::time::UNIX_EPOCH) {
-            Ok(since) => Self { sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nsec: since.subsec_nanos() },
-            Err(before) => Self { sec: -i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX) - 1, nsec: 0 },
-        }
+        std::time::SystemTime::now().into()
     }
 
     /// This time so many whole seconds earlier.
     #[must_use]
     pub fn minus_seconds(self, seconds: i64) -> Self {
         Self { sec: self.sec.saturating_sub(seconds), nsec: self.nsec }
+    }
+}
+
+impl From<std::time::SystemTime> for Time {
+    fn from(time: std::time::SystemTime) -> Self {
+        match time.duration_since(std::time::UNIX_EPOCH) {
+            Ok(since) => Self { sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nsec: since.subsec_nanos() },
+            Err(before) => Self { sec: -i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX) - 1, nsec: 0 },
+        }
     }
 }
 

@@ -169,13 +169,13 @@ pub(crate) struct Clean {
     pub(crate) tree: Tree,
     #[command(flatten)]
     pub(crate) select: Select,
-    /// Only artifacts whose source is gone
+    /// Only artifacts whose source is gone (this and the next two may be combined)
     #[arg(long)]
     pub(crate) orphans: bool,
     /// Only what dead processes left behind
     #[arg(long)]
     pub(crate) leftovers: bool,
-    /// Also modules that exist as bytecode only, which Python would import
+    /// Only modules that exist as bytecode only, which Python would import
     #[arg(long)]
     pub(crate) sourceless: bool,
     /// Only artifacts that carry a seal: what bytekeep wrote
@@ -187,6 +187,12 @@ pub(crate) struct Clean {
     /// All artifacts but those of this interpreter tag; may be repeated
     #[arg(long, value_name = "TAG", value_delimiter = ',', conflicts_with = "tag")]
     pub(crate) keep_tags: Vec<String>,
+    /// Only artifacts that were made so many days ago or earlier
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) older_than: Option<u32>,
+    /// Only the oldest artifacts of a pycache prefix, so that at most SIZE stays (2G)
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "pycache_prefix", conflicts_with = "paths")]
+    pub(crate) max_size: Option<Size>,
     #[command(flatten)]
     pub(crate) common: Common,
     /// Tell what would be done, and do nothing

@@ -11,6 +11,7 @@ use super::exclude::Excludes;
 use super::failure::Failure;
 use super::{record, roots, text};
 use crate::base::memo::Memo;
+use crate::base::sys::Time;
 use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
 use crate::model::{Compiler, Format, Mode};
 use crate::python::Pyc;
@@ -103,6 +104,8 @@ impl Plan {
                     sealed: args.sealed,
                     tags: (!args.tag.is_empty()).then(|| args.tag.clone()),
                     keep_tags: (!args.keep_tags.is_empty()).then(|| args.keep_tags.clone()),
+                    made_before: args.older_than.map(|days| Time::now().minus_seconds(i64::from(days) * 86_400)),
+                    keep_bytes: args.max_size.map(|size| size.0),
                 };
                 (Command::Clean, &args.tree, &args.select, None, &args.common)
             }

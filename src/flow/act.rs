@@ -89,7 +89,7 @@ impl Run<'_> {
     fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>) -> Facts<'f> {
         let options = &self.job.options;
         let has_maker = tag.is_some_and(|tag| self.maker_of(tag).is_some());
-        Facts { damaged, has_maker, sealed, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
+        Facts { damaged, has_maker, sealed, old_enough: true, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
     }
 
     fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
@@ -121,8 +121,10 @@ impl Run<'_> {
         } else {
             let mut evidence = judge::look(&self.spot(folder, artifacts, entry), entry, self.depth());
             if self.job.command == Command::Compile {
-                evidence.wanted_magic = self.target_of(entry).map(|target| target.magic);
-                evidence.wanted_mode = self.job.options.mode;
+                let target = self.target_of(entry);
+                evidence.wanted_magic = target.map(|target| target.magic);
+                let kept = |wanted| target.map_or(wanted, |target| self.job.format.kept_mode(target, wanted));
+                evidence.wanted_mode = self.job.options.mode.map(kept);
             }
             evidence
         };
@@ -131,7 +133,8 @@ impl Run<'_> {
         let head = seen.and_then(|seen| seen.head.as_ref().ok());
         let sealed = seen.is_some_and(judge::Seen::is_sealed);
         let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag)));
-        let facts = self.facts(judged.damaged, sealed, tag.as_deref());
+        let mut facts = self.facts(judged.damaged, sealed, tag.as_deref());
+        facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
         let decision = policy::decide(self.job.command, judged.verdict, &facts);
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
         if let Some(cause) = self.asked_for_more(judged.verdict, head.map(crate::model::Head::mode)) {

@@ -47,6 +47,9 @@ pub(super) struct Bounds {
 impl Bounds {
     /// Bounds that leave most of the process's descriptors to others: a staged file is open, and a directory costs three.
     pub(super) fn within(descriptors: u64) -> Self {
+        if descriptors < super::FEW_DESCRIPTORS {
+            return Self { files: usize::try_from(descriptors / 16).unwrap_or(1).max(1), directories: 1 };
+        }
         let share = usize::try_from(descriptors / 8).unwrap_or(usize::MAX);
         Self { files: (share * 3).clamp(1, FILES), directories: share.clamp(1, DIRECTORIES) }
     }

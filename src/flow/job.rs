@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::base::memo::Memo;
-use crate::base::sys::Name;
+use crate::base::sys::{Name, Time};
 use crate::base::write::Durability;
 use crate::model::{Compiler, Format, Mode};
 
@@ -123,14 +123,15 @@ pub struct Options<'a> {
     pub max_source: u64,
 }
 
-/// Which artifacts `clean` removes. All conditions must hold; none set means every artifact that has a source.
+/// Which artifacts `clean` removes. `orphans`, `leftovers` and `sourceless` name kinds, and may be combined; where none is named, the
+/// artifacts that have a source and left-overs go. The others are conditions, all of which must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Clean {
-    /// Only those without a source, where nobody would import them.
+    /// Those without a source, where nobody would import them.
     pub orphans: bool,
-    /// Only left-overs of dead processes.
+    /// Left-overs of dead processes.
     pub leftovers: bool,
-    /// Those beside the sources without a source too, which Python would import.
+    /// Those beside the sources that have no source, which Python would import.
     pub sourceless: bool,
     /// Only those that carry a seal of ours.
     pub sealed: bool,
@@ -138,6 +139,10 @@ pub struct Clean {
     pub tags: Option<Vec<String>>,
     /// All tags but these.
     pub keep_tags: Option<Vec<String>>,
+    /// Only those whose own modification time, when they were made, is before this.
+    pub made_before: Option<Time>,
+    /// In a pycache prefix: the oldest, so that at most so many bytes stay.
+    pub keep_bytes: Option<u64>,
 }
 
 impl Default for Options<'_> {

@@ -17,6 +17,7 @@ pub mod policy;
 mod queue;
 pub mod report;
 mod scan;
+mod trim;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::Error;
-use crate::base::sys::{self, Dir};
+use crate::base::sys::{self, Dir, Time};
 use crate::ignored;
 use crate::model::{Cause, Entry, Layout, Verdict, Warning};
 
@@ -36,6 +37,9 @@ use queue::{Next, Queue, Task};
 
 pub use job::{Clean, Command, Exclude, Job, JobError, Maker, Options, Root, What};
 pub use report::{Action, EntryEvent, Event, Report, Summary};
+
+/// With fewer descriptors than this, one folder is worked on after the other.
+const FEW_DESCRIPTORS: u64 = 256;
 
 /// A verdict on its way to be told.
 #[derive(Debug, Clone)]
@@ -52,6 +56,8 @@ struct Run<'r> {
     queue: Queue,
     commits: SyncSender<ToCommit>,
     prefix: Option<Arc<Dir>>,
+    /// What `clean` removes was made before this.
+    made_before: Option<Time>,
     summary: Mutex<Summary>,
     done: AtomicU64,
     known: AtomicU64,
@@ -75,14 +81,20 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     };
     let descriptors = sys::open_file_limit();
     let bounds = Bounds::within(descriptors);
+    let frugal = descriptors < FEW_DESCRIPTORS;
+    if frugal && matches!(job.command, Command::Compile | Command::Repair) {
+        // Starting a compiler takes more descriptors than keeping one, and now the most are free.
+        job.makers.iter().for_each(|maker| maker.levels.iter().for_each(|level| maker.compiler.prepare(*level)));
+    }
     // As much may be staged during a commit as goes into one: else the compilers would wait for the disk.
-    let (commits, receiver) = sync_channel(bounds.files);
+    let (commits, receiver) = sync_channel(if frugal { 0 } else { bounds.files });
     let run = Run {
         job,
         report,
-        queue: Queue::default(),
+        queue: Queue::new(frugal),
         commits,
         prefix: prefix.flatten(),
+        made_before: trim::limit(job)?,
         summary: Mutex::default(),
         done: AtomicU64::new(0),
         known: AtomicU64::new(0),

@@ -29,6 +29,8 @@ pub(super) struct Facts<'a> {
     pub(super) has_maker: bool,
     /// Does it carry a seal?
     pub(super) sealed: bool,
+    /// Is it as old as `clean` asks for?
+    pub(super) old_enough: bool,
     /// Its tag, where known.
     pub(super) tag: Option<&'a str>,
     /// `--force`.
@@ -109,16 +111,22 @@ fn clean(verdict: Verdict, facts: &Facts<'_>) -> Decision {
     let tag = facts.tag.unwrap_or_default();
     let tag_fits = clean.tags.as_ref().is_none_or(|tags| tags.iter().any(|wanted| wanted == tag))
         && clean.keep_tags.as_ref().is_none_or(|kept| !tag.is_empty() && kept.iter().all(|kept| kept != tag));
-    let fits = !clean.leftovers && tag_fits && (!clean.sealed || facts.sealed);
+    // Each of these names a kind; none named means the artifacts that have a source, and left-overs.
+    let kinds = clean.orphans || clean.leftovers || clean.sourceless;
+    let fits = tag_fits && facts.old_enough && (!clean.sealed || facts.sealed);
     let remove = |wanted: bool| if fits && wanted { Decision::Remove } else { Decision::Leave };
     match verdict {
-        V::Ok | V::Unsealed | V::Stale | V::Misstamped | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => {
-            remove(!clean.orphans && !clean.sourceless)
-        }
+        V::Ok | V::Unsealed | V::Stale | V::Misstamped | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => remove(!kinds),
         V::Orphan => remove(clean.orphans),
         V::Sourceless => remove(clean.sourceless),
         V::Missing | V::Unknown | V::Unreadable | V::Unsafe => Decision::Leave,
-        V::Leftover => Decision::Sweep,
+        V::Leftover => {
+            if !kinds || clean.leftovers {
+                Decision::Sweep
+            } else {
+                Decision::Leave
+            }
+        }
     }
 }
 
@@ -144,6 +152,7 @@ mod tests {
             damaged,
             has_maker: true,
             sealed: true,
+            old_enough: true,
             tag: Some("cpython-313"),
             force: false,
             adopt: false,
@@ -182,8 +191,16 @@ leftover       leave leave sweep   sweep   sweep  leave";
 
     #[test]
     fn repair_removes_what_nobody_here_can_make() {
-        let facts =
-            Facts { damaged: true, has_maker: false, sealed: true, tag: None, force: false, adopt: false, clean: &Clean::default() };
+        let facts = Facts {
+            damaged: true,
+            has_maker: false,
+            sealed: true,
+            old_enough: true,
+            tag: None,
+            force: false,
+            adopt: false,
+            clean: &Clean::default(),
+        };
         assert_eq!(decide(Command::Repair, Verdict::Truncated, &facts), Decision::Remove);
         assert_eq!(decide(Command::Repair, Verdict::Sourceless, &facts), Decision::Leave, "nothing sourceless is ever removed unasked");
     }
@@ -195,7 +212,7 @@ leftover       leave leave sweep   sweep   sweep  leave";
             decide(
                 Command::Clean,
                 verdict,
-                &Facts { damaged: false, has_maker: false, sealed, tag: Some(tag), force: false, adopt: false, clean },
+                &Facts { damaged: false, has_maker: false, sealed, old_enough: true, tag: Some(tag), force: false, adopt: false, clean },
             )
         };
         assert_eq!(decide(&asked, Verdict::Ok, "cpython-313", true), Decision::Leave);
@@ -210,5 +227,10 @@ leftover       leave leave sweep   sweep   sweep  leave";
         asked = Clean { leftovers: true, ..Clean::default() };
         assert_eq!(decide(&asked, Verdict::Ok, "cpython-313", true), Decision::Leave);
         assert_eq!(decide(&asked, Verdict::Leftover, "", false), Decision::Sweep);
+        assert_eq!(decide(&asked, Verdict::Orphan, "cpython-313", true), Decision::Leave);
+        asked = Clean { leftovers: true, orphans: true, ..Clean::default() };
+        assert_eq!(decide(&asked, Verdict::Leftover, "", false), Decision::Sweep);
+        assert_eq!(decide(&asked, Verdict::Orphan, "cpython-313", true), Decision::Remove);
+        assert_eq!(decide(&asked, Verdict::Ok, "cpython-313", true), Decision::Leave);
     }
 }

@@ -59,11 +59,17 @@ pub(super) enum Next {
 /// See the module.
 #[derive(Default)]
 pub(super) struct Queue {
+    /// Descriptors are few: no directory is opened before all is done in those that are open.
+    frugal: bool,
     state: Mutex<State>,
     wake: Condvar,
 }
 
 impl Queue {
+    pub(super) fn new(frugal: bool) -> Self {
+        Self { frugal, ..Self::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,6 +105,7 @@ impl Queue {
             let task = match state.acts.pop_front().or_else(|| state.locks.pop()).or_else(|| state.looks.pop()) {
                 Some(task) => Some(task),
                 None if due => state.later.pop_front().map(|(_, task)| task),
+                None if self.frugal && (state.running > 0 || state.staged > 0) => None,
                 None => state.scans.pop(),
             };
             if let Some(task) = task {

@@ -242,7 +242,10 @@ fn poke(wake: &mut PipeWriter) {
 
 impl WorkerPool {
     /// The workers of an interpreter; none runs yet.
-    pub fn new(interpreter: &Interpreter, limits: Limits) -> Self {
+    pub fn new(interpreter: &Interpreter, mut limits: Limits) -> Self {
+        // A worker takes five descriptors, and three more while it starts.
+        let few = usize::try_from(sys::open_file_limit() / 16).unwrap_or(usize::MAX);
+        limits.jobs = limits.jobs.min(few).max(1);
         Self {
             shared: Arc::new(Shared {
                 interpreter: interpreter.clone(),
@@ -267,6 +270,14 @@ impl Compiler for WorkerPool {
 
     fn width(&self) -> usize {
         self.shared.limits.jobs.max(1) * self.shared.limits.in_flight.max(1)
+    }
+
+    fn prepare(&self, level: u8) {
+        let nothing = Request { source: b"", filename: b"", level };
+        if let Err(error) = self.compile(&nothing) {
+            // It will be told when there is something to compile.
+            tracing::debug!(%error, "no worker could be started beforehand");
+        }
     }
 
     fn compile(&self, request: &Request<'_>) -> Result<Made, CompileError> {

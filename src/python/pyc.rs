@@ -226,6 +226,12 @@ impl Format for Pyc {
         }
     }
 
+    fn kept_mode(&self, target: &Target, wanted: Mode) -> Mode {
+        // Hashes came with PEP 552, and the header of 16 bytes with them.
+        let [low, high, ..] = target.magic;
+        if magic::header_len(u16::from_le_bytes([low, high])) == 16 { wanted } else { Mode::Timestamp }
+    }
+
     fn layout(&self, target: &Target) -> Layout {
         if magic::is_untagged(&target.tag) { Layout::Beside } else { Layout::Cache }
     }

@@ -328,7 +328,7 @@ impl Run {
     }
 
     /// The same command as a user who is nobody (root only).
-    pub fn as_nobody(self) -> Self {
+    pub fn by_nobody(self) -> Self {
         self.by(&["setpriv"].into_iter().chain(NOBODY).collect::<Vec<_>>())
     }
 

@@ -1,0 +1,581 @@
+//! Bad environments: variables, limits, streams, signals, locks, clocks and interpreters. The whole command, with real interpreters.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test's own files")]
+
+#[path = "support/mod.rs"]
+mod support;
+#[path = "support/whole.rs"]
+mod whole;
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use whole::{Outcome, Tree, aloud, is_root, must, python, python_for_all, root_or_skip, set_mtime, tool_or_skip, two_pythons};
+
+const NONE: [PathBuf; 0] = [];
+
+/// How many errors people are told of.
+fn errors(outcome: &Outcome) -> usize {
+    outcome.stderr.lines().filter(|line| line.starts_with("error:")).count()
+}
+
+// ---- variables
+
+#[test]
+fn a_home_is_not_needed() {
+    let tree = Tree::new();
+    std::fs::write(tree.outside("file"), b"").unwrap();
+    let file = tree.outside("file").into_os_string().into_string().unwrap();
+    for home in [None, Some(""), Some("relative"), Some("/dev/null"), Some("/proc/none"), Some(file.as_str())] {
+        for _ in 0..2 {
+            let run = tree.bytekeep(Some(python()), ["compile", "--force", "."]);
+            let run = home
+                .map_or_else(|| tree.bytekeep(Some(python()), ["compile", "--force", "."]).without("HOME"), |home| run.env("HOME", home));
+            let outcome = run.run().exits(0);
+            assert!(!outcome.stderr.contains("error"), "{home:?}: {}", outcome.shown());
+        }
+        tree.bytekeep(None, ["verify", "."]).without("HOME").run().exits(0);
+    }
+    assert!(!tree.path("relative").exists() && !tree.path(".cache").exists(), "nothing is remembered in the tree");
+    for cache in ["relative", "/dev/null", file.as_str()] {
+        tree.bytekeep(Some(python()), ["compile", "."]).env("XDG_CACHE_HOME", cache).run().exits(0);
+    }
+    if !root_or_skip("a home of somebody else") {
+        return;
+    }
+    let Some(python) = python_for_all() else { return };
+    tree.open_to_all();
+    must("chown", &["-R".as_ref(), "65534:65534".as_ref(), tree.root().as_os_str()]);
+    let outcome = tree.bytekeep(Some(python), ["compile", "--force", "."]).by_nobody().run().exits(0);
+    assert!(!outcome.stderr.contains("error"), "{}", outcome.shown());
+    assert_eq!(
+        std::fs::read_dir(tree.home()).into_iter().flatten().filter(|entry| entry.as_ref().unwrap().file_name() != ".cache").count(),
+        0
+    );
+}
+
+#[test]
+fn variables_of_python_change_nothing() {
+    let nonsense = [
+        ("PYTHONPATH", "."),
+        ("PYTHONSTARTUP", "encodings.py"),
+        ("PYTHONOPTIMIZE", "2"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("PYTHONHASHSEED", "nonsense"),
+        ("PYTHONMALLOC", "nonsense"),
+        ("PYTHONIOENCODING", "no-such-codec:nonsense"),
+        ("PYTHONUTF8", "nonsense"),
+        ("PYTHONINSPECT", "1"),
+        ("PYTHONVERBOSE", "1"),
+        ("PYTHONDEBUG", "1"),
+        ("PYTHONUNBUFFERED", "1"),
+        ("PYTHONWARNINGS", "error"),
+        ("PYTHONTRACEMALLOC", "nonsense"),
+        ("PYTHONPROFILEIMPORTTIME", "1"),
+        ("PYTHONINTMAXSTRDIGITS", "nonsense"),
+        ("PYTHONCASEOK", "1"),
+        ("PYTHONPLATLIBDIR", "nonsense"),
+        ("PYTHONEXECUTABLE", "/nonsense"),
+        ("PYTHONDEVMODE", "1"),
+        ("PYTHON_GIL", "nonsense"),
+        ("PYTHONWARNDEFAULTENCODING", "1"),
+        ("PYTHONNODEBUGRANGES", "1"),
+        ("PYTHONSAFEPATH", ""),
+        ("LC_ALL", "no_SUCH.locale"),
+        ("LANG", "C"),
+        ("COLUMNS", "nonsense"),
+        ("TERM", "nonsense"),
+    ];
+    for python in two_pythons() {
+        let tree = Tree::new();
+        // Nothing of the tree is ever imported, whatever a variable or the working directory says.
+        for name in ["encodings.py", "warnings.py", "linecache.py", "marshal.py", "site.py", "sitecustomize.py", "usercustomize.py"] {
+            tree.old_file(name, b"open('/dev/null/pwned')\nVALUE = {'a', 'b', 'c'} == 1\n");
+        }
+        tree.old_file("warns.py", b"VALUE = '\\d' is 1\n");
+        tree.old_file("good.py", b"VALUE = 42\nassert VALUE in {'x', 'y', 'z'} or True\n");
+        let names: Vec<PathBuf> = whole::all_below(&tree.root());
+        let bytes = || -> Vec<Vec<u8>> { names.iter().map(|name| std::fs::read(tree.artifact(name, python)).unwrap()).collect() };
+        tree.compile(python).exits(0);
+        let plain = bytes();
+        let mut run = tree.bytekeep(Some(python), ["compile", "--force", "--format", "json", "."]);
+        for (name, value) in nonsense {
+            run = run.env(name, value);
+        }
+        run.run().exits(0);
+        assert!(plain == bytes(), "the same source gives the same bytes by {}", python.tag);
+        // A home of Python's that is none: the interpreter does not start, and that is said once.
+        let outcome = tree.bytekeep(Some(python), ["compile", "--force", "."]).env("PYTHONHOME", "/nonsense").run();
+        if outcome.code != Some(0) {
+            let outcome = outcome.exits(2);
+            assert_eq!(errors(&outcome), 1, "{}", outcome.shown());
+            assert!(outcome.stderr.contains(python.path.to_str().unwrap()), "{}", outcome.shown());
+        }
+        assert!(plain == bytes());
+        tree.verify().exits(0);
+    }
+}
+
+#[test]
+fn variables_of_ours_are_checked_as_options_are() {
+    let tree = Tree::new();
+    for (name, value) in
+        [("BYTEKEEP_TIMEOUT", "soon"), ("BYTEKEEP_FORMAT", "xml"), ("UV_COMPILE_BYTECODE_TIMEOUT", "x"), ("PYC_INVALIDATION_MODE", "x")]
+    {
+        let outcome = tree.bytekeep(Some(python()), ["compile", "."]).env(name, value).run().exits(2);
+        assert_eq!(errors(&outcome), 1, "{}", outcome.shown());
+        assert!(outcome.stderr.contains(value), "{name}: {}", outcome.shown());
+    }
+    let outcome = tree.bytekeep(Some(python()), ["compile", "."]).env("TMPDIR", "/no/such/place").run();
+    assert!(matches!(outcome.code, Some(0 | 2)) && errors(&outcome) <= 1, "{}", outcome.shown());
+    assert!(outcome.code == Some(0) || outcome.stderr.contains("/no/such/place"), "{}", outcome.shown());
+    tree.bytekeep(Some(python()), ["compile", "."]).env("TZ", "nonsense").env("CACHE_DIRECTORY", "a:b").run().exits(0);
+}
+
+#[test]
+fn a_reproducible_build_gets_hashes() {
+    for python in two_pythons() {
+        let tree = Tree::new();
+        let run = || tree.bytekeep(Some(python), ["compile", "--format", "json", "."]).env("SOURCE_DATE_EPOCH", "315532800").run();
+        run().exits(0).is("good.py", "missing", "built");
+        let bytes = std::fs::read(tree.artifact("good.py", python)).unwrap();
+        let flags = u32::from_le_bytes(bytes[4..8].try_into().unwrap());
+        if python.version >= (3, 7) {
+            assert_eq!(flags, 3, "checked by hash: {}", python.tag);
+        }
+        run().exits(0).is("good.py", "ok", "none");
+        tree.assert_good(python);
+        tree.verify().exits(0);
+        set_mtime(&tree.path("good.py"), 1_000_000_000);
+        if python.version >= (3, 7) {
+            run().exits(0).is("good.py", "ok", "none");
+            tree.assert_good(python);
+        }
+        let outcome = tree.bytekeep(None, ["verify", "--for-image", "."]).run();
+        assert!(python.version < (3, 7) || outcome.code == Some(0), "{}", outcome.shown());
+    }
+}
+
+#[test]
+fn times_far_from_now() {
+    let within = [0, 1, 315_532_800, 2_147_483_647, 2_147_483_648, 4_000_000_000, 4_294_967_295];
+    let beyond = [4_294_967_296, 6_000_000_000, -1, -86_400];
+    for python in two_pythons() {
+        // Before 3.7 a time that does not fit into the header never agrees with it: whatever is cached is made anew at each start.
+        let beyond = if python.version >= (3, 7) { &beyond[..] } else { &[] };
+        let times: Vec<i64> = within.iter().chain(beyond).copied().collect();
+        let tree = Tree::new();
+        for (number, time) in times.iter().copied().enumerate() {
+            set_mtime(&tree.file(format!("at{number}.py"), b"VALUE = 1\n"), time);
+        }
+        let outcome = tree.compile(python).exits(0);
+        assert_eq!(outcome.actions("built"), times.len() as u64 + 1, "{}", outcome.shown());
+        tree.verify().exits(0);
+        for (number, time) in times.iter().copied().enumerate() {
+            assert_eq!(tree.import(python, &format!("at{number}")), "1", "{time} by {}", python.tag);
+        }
+        // Sources of the future are compared by their bytes each time; that is no reason to write anything.
+        let outcome = tree.compile(python).exits(0);
+        assert_eq!(outcome.actions("none"), times.len() as u64 + 1, "{}", outcome.shown());
+        for number in 0..times.len() {
+            let path = tree.path(format!("at{number}.py"));
+            let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+            std::fs::write(&path, b"VALUE = 2\n").unwrap();
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        }
+        let verified = tree.verify().exits(1);
+        assert_eq!(verified.verdicts("silently-stale"), times.len() as u64, "{}", verified.shown());
+        tree.bytekeep(Some(python), ["repair", "."]).run().exits(0);
+        tree.verify().exits(0);
+        assert_eq!(tree.import(python, "at0"), "2");
+    }
+}
+
+// ---- streams and limits
+
+#[test]
+fn closed_and_broken_streams_are_no_panic() {
+    let tree = Tree::new();
+    for number in 0..1500 {
+        std::fs::write(tree.path(format!("a_module_with_a_rather_long_name_{number}.py")), b"").unwrap();
+    }
+    tree.bytekeep(Some(python()), ["compile", "--durability", "none", "."]).run().exits(0);
+    for line in ["\"$@\" >&-", "\"$@\" 2>&-", "\"$@\" <&- >&- 2>&-", "\"$@\" >/dev/null 2>/dev/full"] {
+        tree.bytekeep(None, ["verify", "-v", "."]).by_shell(line).run().exits(0);
+        tree.bytekeep(Some(python()), ["compile", "--format", "json", "good.py", "--force"]).by_shell(line).run().exits(0);
+        tree.assert_good(python());
+    }
+    // Readers who leave early.
+    for words in [&["verify", "-v", "."][..], &["verify", "--format", "json", "."], &["completions", "bash"], &["compile", "--help"]] {
+        let line = "\"$@\" | head -n 1; exit \"${PIPESTATUS[0]}\"";
+        let outcome = tree.bytekeep(None, words.iter().copied()).by_shell(line).run().exits(0);
+        assert_eq!(outcome.stdout.lines().count(), 1, "{}", outcome.shown());
+        assert!(!outcome.stderr.contains("Broken pipe"), "{}", outcome.shown());
+    }
+    let outcome =
+        tree.bytekeep(None, ["verify", "-v", "."]).by_shell("\"$@\" 2>&1 >/dev/null | head -c 1; exit \"${PIPESTATUS[0]}\"").run();
+    outcome.exits(0);
+    // What was asked for and cannot be written is told.
+    let outcome = tree.bytekeep(None, ["verify", "-v", "."]).by_shell("\"$@\" >/dev/full").run().exits(1);
+    assert!(outcome.stderr.contains("cannot write to standard output") && outcome.stderr.contains("storage space"), "{}", outcome.shown());
+}
+
+#[test]
+fn few_descriptors_make_it_slow_and_nothing_else() {
+    for limit in [16, 24, 64] {
+        let tree = Tree::new();
+        for number in 0..40 {
+            tree.file(format!("pkg{}/deeper/m{number}.py", number % 9), b"VALUE = 1\n");
+        }
+        let line = format!("ulimit -n {limit}; \"$@\"");
+        let outcome = tree.bytekeep(Some(python()), ["compile", "--format", "json", "."]).by_shell(&line).run().exits(0);
+        assert_eq!(outcome.actions("built"), 41, "{}", outcome.shown());
+        let outcome = tree.bytekeep(None, ["verify", "--format", "json", "."]).by_shell(&line).run().exits(0);
+        assert_eq!(outcome.verdicts("ok"), 41, "{}", outcome.shown());
+        tree.assert_good(python());
+        tree.bytekeep(None, ["clean", "."]).by_shell(&line).run().exits(0);
+        assert_eq!(tree.litter(), NONE);
+    }
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_an_error_of_what_is_too_large() {
+    let tree = Tree::new();
+    tree.file("large.py", format!("VALUE = 1\nTEXT = '{}'\n", "x".repeat(40_000)).as_bytes());
+    let run =
+        |format: &'static str| tree.bytekeep(Some(python()), ["compile", "--format", format, "."]).by_shell("ulimit -f 8; \"$@\"").run();
+    let outcome = run("json").exits(1);
+    outcome.fails("large.py", "file-size-limit", &["File too large"]);
+    assert_eq!(outcome.wrong(), 1, "{}", outcome.shown());
+    tree.assert_good(python());
+    let outcome = run("human").exits(1);
+    assert!(outcome.stderr.contains("large.py") && outcome.stderr.contains("ulimit -f"), "{}", outcome.shown());
+    assert_eq!(tree.litter(), NONE);
+    tree.compile(python()).exits(0);
+}
+
+// ---- signals
+
+/// A tree that takes several seconds to compile.
+fn slow_tree() -> Tree {
+    let tree = Tree::new();
+    for number in 0..60 {
+        tree.file(format!("slow{number}.py"), format!("VALUE = {number}\n{}", "a = [b, c(d), e.f]\n".repeat(12_000)).as_bytes());
+        tree.file(format!("quick{number}.py"), b"VALUE = 1\n");
+    }
+    tree
+}
+
+/// The processes that a process started.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let list = |task: PathBuf| std::fs::read_to_string(task.join("children")).unwrap_or_default();
+    tasks.flat_map(|task| list(task.path()).split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
+}
+
+/// Does a process run? One that ended and was not reaped does not.
+fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+fn artifacts(tree: &Tree) -> usize {
+    whole::all_below(&tree.root()).iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "pyc")).count()
+}
+
+#[test]
+fn an_interrupt_ends_the_run_soon_and_leaves_nothing() {
+    for (signal, format) in [("INT", "human"), ("TERM", "json"), ("HUP", "human")] {
+        let tree = slow_tree();
+        let running = tree.bytekeep(Some(python()), ["compile", "--format", format, "."]).start();
+        let pid = running.child.id();
+        until("something is compiled", || artifacts(&tree) > 0);
+        let workers = children(pid);
+        let began = Instant::now();
+        running.signal(signal);
+        let outcome = running.wait().exits(130);
+        // A second is promised; the rest is for a machine that is busy with other tests.
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        if format == "json" {
+            assert_eq!(outcome.summary()["stopped"], true, "{}", outcome.shown());
+            assert!(outcome.actions("built") > 0, "{}", outcome.shown());
+        } else {
+            assert!(outcome.stderr.contains("Interrupted") && outcome.stderr.contains("Compiled"), "{}", outcome.shown());
+        }
+        assert_eq!(tree.litter(), NONE);
+        until("the workers are gone", || !workers.iter().any(|pid| runs(*pid)));
+        let done = artifacts(&tree);
+        assert!(done > 0 && done < 121, "{done} were done");
+        assert_eq!(tree.verify().exits(0).verdicts("ok"), done as u64);
+    }
+}
+
+#[test]
+fn a_killed_run_leaves_no_worker_and_the_next_one_mends() {
+    let tree = slow_tree();
+    for round in 0..4_u64 {
+        let running = tree.bytekeep(Some(python()), ["compile", "--force", "."]).start();
+        let pid = running.child.id();
+        until("workers run", || children(pid).len() >= 2 || artifacts(&tree) > 30);
+        std::thread::sleep(Duration::from_millis(70 * round));
+        let workers = children(pid);
+        running.signal("KILL");
+        assert_eq!(running.wait().signal, Some(9));
+        until("no worker outlives it", || !workers.iter().any(|pid| runs(*pid)));
+        let verified = tree.verify();
+        for verdict in ["truncated", "corrupt", "bad-magic", "silently-stale"] {
+            assert_eq!(verified.verdicts(verdict), 0, "{}", verified.shown());
+        }
+    }
+    for number in 0..60 {
+        std::fs::remove_file(tree.path(format!("slow{number}.py"))).unwrap();
+    }
+    tree.bytekeep(None, ["clean", "--orphans", "."]).run().exits(0);
+    tree.compile(python()).exits(0);
+    assert_eq!(tree.litter(), NONE, "what the dead left is swept");
+    tree.assert_good(python());
+    assert_eq!(tree.verify().exits(0).verdicts("ok"), 61);
+}
+
+// ---- locks
+
+/// Another process that holds a lock, killed when dropped.
+struct Holder(Child);
+
+impl Holder {
+    fn of(file: &Path) -> Self {
+        let mut command = Command::new("flock");
+        command.arg("--no-fork").arg(file).args(["sleep", "600"]).stdin(Stdio::null());
+        let holder = Self(command.spawn().unwrap());
+        let free = || Command::new("flock").args(["--nonblock", "--conflict-exit-code", "9"]).arg(file).arg("true").status().unwrap();
+        until("the lock is held", || free().code() == Some(9));
+        holder
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn a_lock_that_is_held_is_waited_for_and_the_rest_goes_on() {
+    if !tool_or_skip("flock") {
+        return;
+    }
+    let tree = Tree::new();
+    tree.file("busy/one.py", b"VALUE = 1\n");
+    tree.file("busy/two.py", b"VALUE = 1\n");
+    let lock = tree.file("busy/__pycache__/.bytekeep.lock", b"4194000\nsomebody compile\n1700000000\n");
+    let holder = Holder::of(&lock);
+    let run = |format: &'static str, wait: &'static str| {
+        tree.bytekeep(Some(python()), ["compile", "--format", format, "--lock-timeout", wait, "."])
+    };
+    let outcome = run("json", "2").run().exits(1);
+    outcome.fails("busy/one.py", "locked", &["4194000"]).fails("busy/two.py", "locked", &[]);
+    outcome.is("busy/one.py", "missing", "skipped");
+    let waiting = outcome.lines.iter().find(|line| line["kind"] == "note" && line["code"] == "waiting").unwrap();
+    assert!(waiting["text"].as_str().unwrap().contains("PID 4194000 (somebody compile)"), "{waiting}");
+    tree.assert_good(python());
+    let outcome = run("human", "1.5").run().exits(1);
+    assert!(outcome.stderr.contains("waiting for the lock on `busy/__pycache__`, held by PID 4194000"), "{}", outcome.shown());
+    assert!(outcome.stderr.contains("--lock-timeout"), "{}", outcome.shown());
+    assert_eq!(errors(&outcome), 1, "one message for one cause: {}", outcome.shown());
+    let outcome = run("human", "0").run().exits(1);
+    assert!(!outcome.stderr.contains("waiting"), "{}", outcome.shown());
+    // Verifying and cleaning neither wait for ever nor take what is another's.
+    tree.bytekeep(None, ["verify", "."]).run().exits(0);
+    tree.bytekeep(None, ["clean", "--lock-timeout", "1", "busy"]).run();
+    assert!(lock.is_file(), "a lock that is held is nobody's left-over");
+    // Let go while we wait: then it is done.
+    let running = run("json", "60").start();
+    std::thread::sleep(Duration::from_millis(300));
+    drop(holder);
+    let outcome = running.wait().exits(0);
+    assert_eq!(outcome.actions("built"), 2, "{}", outcome.shown());
+    assert_eq!(tree.litter(), NONE);
+    tree.verify().exits(0);
+}
+
+#[test]
+fn two_compiles_and_a_clean_at_once() {
+    let tree = Tree::new();
+    for number in 0..60 {
+        tree.file(format!("pkg{}/m{number}.py", number % 4), b"VALUE = 1\n");
+    }
+    for _ in 0..5 {
+        let start = |words: &[&'static str]| tree.bytekeep((words[0] == "compile").then(python), words.iter().copied()).start();
+        let runs = [
+            start(&["compile", "--format", "json", "."]),
+            start(&["clean", "--format", "json", "."]),
+            start(&["compile", "--format", "json", "--force", "."]),
+        ];
+        for running in runs {
+            running.wait().exits(0);
+        }
+        let verified = tree.verify().exits(0);
+        assert_eq!(verified.verdicts("leftover"), 0, "{}", verified.shown());
+        assert_eq!(tree.litter(), NONE);
+    }
+    // Only the first of several has anything to do.
+    tree.bytekeep(None, ["clean", "."]).run().exits(0);
+    let runs: Vec<_> = (0..3).map(|_| tree.bytekeep(Some(python()), ["compile", "--format", "json", "."]).start()).collect();
+    let built: u64 = runs.into_iter().map(|running| running.wait().exits(0).actions("built")).sum();
+    assert_eq!(built, 61, "one compile an entry");
+    tree.assert_good(python());
+    assert_eq!(tree.verify().exits(0).verdicts("ok"), 61);
+}
+
+// ---- interpreters
+
+fn script(tree: &Tree, name: &str, text: &str) -> String {
+    let path = tree.outside(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path.into_os_string().into_string().unwrap()
+}
+
+#[test]
+fn an_interpreter_that_cannot_be_used_is_one_clear_error() {
+    let tree = Tree::new();
+    let real = python().path.display().to_string();
+    let posing = |version: &str| {
+        format!(
+            "#!{real} -S\nimport sys\nsys.version_info = {version}\nat = sys.argv.index('-c')\nprogram = sys.argv[at + 1]\n\
+             sys.argv = ['-c'] + sys.argv[at + 2:]\nexec(program, {{'__name__': '__main__'}})\n"
+        )
+    };
+    std::fs::write(tree.outside("plain"), "no program\n").unwrap();
+    std::fs::write(tree.outside("gone.txt"), "").unwrap();
+    symlink("no-target", tree.outside("dangling")).unwrap();
+    let outside = |name: &str| tree.outside(name).into_os_string().into_string().unwrap();
+    let rows: Vec<(String, &str)> = vec![
+        (outside("missing"), "there is no interpreter"),
+        (outside("dangling"), "there is no interpreter"),
+        ("no-such-python".into(), "there is no interpreter"),
+        ("3.99".into(), "python3.99"),
+        ("2.6".into(), "python2.6"),
+        (outside("plain"), "plain"),
+        (tree.root().into_os_string().into_string().unwrap(), "tree"),
+        ("/dev/null".into(), "/dev/null"),
+        ("/bin/true".into(), "/bin/true"),
+        ("/bin/false".into(), "exit status 1"),
+        (script(&tree, "silent", "#!/bin/sh\nexit 0\n"), "silent"),
+        (script(&tree, "loud", "#!/bin/sh\necho it is broken >&2\nexit 3\n"), "it is broken"),
+        (script(&tree, "liar", "#!/bin/sh\necho '{\"version\": 1}'\n"), "liar"),
+        (script(&tree, "killed", "#!/bin/sh\nkill -SEGV $$\n"), "killed"),
+        (script(&tree, "endless", "#!/bin/sh\nexec yes\n"), "endless"),
+        (script(&tree, "nowhere", "#!/no/such/python\n"), "nowhere"),
+        (script(&tree, "garbage", "\x7fELF garbage"), "garbage"),
+        (script(&tree, "old", &posing("(3, 5, 10, 'final', 0)")), "3.5.10"),
+        (script(&tree, "older", &posing("(3, 2, 6, 'final', 0)")), "3.2.6"),
+    ];
+    for (spec, told) in rows {
+        let outcome = tree.bytekeep(None, ["compile", "--python", &spec, "."]).run().exits(2);
+        assert_eq!(errors(&outcome), 1, "{}", outcome.shown());
+        assert!(outcome.stderr.contains(told), "{spec}: {}", outcome.shown());
+        assert!(outcome.stderr.lines().count() <= 6, "{spec}: {}", outcome.shown());
+        assert!(!tree.path("__pycache__").exists(), "{spec}");
+        // A good one beside it does not help: nothing is done.
+        tree.bytekeep(Some(python()), ["compile", "--python", &spec, "."]).run().exits(2);
+    }
+    // One that answers as Python does and then does not work.
+    let turncoat =
+        format!("#!/bin/sh\nif [ -e '{0}' ]; then exit 7; fi\n'{real}' \"$@\"\nstatus=$?\n: >'{0}'\nexit $status\n", outside("asked"));
+    let turncoat = script(&tree, "turncoat", &turncoat);
+    let outcome = tree.bytekeep(None, ["compile", "--python", &turncoat, "."]).run().exits(2);
+    assert!(outcome.stderr.contains("turncoat") && errors(&outcome) == 1, "{}", outcome.shown());
+    assert_eq!(tree.litter(), NONE);
+    // No interpreter at all: whoever compiles needs one, whoever verifies does not.
+    tree.bytekeep(Some(python()), ["compile", "."]).run().exits(0);
+    for path in ["", "/no/such/place"] {
+        let outcome = tree.bytekeep(None, ["compile", "."]).env("PATH", path).run().exits(2);
+        assert!(errors(&outcome) == 1 && outcome.stderr.contains("--python"), "{}", outcome.shown());
+        for command in ["verify", "status", "clean", "seal"] {
+            tree.bytekeep(None, [command, "--exclude", "good.py", "."]).env("PATH", path).run().exits(0);
+        }
+        tree.bytekeep(None, ["verify", "."]).env("PATH", path).run().exits(0);
+    }
+}
+
+#[test]
+fn an_old_python_that_is_supported_is_no_error() {
+    let Some(old) = whole::all_pythons().iter().find(|python| python.version.0 == 2) else {
+        aloud("SKIP: there is no Python 2.7");
+        return;
+    };
+    let tree = Tree::new();
+    tree.file("printed.py", b"print 'two'\nVALUE = 1\n");
+    tree.compile(old).exits(0);
+    assert!(tree.path("good.pyc").is_file() && !tree.path("__pycache__").exists());
+    tree.assert_good(old);
+    tree.compile(python()).exits(1).fails("printed.py", "source", &["printed.py\", line 1", "print 'two'"]);
+    tree.assert_good(python());
+    let outcome = tree.verify().exits(0);
+    assert_eq!(outcome.verdicts("ok"), 3, "{}", outcome.shown());
+}
+
+#[test]
+fn root_starts_no_interpreter_that_others_can_write() {
+    if !is_root() {
+        aloud("SKIP: root's rule on interpreters: only root has it");
+        return;
+    }
+    let tree = Tree::new();
+    tree.open_to_all();
+    let mark = tree.outside("started");
+    let text = format!("#!/bin/sh\n: >'{}'\nexec '{}' \"$@\"\n", mark.display(), python().path.display());
+    tree.file("venv/pyvenv.cfg", b"home = /usr/bin\n");
+    tree.file("venv/lib/mod.py", b"VALUE = 1\n");
+    let executable = tree.file("venv/bin/python", text.as_bytes());
+    std::fs::set_permissions(&executable, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let allow = |mode| std::fs::set_permissions(&executable, std::fs::Permissions::from_mode(mode)).unwrap();
+    let bin = tree.path("venv/bin");
+    let chown = |who: &str, path: &Path| must("chown", &["-h".as_ref(), who.as_ref(), path.as_os_str()]);
+    let refused = |what: &str| {
+        let outcome = tree.bytekeep(None, ["compile", "venv"]).run().exits(2);
+        assert_eq!(errors(&outcome), 1, "{what}: {}", outcome.shown());
+        assert!(outcome.stderr.contains("--python") && outcome.stderr.contains("venv/bin/python"), "{what}: {}", outcome.shown());
+        assert!(!mark.exists(), "{what}: it was started all the same");
+    };
+    allow(0o757);
+    refused("a file that all can write");
+    allow(0o775);
+    refused("a file that its group can write");
+    allow(0o755);
+    chown("65534", &executable);
+    refused("a file of somebody else");
+    chown("0", &executable);
+    chown("65534", &bin);
+    refused("a directory of somebody else");
+    chown("0", &bin);
+    std::fs::set_permissions(&bin, std::fs::Permissions::from_mode(0o777)).unwrap();
+    refused("a directory that all can write");
+    std::fs::set_permissions(&bin, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let away = bin.join("real");
+    std::fs::rename(&executable, &away).unwrap();
+    symlink("real", &executable).unwrap();
+    chown("65534", &executable);
+    refused("a link of somebody else");
+    // By name it is the caller's own word.
+    let outcome = tree.bytekeep(None, ["compile", "--python", "venv/bin/python", "venv"]).run().exits(0);
+    assert!(mark.exists() && outcome.stderr.contains("Compiled 1 "), "{}", outcome.shown());
+    std::fs::remove_file(&mark).unwrap();
+    // And what nobody else can write needs no word.
+    chown("0", &executable);
+    tree.bytekeep(None, ["compile", "--force", "venv"]).run().exits(0);
+    assert!(mark.exists());
+}

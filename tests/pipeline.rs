@@ -456,3 +456,27 @@ fn roots_that_are_not_there_are_errors_of_the_run() {
     tree.source("a.txt", b"");
     assert!(Root::of(&tree.path("a.txt"), &format).is_err());
 }
+
+#[test]
+fn a_prefix_is_kept_within_its_size_and_age() {
+    let tree = Tree::new(&["a.toy", "b.toy", "c.toy"]);
+    let prefix = tempfile::tempdir().unwrap();
+    tree.run(Command::Compile, &Capitals::new(), Options { prefix: Some(prefix.path().into()), ..Options::default() });
+    let mirrored = |name: &str| prefix.path().join(tree.path(name).strip_prefix("/").unwrap());
+    for (name, seconds) in [("a.0.toyc", 300), ("b.0.toyc", 200), ("c.0.toyc", 100)] {
+        age(&mirrored(name), seconds);
+    }
+    let size = std::fs::metadata(mirrored("a.0.toyc")).unwrap().len();
+    let clean = |clean: Clean| {
+        let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
+        let options = Options { prefix: Some(prefix.path().into()), clean, ..Options::default() };
+        let mut job = tree.job(Command::Clean, &compiler, &format, &stop, options);
+        job.roots = vec![Root { dir: prefix.path().into(), what: What::Prefix }];
+        assert!(run(&job, &()).unwrap().is_good());
+        ["a.0.toyc", "b.0.toyc", "c.0.toyc"].map(|name| mirrored(name).exists())
+    };
+    assert_eq!(clean(Clean { keep_bytes: Some(3 * size), ..Clean::default() }), [true, true, true]);
+    assert_eq!(clean(Clean { keep_bytes: Some(3 * size - 1), ..Clean::default() }), [false, true, true]);
+    let made_before = Some(bytekeep::base::sys::Time::now().minus_seconds(150));
+    assert_eq!(clean(Clean { made_before, ..Clean::default() }), [false, false, true]);
+}

@@ -310,8 +310,9 @@ pub trait Format: Send + Sync {
 
     /// Reads a header. `head` is the beginning of the artifact, at most 16 bytes, fewer only where the file is shorter; `tag` is the
     /// tag that the artifact's name says, where it says one. Flaws: `Truncated` (shorter than its header), `BadMagic` (not the magic of
-    /// that tag, or none), `Unknown` (a magic or a flag that a newer producer may write), `Corrupt` (flags that nobody writes).
-    fn head(&self, head: &[u8], tag: Option<&str>) -> Result<Head, Flaw>;
+    /// that tag, or none), `Unknown` (a magic or a flag that a newer producer may write), `Corrupt` (flags that nobody writes). `here` is
+    /// an interpreter that is at hand and writes this artifact: its own magic is known, however new it is.
+    fn head(&self, head: &[u8], tag: Option<&str>, here: Option<&Target>) -> Result<Head, Flaw>;
 
     /// Does a time stamp agree with a source's `stat`, by the rule of the interpreter that reads it? Always `false` for hash stamps.
     fn agrees(&self, head: &Head, source: &Stat) -> bool;

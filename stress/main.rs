@@ -101,25 +101,32 @@ fn main() -> Result<ExitCode> {
     println!("under test {}", args.bin.display());
     std::fs::create_dir_all(&args.scratch)?;
     let setting = run::Setting { bin: args.bin.clone(), python, scratch: args.scratch.clone(), seed };
-    match args.program {
-        Program::List => {}
-        Program::Compare => {
-            let plan = compare::Plan { corpus: args.corpus.clone(), runs: args.runs.max(1), only: args.only.clone(), files: args.files };
-            compare::run(&setting, &plan, &tally)?;
-        }
-        Program::Kill => kill::run(&setting, args.seconds, args.case.as_deref(), &mut Random::new(seed), &tally)?,
-        Program::Storm => storm::run(&setting, args.seconds.unwrap_or(60), args.processes.max(1), &tally)?,
-        Program::All => {
-            let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
-            kill::run(&setting, Some(kills), None, &mut Random::new(seed), &tally)?;
-            storm::run(&setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), &tally)?;
-        }
-    }
-    let clean = tally.close();
+    let done = perform(&args, &setting, &tally);
     if run::interrupted() {
+        println!("interrupted");
+        tally.close();
         return Ok(ExitCode::from(130));
     }
-    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    done?;
+    Ok(if tally.close() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
+    let random = &mut Random::new(setting.seed);
+    match args.program {
+        Program::List => Ok(()),
+        Program::Compare => {
+            let plan = compare::Plan { corpus: args.corpus.clone(), runs: args.runs.max(1), only: args.only.clone(), files: args.files };
+            compare::run(setting, &plan, tally)
+        }
+        Program::Kill => kill::run(setting, args.seconds, args.case.as_deref(), random, tally),
+        Program::Storm => storm::run(setting, args.seconds.unwrap_or(60), args.processes.max(1), tally),
+        Program::All => {
+            let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
+            kill::run(setting, Some(kills), None, random, tally)?;
+            storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)
+        }
+    }
 }
 
 fn list() {

@@ -42,6 +42,10 @@ impl Setting {
     pub(crate) fn bytekeep(&self, verb: &str, tree: &Path, jobs: usize, cache: &Path) -> Command {
         let mut command = Command::new(&self.bin);
         command.args(self.arguments(verb, tree, jobs)).env("XDG_CACHE_HOME", cache);
+        // options that somebody keeps in the environment would be measured instead
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"BYTEKEEP_")) {
+            command.env_remove(name);
+        }
         command
     }
 

@@ -174,10 +174,10 @@ impl Drop for DirLock {
                 Err(error) => tracing::debug!(cause = %error.sentence(), "the lock file stays behind; the next run sweeps it"),
             }
         }
-        if self.remove_when_empty.load(Ordering::Relaxed) {
-            if let Some((parent, name)) = self.dir.place() {
-                ignored!(parent.rmdir(name), "an empty directory stays behind");
-            }
+        if self.remove_when_empty.load(Ordering::Relaxed)
+            && let Some((parent, name)) = self.dir.place()
+        {
+            ignored!(parent.rmdir(name), "an empty directory stays behind");
         }
         // The descriptor is closed after this, and with it the lock let go: the order is the point (see above).
     }

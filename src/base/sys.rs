@@ -259,15 +259,15 @@ impl Dir {
         call_on("stat", self, name, || rustix::fs::statat(&self.fd, name.as_os_str(), flags)).map(|raw| Stat::from_raw(&raw))
     }
 
-    /// Is this directory still what its path names? A directory that went away or was replaced is an answer, not an error (W4).
-    pub fn is_in_place(&self) -> Result<bool> {
-        let own = self.stat()?;
+    /// Is this directory, whose own stat is `own`, still what its path names? One that went away or was replaced is an answer, not an
+    /// error (W4).
+    pub fn is_in_place(&self, own: &Stat) -> Result<bool> {
         let named = match &self.parent {
             Some((parent, name)) => parent.stat_of(name),
             None => call("stat", &self.path, || rustix::fs::stat(&self.path)).map(|raw| Stat::from_raw(&raw)),
         };
         match named {
-            Ok(named) => Ok(named.same_file(&own)),
+            Ok(named) => Ok(named.same_file(own)),
             Err(error) if error.is_gone() => Ok(false),
             Err(error) => Err(error),
         }
@@ -508,7 +508,7 @@ pub fn is_signed(file: &File) -> bool {
             return true;
         }
         let seen = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
-        return seen.is_ok_and(|seen| seen.stx_attributes.contains(StatxAttributes::VERITY));
+        seen.is_ok_and(|seen| seen.stx_attributes.contains(StatxAttributes::VERITY))
     }
     #[cfg(not(target_os = "linux"))]
     {
@@ -545,7 +545,7 @@ pub fn open_file_limit() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum {
         let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-        match setrlimit(Resource::Nofile, raised.clone()) {
+        match setrlimit(Resource::Nofile, raised) {
             Ok(()) => limit = raised,
             Err(cause) => tracing::debug!(%cause, "the limit of open files stays as it is"),
         }
@@ -596,7 +596,7 @@ pub fn limit_descriptors(pid: u32, limit: u64) -> io::Result<bool> {
         use rustix::process::{Pid, Resource, Rlimit, prlimit};
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
         prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(limit), maximum: Some(limit) })?;
-        return Ok(true);
+        Ok(true)
     }
     #[cfg(not(target_os = "linux"))]
     {
@@ -620,6 +620,16 @@ pub fn wait_readable(fd: &impl AsFd, limit: std::time::Duration) -> io::Result<b
 pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     Ok(rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
+}
+
+/// Makes a pipe hold a whole source or artifact of usual size, so that neither end waits for the other in the middle of one.
+pub fn widen_pipe(fd: &impl AsFd) {
+    #[cfg(target_os = "linux")]
+    if let Err(cause) = rustix::pipe::fcntl_setpipe_size(fd, 256 << 10) {
+        tracing::debug!(%cause, "a pipe stays as small as it is");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = fd;
 }
 
 /// Waits until one of several descriptors has something to read (or has ended), or `writer` takes bytes (or has ended).

@@ -95,7 +95,7 @@ impl Staged {
 
     fn rename(&mut self) -> Result<Outcome> {
         let dir = self.lock.dir();
-        if !dir.is_in_place()? {
+        if !dir.is_in_place(self.lock.dir_stat())? {
             return Ok(Outcome::Gone);
         }
         match dir.rename(&self.temp, &self.to) {
@@ -190,7 +190,7 @@ fn sync_directories(staged: &[Staged], outcomes: &mut [Result<Outcome>]) {
         match synced.get(&one.dir_id()) {
             Some(true) => {}
             Some(false) => {
-                *outcome = Err(Error::new("flush", one.lock.dir().path(), std::io::Error::other("flushing the directory failed")))
+                *outcome = Err(Error::new("flush", one.lock.dir().path(), std::io::Error::other("flushing the directory failed")));
             }
             None => {
                 let answer = sync_directory(&one.lock);

@@ -47,7 +47,7 @@ pub(crate) struct Tree {
 pub(crate) struct Select {
     /// Leave out what matches, a directory with all below it; may be repeated
     ///
-    /// The pattern (`*`, `?`, `[…]`, and `**` for any directories) is matched against the path as it was named, the path relative to
+    /// The pattern (`*`, `?`, `[abc]`, and `**` for any directories) is matched against the path as it was named, the path relative to
     /// the named directory, and the file name.
     #[arg(long, value_name = "GLOB", value_parser = parse_text)]
     pub(crate) exclude: Vec<String>,

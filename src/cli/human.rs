@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::failure::error_block;
 use super::hints;
@@ -53,8 +53,8 @@ impl<'a> Human<'a> {
     /// Shows a progress bar on stderr, which must be a terminal.
     pub(crate) fn show_progress(&self) {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(10));
-        let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} entries, {per_sec:.0}, {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} entries, {rate}, {eta} left");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate));
         self.out.set_bar(bar);
     }
 
@@ -63,7 +63,8 @@ impl<'a> Human<'a> {
     }
 
     fn entry(&self, event: &EntryEvent<'_>) {
-        let listed = self.command == Command::Verify || self.dry_run;
+        // A table at a glance takes the place of `status`' findings.
+        let listed = matches!(self.command, Command::Verify | Command::Status) || self.dry_run;
         if listed {
             if self.is_listed(event) {
                 self.out.data(&self.line(event, self.out.data_style));
@@ -84,6 +85,9 @@ impl<'a> Human<'a> {
 
     /// A finding of `verify`, a step of a plan.
     fn is_listed(&self, event: &EntryEvent<'_>) -> bool {
+        if self.command == Command::Status {
+            return self.loudness.verbose;
+        }
         if self.dry_run && self.command != Command::Verify {
             return event.wrong || self.loudness.verbose || (!self.loudness.quiet && (event.action != Action::None || self.is_news(event)));
         }
@@ -191,6 +195,12 @@ impl Report for Human<'_> {
     }
 }
 
+/// Whole entries a second.
+fn rate(state: &ProgressState, text: &mut dyn std::fmt::Write) {
+    // A terminal's line that cannot be written is drawn again a moment later.
+    text.write_fmt(format_args!("{:.0}/s", state.per_sec())).unwrap_or_default();
+}
+
 /// `held by PID 123 (bytekeep compile) since 12 s`.
 pub(crate) fn held_by(holder: &Holder) -> String {
     let Some(pid) = holder.pid else { return "held by another process".to_owned() };
@@ -237,8 +247,11 @@ mod tests {
         assert_eq!(stderr, "");
         let (stdout, _) = told(Command::Verify, false, Loudness { quiet: true, verbose: false }, &events);
         assert_eq!(stdout, "truncated a\\n.pyc: it ends after 20 bytes\n");
-        let (stdout, _) = told(Command::Verify, false, Loudness { quiet: false, verbose: true }, &events);
+        let verbose = Loudness { quiet: false, verbose: true };
+        let (stdout, _) = told(Command::Verify, false, verbose, &events);
         assert!(stdout.starts_with("ok ok.pyc\n"), "{stdout}");
+        assert_eq!(told(Command::Status, false, NORMAL, &events), (String::new(), String::new()));
+        assert_eq!(told(Command::Status, false, verbose, &events).0, stdout);
     }
 
     #[test]

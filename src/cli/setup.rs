@@ -118,16 +118,29 @@ impl Plan {
         let compile = if let Chosen::Compile(args) = chosen { Some(args) } else { None };
         let mut place = Placed::new(command, tree, select, compile, options.prefix.as_deref(), environment)?;
         let dir = cache_dir();
-        let probes = Probes::open(dir.clone());
+        // Outside of hooks `PYTHONHOME` is the user's own wish.
+        let probes = Probes::open(dir.clone()).keeping_pythonhome();
         let found = match interpreters {
+            // Who asks for no completeness starts no interpreter.
+            Some(args) if command == Command::Verify && !options.complete && args.python.is_empty() => Vec::new(),
             Some(args) => find(command, args, &place.paths, &probes, &mut place.notes)?,
             None => Vec::new(),
         };
+        // What is missing shows at a glance, as far as it is known what there should be.
+        options.complete |= command == Command::Status && !found.is_empty();
+        if options.complete && found.is_empty() {
+            place.notes.push("it is not known what `--complete` should expect: name interpreters with `--python`".to_owned());
+        }
         if compile.is_some_and(|args| args.stdlib) {
             place.add_stdlib(&found)?;
         }
-        let limits =
-            Limits { jobs: common.width(), timeout: compile_timeout(timeout, environment)?, stop: Arc::clone(stop), ..Limits::default() };
+        let limits = Limits {
+            jobs: common.width(),
+            timeout: compile_timeout(timeout, environment)?,
+            keep_pythonhome: true,
+            stop: Arc::clone(stop),
+            ..Limits::default()
+        };
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,
@@ -270,7 +283,10 @@ impl Placed {
         if !named {
             match (prefix, &environment.active) {
                 // A prefix alone is a tree of artifacts; sources to compile do not follow from it.
-                (Some(prefix), _) if command != Command::Compile && prefix.is_dir() => roots.add(prefix.to_path_buf(), What::Prefix),
+                (Some(prefix), _) if command != Command::Compile => {
+                    prefix.read_dir().map_err(|cause| Failure::of_path("cannot use the pycache prefix", prefix, cause))?;
+                    roots.add(prefix.to_path_buf(), What::Prefix);
+                }
                 (_, Some(active)) if !matches!(command, Command::Clean | Command::Seal) => {
                     notes.push(format!("no path was named: working on the active environment `{}`", text::path(active, None)));
                     roots.add_named(active)?;
@@ -295,6 +311,19 @@ impl Placed {
     }
 }
 
+/// The interpreters of the environments that hold these paths. One that does not work only leaves open what it would expect.
+fn of_trees(paths: &[PathBuf], probes: &Probes) -> Vec<Interpreter> {
+    let mut found: Vec<Interpreter> = Vec::new();
+    for executable in paths.iter().filter_map(|path| Interpreter::of_tree(path)) {
+        match Interpreter::find(&executable, false, probes) {
+            Ok(interpreter) if found.iter().all(|known| known.target != interpreter.target) => found.push(interpreter),
+            Ok(_) => {}
+            Err(cause) => tracing::debug!(%cause, "what this environment expects stays open"),
+        }
+    }
+    found
+}
+
 /// The interpreters of a run. `verify` and `status` need none: without `--python` the tree itself says what is expected.
 fn find(
     command: Command,
@@ -314,8 +343,10 @@ fn find(
     if !args.python.is_empty() {
         return Ok(found);
     }
+    if matches!(command, Command::Verify | Command::Status) {
+        return Ok(of_trees(paths, probes));
+    }
     match (command, Interpreter::default_for(paths, probes)) {
-        (Command::Verify | Command::Status, _) => Ok(Vec::new()),
         (_, Ok(interpreter)) => Ok(vec![interpreter]),
         (Command::Repair, Err(error)) => {
             notes.push(format!(

@@ -42,7 +42,7 @@ pub(crate) fn line(command: Command, dry_run: bool, end: End, summary: &Summary,
             (if command == Command::Seal { 0 } else { action(Action::Sealed) }, "sealed"),
             (if command == Command::Clean { 0 } else { action(Action::Removed) }, "removed"),
             (action(Action::Swept), "left-overs swept"),
-            (untouched, if command == Command::Clean { "kept" } else { "up to date" }),
+            (untouched, untouched_word(command)),
             (action(Action::Skipped), "skipped"),
             (action(Action::Failed), "failed"),
         ],
@@ -63,6 +63,15 @@ pub(crate) fn line(command: Command, dry_run: bool, end: End, summary: &Summary,
     };
     let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
     format!("{end}{verb} {} in {}{details}\n", entries(number), elapsed(summary.elapsed))
+}
+
+/// What entries are with which nothing was to be done.
+fn untouched_word(command: Command) -> &'static str {
+    match command {
+        Command::Compile => "up to date",
+        Command::Clean | Command::Seal => "left as they are",
+        Command::Repair | Command::Verify | Command::Status => "in order",
+    }
 }
 
 /// What to do next, from the worst down.
@@ -153,7 +162,7 @@ pub(crate) fn readme_table(name: &str) -> Option<String> {
                 ]
             })
             .to_vec(),
-        "exit codes" => super::Exit::ALL.map(|exit| [exit.code().to_string(), exit.meaning().to_owned(), String::new()]).to_vec(),
+        "exit-codes" => super::Exit::ALL.map(|exit| [exit.code().to_string(), exit.meaning().to_owned(), String::new()]).to_vec(),
         _ => return None,
     };
     let head = match name {
@@ -245,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_tables_of_the_readme() {
-        for name in ["commands", "verdicts", "exit codes"] {
+        for name in ["commands", "verdicts", "exit-codes"] {
             assert!(readme_table(name).unwrap().lines().count() > 5, "{name}");
         }
         assert_eq!(readme_table("other"), None);

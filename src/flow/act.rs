@@ -92,12 +92,13 @@ impl Run<'_> {
         Facts { damaged, has_maker, sealed, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
     }
 
-    fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>) -> Spot<'s> {
+    fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
         Spot {
             format: self.job.format,
             layout: folder.layout,
             sources: folder.sources.as_deref(),
             artifacts,
+            here: self.target_of(entry),
             memo: self.job.options.memo,
             max_source: self.job.options.max_source,
         }
@@ -118,7 +119,7 @@ impl Run<'_> {
             let artifact = judge::ArtifactSeen::Bad(*verdict, cause.clone());
             Evidence { source, artifact, layout: folder.layout, wanted_magic: None, wanted_mode: None }
         } else {
-            let mut evidence = judge::look(&self.spot(folder, artifacts), entry, self.depth());
+            let mut evidence = judge::look(&self.spot(folder, artifacts, entry), entry, self.depth());
             if self.job.command == Command::Compile {
                 let target = self.target_of(entry);
                 evidence.wanted_magic = target.map(|target| target.magic);
@@ -314,14 +315,15 @@ impl Run<'_> {
         let Some(level) = entry.level.number() else {
             return Err(Trouble::Cause(Cause::new("level", "its name does not say an optimisation level that can be made")));
         };
-        if let Ok(old) = guard.dir.open_file(&entry.artifact) {
-            if sys::is_signed(&old) {
-                return Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")));
-            }
+        if found.judged.verdict != Verdict::Missing
+            && let Ok(old) = guard.dir.open_file(&entry.artifact)
+            && sys::is_signed(&old)
+        {
+            return Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")));
         }
         // Taken before the source is opened: an edit after this moment shows, see `judge`.
         let before = Time::now();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(|error| Trouble::of_source(error))?;
+        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         let filename = guard.folder.absolute.join(&entry.source);
         let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(filename.as_os_str()), level };
         let made = maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &filename))?;
@@ -350,14 +352,14 @@ impl Run<'_> {
             return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
         }
         let bytes = sys::read_all(&file, stat.size, 1 << 30, &path)?.unwrap_or_default();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(|error| Trouble::of_source(error))?;
+        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
         let format = self.job.format;
         let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
         if Artifact::split(&bytes).map_err(flaw)?.seal.is_some() {
             return Ok(Done::Now(Action::None));
         }
-        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref()).map_err(flaw)?;
+        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), None).map_err(flaw)?;
         format.body(&head, &bytes).map_err(flaw)?;
         let fits = match head.stamp {
             crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat),

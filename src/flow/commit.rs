@@ -40,7 +40,7 @@ pub(super) enum ToCommit {
 /// How large a batch may grow.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    files: usize,
+    pub(super) files: usize,
     directories: usize,
 }
 

@@ -8,7 +8,7 @@ use crate::base::seal::{Artifact, Digest, SEAL_LEN, Seal};
 use crate::base::source::{self, Source, SourceError};
 use crate::base::sys::{self, Dir, Kind, Stat};
 use crate::base::{Error, Flaw, FlawKind};
-use crate::model::{Cause, Entry, Format, Head, Layout, Level, Mode, Stamp, Verdict};
+use crate::model::{Cause, Entry, Format, Head, Layout, Level, Mode, Stamp, Target, Verdict};
 
 /// Larger than any artifact that a source within reason can have; a sparse file of this size is not read.
 const LARGEST: u64 = 1 << 30;
@@ -35,6 +35,8 @@ pub(super) struct Spot<'a> {
     pub(super) layout: Layout,
     pub(super) sources: Option<&'a Dir>,
     pub(super) artifacts: Option<&'a Dir>,
+    /// The interpreter that makes this entry, where it is at hand.
+    pub(super) here: Option<&'a Target>,
     pub(super) memo: Option<&'a Memo>,
     pub(super) max_source: u64,
 }
@@ -319,7 +321,7 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
         return Ok(unsafe_kind(stat.kind));
     }
     if stat.size > LARGEST {
-        let flaw = match spot.format.head(&[], entry.tag.as_deref()) {
+        let flaw = match spot.format.head(&[], entry.tag.as_deref(), spot.here) {
             Err(flaw) if flaw.kind == FlawKind::Unknown => flaw,
             _ => Flaw::new(FlawKind::Corrupt, "too-large", format!("it has {} bytes, more than any artifact", stat.size)),
         };
@@ -333,16 +335,16 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
     };
     let len = whole.as_ref().map_or(stat.size, |bytes| bytes.len() as u64);
     let seal = Seal::parse(&tail_bytes, len);
-    let head = spot.format.head(&head_bytes, entry.tag.as_deref());
+    let head = spot.format.head(&head_bytes, entry.tag.as_deref(), spot.here);
     let label_fits = match (&seal, &head) {
         (Ok(Some(seal)), Ok(head)) => label_fits(spot.format, seal, head, entry),
         _ => None,
     };
     let mut seen = Seen { stat, head, seal, label_fits, body: None, proof: None, time_agrees: None };
-    if let (Ok(head), SourceSeen::Seen { stat, .. }) = (&seen.head, &*source) {
-        if depth != Depth::Name {
-            seen.time_agrees = matches!(head.stamp, Stamp::Time { .. }).then(|| spot.format.agrees(head, stat));
-        }
+    if let (Ok(head), SourceSeen::Seen { stat, .. }) = (&seen.head, &*source)
+        && depth != Depth::Name
+    {
+        seen.time_agrees = matches!(head.stamp, Stamp::Time { .. }).then(|| spot.format.agrees(head, stat));
     }
     if depth == Depth::Full || needs_walk(&seen, depth) {
         let bytes = match whole {

@@ -82,7 +82,9 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         // Starting a compiler takes more descriptors than keeping one, and now the most are free.
         job.makers.iter().for_each(|maker| maker.levels.iter().for_each(|level| maker.compiler.prepare(*level)));
     }
-    let (commits, receiver) = sync_channel(if frugal { 0 } else { 64 });
+    let bounds = Bounds::within(descriptors);
+    // As much may be staged during a commit as goes into one: else the compilers would wait for the disk.
+    let (commits, receiver) = sync_channel(if frugal { 0 } else { bounds.files });
     let run = Run {
         job,
         report,
@@ -105,7 +107,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     let here = std::thread::current();
     std::thread::scope(|scope| {
         let run = &run;
-        scope.spawn(move || run.commit_all(&receiver, Bounds::within(descriptors)));
+        scope.spawn(move || run.commit_all(&receiver, bounds));
         for _ in 0..threads {
             scope.spawn(|| {
                 let _leave = Leave(&left, &here);

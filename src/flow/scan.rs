@@ -183,7 +183,7 @@ impl Run<'_> {
             };
             let mut items = self.leftovers(&there, layout);
             items.extend(self.entries(&folder, sources, &there, only).into_iter().map(Item::Entry));
-            self.queue_looks(folder, items);
+            self.queue_looks(folder, &items);
         }
     }
 
@@ -268,7 +268,7 @@ impl Run<'_> {
         entry.maker.map(|index| self.job.makers[index].compiler.target())
     }
 
-    fn queue_looks(&self, folder: Folder, items: Vec<Item>) {
+    fn queue_looks(&self, folder: Folder, items: &[Item]) {
         if items.is_empty() {
             if let (Some((verdict, cause)), false) = (&folder.trouble, self.job.command == Command::Compile) {
                 self.tell_trouble(&folder.path, *verdict, cause);
@@ -307,7 +307,7 @@ impl Run<'_> {
         let folder = Folder::open(Layout::Prefix, home, sources, absolute);
         let mut items = self.leftovers(&listing.others, Layout::Prefix);
         items.extend(listing.others.iter().filter_map(|name| self.entry_of(name, &folder)).map(Item::Entry));
-        self.queue_looks(folder, items);
+        self.queue_looks(folder, &items);
         Ok(())
     }
 }

@@ -133,9 +133,17 @@ impl Interpreter {
             return Self::at(&path, named, probes);
         }
         let name = name_of(spec);
-        let found = on_path(&name, std::env::var_os("PATH").as_deref());
-        let path = found.ok_or_else(|| InterpreterError::Missing { spec: name.to_string_lossy().into_owned(), place: " on PATH" })?;
-        Self::at(&path, named, probes)
+        let mut first_trouble = None;
+        for path in on_path(&name, std::env::var_os("PATH").as_deref()) {
+            match Self::at(&path, named, probes) {
+                // A version manager's shim of that name stands there also where it has no such version: the next one on PATH may work.
+                Err(trouble @ InterpreterError::Broken { .. }) => {
+                    first_trouble.get_or_insert(trouble);
+                }
+                answer => return answer,
+            }
+        }
+        Err(first_trouble.unwrap_or_else(|| InterpreterError::Missing { spec: name.to_string_lossy().into_owned(), place: " on PATH" }))
     }
 
     /// The interpreter of the virtual environment that `path` lies in.
@@ -251,11 +259,11 @@ fn name_of(spec: &OsStr) -> OsString {
     if is_version { OsString::from_vec([b"python", spec.as_bytes()].concat()) } else { spec.to_owned() }
 }
 
-fn on_path(name: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
+fn on_path(name: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
     // Relative entries mean the working directory, which is data, not a guide.
-    let dirs = std::env::split_paths(path?).filter(|dir| dir.is_absolute());
+    let dirs = path.into_iter().flat_map(std::env::split_paths).filter(|dir| dir.is_absolute());
     let runs = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|seen| seen.is_file() && seen.permissions().mode() & 0o111 != 0);
-    dirs.map(|dir| dir.join(name)).find(runs)
+    dirs.map(|dir| dir.join(name)).filter(runs).collect()
 }
 
 /// What of the way to an executable somebody other than root and the caller can write: the file, a directory above it, or a link on the way.

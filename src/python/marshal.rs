@@ -10,19 +10,15 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::magic::{self, Standing};
+use super::code_object::{Dialect, Fields, is_text};
 use crate::base::seal::is_cut_seal;
 use crate::base::{Flaw, FlawKind};
 use crate::model::Head;
 
 /// Nested objects, the root included: what every CPython allows.
 const MAX_DEPTH: usize = 2000;
-/// A stack larger than this needs instructions to fill it.
-const PLAUSIBLE_STACK: u32 = 1_000_000;
-
 const VARARGS: u32 = 0x04;
 const VARKEYWORDS: u32 = 0x08;
-const FAST_LOCAL: u8 = 0x20;
 
 /// Walks `artifact[head.len..]`, which must be one code object and nothing else.
 pub(super) fn walk(head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
@@ -55,7 +51,7 @@ pub(super) fn walk(head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
 
 /// What is wrong, small enough to be passed up cheaply.
 #[derive(Debug, Clone, Copy)]
-struct Fault {
+pub(super) struct Fault {
     kind: FlawKind,
     code: &'static str,
     text: &'static str,
@@ -64,7 +60,7 @@ struct Fault {
 
 impl Fault {
     #[cold]
-    fn corrupt(code: &'static str, text: &'static str, at: usize) -> Self {
+    pub(super) fn corrupt(code: &'static str, text: &'static str, at: usize) -> Self {
         Self { kind: FlawKind::Corrupt, code, text, at }
     }
 
@@ -78,108 +74,20 @@ impl Fault {
     }
 }
 
-type Step<T> = Result<T, Fault>;
-
-/// One object in a code object, behind its first integers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    /// The instructions.
-    Code,
-    /// A tuple of anything.
-    Consts,
-    /// A tuple of strings.
-    Names,
-    /// The tuple of strings that names the locals.
-    Locals,
-    /// What kind each of these is.
-    Kinds,
-    /// A string.
-    Text,
-    /// Not an object: the first line's number.
-    FirstLine,
-    /// Bytes.
-    Table,
-}
-
-use Field::{Code, Consts, FirstLine, Kinds, Locals, Names, Table, Text};
-
-/// Up to 3.10: code, consts, names, varnames, freevars, cellvars, filename, name, firstlineno, lnotab.
-const OLD: &[Field] = &[Code, Consts, Names, Locals, Names, Names, Text, Text, FirstLine, Table];
-/// From 3.11: code, consts, names, localsplusnames, localspluskinds, filename, name,
-/// qualname, firstlineno, linetable, exceptiontable.
-const NEW: &[Field] = &[Code, Consts, Names, Locals, Kinds, Text, Text, Text, FirstLine, Table, Table];
-/// PyPy 3.11: the old order with qualname and exceptiontable.
-const PYPY: &[Field] = &[Code, Consts, Names, Locals, Names, Names, Text, Text, Text, FirstLine, Table, Table];
-
-/// What differs between versions.
-#[derive(Debug, Clone, Copy)]
-struct Dialect {
-    /// 2.7: text is bytes, and a table of interned strings in place of references.
-    two: bool,
-    /// 3.4 and later: references and the short forms of tuples and strings.
-    refs: bool,
-    slices: bool,
-    frozen_dicts: bool,
-    kwonly: bool,
-    posonly: bool,
-    nlocals: bool,
-    /// `nlocals` is the number of names of locals.
-    counted: bool,
-    /// Two bytes to each instruction.
-    words: bool,
-    /// The bits that stand in localspluskinds.
-    kinds: u8,
-    fields: &'static [Field],
-}
-
-impl Dialect {
-    fn of(magic: [u8; 4]) -> Option<Self> {
-        let number = magic::number(magic)?;
-        let row = magic::row_of(number)?;
-        let two = number >= 62000;
-        let pypy = magic::is_pypy3(number);
-        // The layout of code objects changed five times within the alphas of 3.11, and may still do so in those of 3.16.
-        if row.standing == Standing::Foreign || (3450..=3494).contains(&number) || number >= 3700 && !two {
-            return None;
-        }
-        let from = |cpython: u16, pypy_number: u16| !two && number >= if pypy { pypy_number } else { cpython };
-        let new = from(3495, u16::MAX);
-        Some(Self {
-            two,
-            refs: from(3250, 0),
-            slices: from(3600, u16::MAX),
-            frozen_dicts: from(3650, u16::MAX),
-            kwonly: !two,
-            posonly: from(3410, 256),
-            nlocals: !new,
-            counted: !pypy && number != 62218,
-            words: from(3370, 320),
-            kinds: match number {
-                ..3500 => 0xE0,
-                3500..3600 => 0xF0,
-                _ => 0xFE,
-            },
-            fields: match (new, from(u16::MAX, 416)) {
-                (true, _) => NEW,
-                (_, true) => PYPY,
-                _ => OLD,
-            },
-        })
-    }
-}
+pub(super) type Step<T> = Result<T, Fault>;
 
 /// What is known of a finished object: four bits of class, and the place of its first byte where that fits in 28 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shape(u32);
+pub(super) struct Shape(u32);
 
 impl Shape {
-    const OPEN: Self = Self(0);
+    pub(super) const OPEN: Self = Self(0);
     const OTHER: u32 = 1;
-    const STR: u32 = 2;
-    const BYTES: u32 = 3;
-    const TUPLE: u32 = 4;
+    pub(super) const STR: u32 = 2;
+    pub(super) const BYTES: u32 = 3;
+    pub(super) const TUPLE: u32 = 4;
     /// A tuple of strings alone; the empty one too.
-    const STRS: u32 = 5;
+    pub(super) const STRS: u32 = 5;
     const CODE: u32 = 6;
     const NO_PLACE: u32 = (1 << 28) - 1;
 
@@ -188,17 +96,17 @@ impl Shape {
         Self(class << 28 | place)
     }
 
-    fn class(self) -> u32 {
+    pub(super) fn class(self) -> u32 {
         self.0 >> 28
     }
 
-    fn place(self) -> Option<usize> {
+    pub(super) fn place(self) -> Option<usize> {
         let place = self.0 & Self::NO_PLACE;
         (place != Self::NO_PLACE).then_some(place as usize)
     }
 
     /// Number of items or bytes, read again where the object stands.
-    fn len(self, bytes: &[u8]) -> Option<usize> {
+    pub(super) fn len(self, bytes: &[u8]) -> Option<usize> {
         let place = self.place()?;
         let (&code, rest) = bytes.get(place..)?.split_first()?;
         match code & 0x7F {
@@ -208,7 +116,7 @@ impl Shape {
     }
 
     /// The bytes of an object of class [`Shape::BYTES`].
-    fn bytes(self, bytes: &[u8]) -> Option<&[u8]> {
+    pub(super) fn bytes(self, bytes: &[u8]) -> Option<&[u8]> {
         let data = self.place()?.checked_add(5)?;
         bytes.get(data..data.checked_add(self.len(bytes)?)?)
     }
@@ -216,8 +124,8 @@ impl Shape {
 
 /// The bytes, and how far they are read.
 #[derive(Debug)]
-struct Input<'a> {
-    bytes: &'a [u8],
+pub(super) struct Input<'a> {
+    pub(super) bytes: &'a [u8],
     at: usize,
 }
 
@@ -253,7 +161,7 @@ impl<'a> Input<'a> {
 
     /// A number that is never negative.
     #[inline]
-    fn natural(&mut self, code: &'static str, text: &'static str) -> Step<u32> {
+    pub(super) fn natural(&mut self, code: &'static str, text: &'static str) -> Step<u32> {
         let at = self.at;
         u32::try_from(self.int()?).map_err(|_| Fault::corrupt(code, text, at))
     }
@@ -266,16 +174,6 @@ impl<'a> Input<'a> {
     fn left(&self) -> usize {
         self.bytes.len().saturating_sub(self.at)
     }
-}
-
-/// A code object whose fields are being read.
-#[derive(Debug, Clone, Copy)]
-struct Fields {
-    next: u8,
-    args: u32,
-    stack: u32,
-    nlocals: u32,
-    locals: Shape,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -568,79 +466,6 @@ impl Walk<'_> {
     }
 }
 
-impl Fields {
-    /// Takes the next field, which ended before `input.at` and began at or before `at`. `true`: it was the last one.
-    fn take(&mut self, dialect: Dialect, shape: Shape, input: &mut Input<'_>, rereads: &mut usize, at: usize) -> Step<bool> {
-        let wrong = |text| Err(Fault::corrupt("code-field", text, at));
-        let field = dialect.fields.get(usize::from(self.next));
-        let class = shape.class();
-        let fits = match field {
-            Some(Code | Kinds | Table) => class == Shape::BYTES,
-            Some(Consts) => matches!(class, Shape::TUPLE | Shape::STRS),
-            Some(Names | Locals) => class == Shape::STRS,
-            Some(Text) => is_text(dialect, shape),
-            Some(FirstLine) | None => false,
-        };
-        if !fits {
-            return wrong("a field of a code object is of the wrong kind");
-        }
-        match field {
-            Some(Code) => {
-                let len = shape.len(input.bytes);
-                if dialect.words && len.is_some_and(|len| len == 0 || len % 2 != 0) {
-                    return wrong("the instructions of a code object end within one");
-                }
-                if self.stack >= PLAUSIBLE_STACK && len.is_none_or(|len| (self.stack as usize) / 8 > len) {
-                    return wrong("a code object wants a stack of absurd size");
-                }
-            }
-            Some(Locals) => {
-                self.locals = shape;
-                if dialect.nlocals
-                    && let Some(len) = shape.len(input.bytes)
-                {
-                    if dialect.counted && self.nlocals as usize != len {
-                        return wrong("a code object has names for another number of locals");
-                    }
-                    if self.args as usize > len {
-                        return wrong("a code object has more arguments than locals");
-                    }
-                }
-            }
-            Some(Kinds) => self.check_kinds(dialect, shape, input.bytes, rereads, at)?,
-            _ => {}
-        }
-        self.next = self.next.saturating_add(1);
-        if dialect.fields.get(usize::from(self.next)) == Some(&FirstLine) {
-            input.natural("code-field", "a number in a code object is negative")?;
-            self.next = self.next.saturating_add(1);
-        }
-        Ok(usize::from(self.next) >= dialect.fields.len())
-    }
-
-    fn check_kinds(&self, dialect: Dialect, shape: Shape, bytes: &[u8], rereads: &mut usize, at: usize) -> Step<()> {
-        let (Some(kinds), Some(names)) = (shape.bytes(bytes), self.locals.len(bytes)) else { return Ok(()) };
-        let wrong = |text| Err(Fault::corrupt("code-field", text, at));
-        if kinds.len() != names {
-            return wrong("a code object has another number of locals than of their kinds");
-        }
-        let Some(left) = rereads.checked_sub(kinds.len()) else { return Ok(()) };
-        *rereads = left;
-        if kinds.iter().any(|kind| kind & !dialect.kinds != 0 || kind & 0xE0 == 0) {
-            return wrong("a local of a code object is of no known kind");
-        }
-        if self.args as usize > kinds.iter().filter(|&kind| kind & FAST_LOCAL != 0).count() {
-            return wrong("a code object has more arguments than locals");
-        }
-        Ok(())
-    }
-}
-
-/// A string: of 2.7 the byte string.
-fn is_text(dialect: Dialect, shape: Shape) -> bool {
-    shape.class() == if dialect.two { Shape::BYTES } else { Shape::STR }
-}
-
 /// UTF-8 in which surrogates may stand, alone or in pairs: compilers write them for `'\ud800'`, and Rust's own check refuses them.
 fn is_utf8_with_surrogates(mut bytes: &[u8]) -> bool {
     loop {
@@ -655,6 +480,7 @@ fn is_utf8_with_surrogates(mut bytes: &[u8]) -> bool {
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may panic")]
 mod tests {
+    use super::super::magic::{self, Standing};
     use super::*;
     use crate::model::{Format, Stamp};
     use crate::python::pyc::Pyc;

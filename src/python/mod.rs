@@ -13,6 +13,7 @@
 //!
 //! The pool's own promises (K1 to K4) stand in [`pool`].
 
+mod code_object;
 pub mod frame;
 pub mod interpreter;
 pub mod magic;

@@ -4,21 +4,21 @@
 //!   are sent again whole, from their first byte, on a fresh worker.
 //! - **K2** No worker outlives the pool, nor the process, however that ends.
 //! - **K3** The same source, name and level give the same bytes, whatever was compiled before and in whatever order.
+//!   *Limits*: `PyPy` is not stable by itself (what is interned depends on its garbage collector), and an early 3.15 shares frozen sets
+//!   between modules now and then; there the code is equal by value only.
 //! - **K4** A worker can open nothing while it compiles.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{PipeWriter, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use super::interpreter::Interpreter;
 use super::message::{self, Answer};
-use super::{process, quote, slot};
+use super::{quote, slot};
 use crate::base::sys;
 use crate::model::{CompileError, Compiler, Made, Request, Target};
 
@@ -121,8 +121,9 @@ pub(super) struct Shared {
     pub(super) interpreter: Interpreter,
     pub(super) limits: Limits,
     state: Mutex<State>,
-    cwd: OnceLock<Result<TempDir, String>>,
     next_id: AtomicU32,
+    /// Descriptors ran out: workers without a request give theirs back.
+    scarce: AtomicBool,
 }
 
 impl Shared {
@@ -133,15 +134,6 @@ impl Shared {
     /// Is the run being stopped?
     pub(super) fn stopped(&self) -> bool {
         self.limits.stop.load(Ordering::Relaxed)
-    }
-
-    /// The workers' working directory: fresh, empty, ours alone.
-    pub(super) fn cwd(&self) -> Result<&std::path::Path, String> {
-        let made = self.cwd.get_or_init(|| process::empty_dir().map_err(|cause| cause.to_string()));
-        match made {
-            Ok(dir) => Ok(dir.path()),
-            Err(cause) => Err(format!("no empty directory to start it in: {cause}")),
-        }
     }
 
     fn capacity(&self, kind: Kind) -> usize {
@@ -212,6 +204,23 @@ impl Shared {
         (!closing).then_some(())
     }
 
+    /// Must idle workers go?
+    pub(super) fn scarce(&self) -> bool {
+        self.scarce.load(Ordering::Relaxed)
+    }
+
+    /// Descriptors ran out: idle workers are asked to go. `true`: others are at work, and will be idle.
+    pub(super) fn make_room(&self, own: usize) -> bool {
+        self.scarce.store(true, Ordering::Relaxed);
+        let mut state = self.lock();
+        let mut load = 0;
+        for slot in state.groups.values_mut().flat_map(|group| &mut group.slots) {
+            load += slot.load;
+            poke(&mut slot.wake);
+        }
+        load > own
+    }
+
     /// Why the interpreter cannot be used, where that was found out.
     pub(super) fn unusable(&self) -> Option<String> {
         self.lock().unusable.clone()
@@ -242,8 +251,8 @@ impl WorkerPool {
                 interpreter: interpreter.clone(),
                 limits,
                 state: Mutex::default(),
-                cwd: OnceLock::new(),
                 next_id: AtomicU32::new(1),
+                scarce: AtomicBool::new(false),
             }),
         }
     }

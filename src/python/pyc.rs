@@ -255,22 +255,26 @@ impl Format for Pyc {
         Name::from_bytes(&name)
     }
 
-    fn head(&self, head: &[u8], tag: Option<&str>) -> Result<Head, Flaw> {
+    fn head(&self, head: &[u8], tag: Option<&str>, here: Option<&Target>) -> Result<Head, Flaw> {
         // Before anything else: what is damage in an artifact that we know may be how this one is meant to be.
-        if let Some(tag) = tag.filter(|tag| !magic::is_listed(tag)) {
+        let is_here = here.is_some_and(|here| Some(&*here.tag) == tag);
+        if let Some(tag) = tag.filter(|tag| !is_here && !magic::is_listed(tag)) {
             return Err(Flaw::new(FlawKind::Unknown, "unknown-tag", format!("artifacts of {tag} are not known to this program")));
         }
         if head.is_empty() {
             return Err(empty());
         }
         let Some(&found) = head.first_chunk::<4>() else { return Err(short_header(head.len())) };
-        let row = judge_magic(found, tag)?;
+        let (tag, header) = match here.filter(|here| here.magic == found) {
+            Some(here) => (Arc::clone(&here.tag), magic::header_len(u16::from_le_bytes([found[0], found[1]]))),
+            None => judge_magic(found, tag).map(|row| (magic::shared(row.tag), row.header))?,
+        };
         let cut = || short_header(head.len());
-        if head.len() < row.header {
+        if head.len() < header {
             return Err(cut());
         }
         let word = |at| u32_at(head, at).ok_or_else(cut);
-        let stamp = match row.header {
+        let stamp = match header {
             8 => Stamp::Time { mtime: word(4)?, size: None },
             12 => Stamp::Time { mtime: word(4)?, size: Some(word(8)?) },
             _ => {
@@ -288,7 +292,7 @@ impl Format for Pyc {
                 }
             }
         };
-        Ok(Head { magic: found, tag: magic::shared(row.tag), len: row.header, stamp })
+        Ok(Head { magic: found, tag, len: header, stamp })
     }
 
     fn agrees(&self, head: &Head, source: &Stat) -> bool {
@@ -536,7 +540,7 @@ mod tests {
             let target = target(row.tag, row.first);
             for mode in [Mode::Timestamp, Mode::CheckedHash, Mode::UncheckedHash] {
                 let payload = Pyc.dress(&target, mode, &source, b"code");
-                let head = Pyc.head(&payload[..payload.len().min(16)], Some(row.tag)).unwrap();
+                let head = Pyc.head(&payload[..payload.len().min(16)], Some(row.tag), None).unwrap();
                 assert_eq!(&payload[head.len..], b"code");
                 assert_eq!((head.len, &*head.tag, head.magic), (row.header, row.tag, target.magic));
                 let kept = if row.header == 16 { mode } else { Mode::Timestamp };
@@ -546,7 +550,7 @@ mod tests {
                     assert_eq!(hash, Pyc.source_hash(target.magic, &source.bytes));
                 }
                 for cut in 0..row.header {
-                    assert_eq!(Pyc.head(&payload[..cut], Some(row.tag)).unwrap_err().kind, FlawKind::Truncated, "{cut}");
+                    assert_eq!(Pyc.head(&payload[..cut], Some(row.tag), None).unwrap_err().kind, FlawKind::Truncated, "{cut}");
                 }
             }
         }
@@ -555,7 +559,7 @@ mod tests {
     #[test]
     fn heads_that_are_wrong() {
         let head = |number: u16, flags: u8| [&magic::bytes(number)[..], &[flags], &[0; 11]].concat();
-        let kind = |bytes: &[u8], tag| Pyc.head(bytes, tag).map_err(|flaw| flaw.kind);
+        let kind = |bytes: &[u8], tag| Pyc.head(bytes, tag, None).map_err(|flaw| flaw.kind);
         let name = Some("cpython-313");
         assert_eq!(kind(&[0; 16], name), Err(FlawKind::BadMagic));
         assert_eq!(kind(&[0; 16], None), Err(FlawKind::BadMagic));
@@ -574,8 +578,17 @@ mod tests {
         assert_eq!(kind(&head(3571, 4), name), Err(FlawKind::Corrupt));
         assert_eq!(kind(&head(3571, 0x83), None), Err(FlawKind::Corrupt));
         for (flags, mode) in [(0, Mode::Timestamp), (1, Mode::UncheckedHash), (2, Mode::Timestamp), (3, Mode::CheckedHash)] {
-            assert_eq!(Pyc.head(&head(3571, flags), name).unwrap().mode(), mode);
+            assert_eq!(Pyc.head(&head(3571, flags), name, None).unwrap().mode(), mode);
         }
+    }
+
+    #[test]
+    fn an_interpreter_that_is_here_is_known_however_new() {
+        let target = Target { tag: Arc::from("cpython-399"), magic: magic::bytes(9999), variant: Arc::from("") };
+        let bytes = [&target.magic[..], &[0; 12]].concat();
+        assert_eq!(Pyc.head(&bytes, Some("cpython-399"), None).unwrap_err().kind, FlawKind::Unknown);
+        let head = Pyc.head(&bytes, Some("cpython-399"), Some(&target)).unwrap();
+        assert_eq!((&*head.tag, head.len), ("cpython-399", 16));
     }
 
     #[test]
@@ -594,11 +607,11 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..40), number in proptest::sample::select(magic::ROWS)) {
-            if let Ok(head) = Pyc.head(&bytes[..bytes.len().min(16)], Some(number.tag)) {
+            if let Ok(head) = Pyc.head(&bytes[..bytes.len().min(16)], Some(number.tag), None) {
                 drop(Pyc.body(&head, &bytes));
             }
             let artifact = [&magic::bytes(number.last)[..], &bytes].concat();
-            if let Ok(head) = Pyc.head(&artifact[..artifact.len().min(16)], None) {
+            if let Ok(head) = Pyc.head(&artifact[..artifact.len().min(16)], None, None) {
                 prop_assert!(Pyc.body(&head, &artifact).is_err());
             }
         }

@@ -15,12 +15,16 @@ use super::worker::{Heard, Start, Worker};
 use crate::base::sys;
 use crate::model::CompileError;
 
+/// "Too many open files", the same number everywhere.
+const EMFILE: i32 = 24;
 /// How long a worker may take until it says hello.
 const START: Duration = Duration::from_secs(20);
 /// How often the stop flag is looked at while something is in work.
 const TICK: Duration = Duration::from_millis(40);
 /// How many workers in a row may be lost before they did anything.
 const BARREN: u32 = 2;
+/// How long to wait for a free descriptor while nobody of ours is at work.
+const SCARCE: Duration = Duration::from_secs(10);
 
 pub(super) struct Manager {
     shared: Arc<Shared>,
@@ -35,6 +39,8 @@ pub(super) struct Manager {
     since: Instant,
     /// Workers lost in a row before they did anything.
     barren: u32,
+    /// Since when there is no descriptor for a worker.
+    scarce: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -56,6 +62,7 @@ impl Manager {
             done: 0,
             since: Instant::now(),
             barren: 0,
+            scarce: None,
             buffer: vec![0; 64 << 10],
         }
     }
@@ -98,6 +105,9 @@ impl Manager {
 
     /// Nothing to do: waits for a request. A worker that ends meanwhile is no request's fault.
     fn idle(&mut self) {
+        if self.shared.scarce() {
+            self.worker = None;
+        }
         let mut readers = vec![self.wake.as_fd()];
         readers.extend(self.worker.iter().flat_map(Worker::readers));
         let ready = sys::wait_any(&readers, None, None);
@@ -133,30 +143,38 @@ impl Manager {
     fn start(&mut self) {
         let codec = self.flight.front().and_then(|task| task.codec.as_deref());
         let limits = &self.shared.limits;
-        let started = self.shared.cwd().map_err(std::io::Error::other).and_then(|cwd| {
-            Worker::start(Start {
-                interpreter: &self.shared.interpreter,
-                cwd,
-                keep_home: limits.keep_pythonhome,
-                address_space: limits.address_space.filter(|_| self.shared.interpreter.wide),
-                level: self.kind.level,
-                codec,
-            })
+        let mut no_descriptor = false;
+        let started = Worker::start(Start {
+            interpreter: &self.shared.interpreter,
+            keep_home: limits.keep_pythonhome,
+            address_space: limits.address_space.filter(|_| self.shared.interpreter.wide),
+            level: self.kind.level,
+            codec,
+        })
+        .map_err(|cause| {
+            no_descriptor = cause.raw_os_error() == Some(EMFILE);
+            format!("it cannot be started: {cause}")
         });
         match started {
             Ok(worker) => {
+                self.scarce = None;
                 self.worker = Some(worker);
                 self.since = Instant::now();
                 for task in &mut self.flight {
                     task.sent = 0;
                 }
             }
-            // EMFILE, ENFILE: what others have open now says nothing of the interpreter.
-            Err(cause) if matches!(cause.raw_os_error(), Some(23 | 24)) => {
-                self.answer_all(&CompileError::Died { how: format!("it cannot be started: {cause}"), tries: 1 });
-            }
-            Err(cause) => self.barren_start(&format!("it cannot be started: {cause}")),
+            Err(_) if no_descriptor && self.may_wait() => std::thread::sleep(TICK),
+            // What others have open says nothing of the interpreter.
+            Err(how) if no_descriptor => self.answer_all(&CompileError::Died { how, tries: 1 }),
+            Err(reason) => self.barren_start(&reason),
         }
+    }
+
+    /// Descriptors ran out. Is there hope that others give some back?
+    fn may_wait(&mut self) -> bool {
+        let since = *self.scarce.get_or_insert_with(Instant::now);
+        self.shared.make_room(self.flight.len()) || since.elapsed() < SCARCE
     }
 
     /// A worker was lost before it did anything: twice in a row, and no worker will.

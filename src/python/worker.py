@@ -83,6 +83,7 @@ def receive():
 
 
 collected = []
+kept = []
 
 
 # Neither prints nor opens the file that it names.
@@ -122,11 +123,10 @@ def answer(level, filename, source):
 def prepare():
     for name in ('utf-8', 'latin-1', 'ascii') + (('utf-32-be', 'utf-32-le', 'utf-16-be', 'utf-16-le') if PY2 else ()):
         b''.decode(name)
-    # One object serves all strings of one such character; whether it is interned shows in the marshalled bytes.
+    # One object serves all strings of one such character; whether it is interned shows in the marshalled bytes. Kept, since PyPy
+    # forgets what nobody holds.
     intern_text = intern if PY2 else sys.intern
-    for code in range(256):
-        intern_text(chr(code))
-    intern_text('')
+    kept.extend([intern_text(chr(code)) for code in range(256)] + [intern_text('')])
     try:
         import unicodedata
     except ImportError:

@@ -2,9 +2,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use super::frame::{self, Decoder, Frame};
 use super::interpreter::Interpreter;
@@ -22,7 +23,6 @@ const PROTOCOL: &[u8] = b"1";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Start<'a> {
     pub(super) interpreter: &'a Interpreter,
-    pub(super) cwd: &'a Path,
     pub(super) keep_home: bool,
     pub(super) address_space: Option<u64>,
     /// Where the level is a flag of the interpreter.
@@ -54,6 +54,9 @@ pub(super) struct Worker {
     ended: bool,
     /// Has it said hello, and is it limited?
     pub(super) ready: bool,
+    /// The working directory that it was started in, until it says hello. From then on it works in a removed directory: nothing can be
+    /// put there for it to import, and a killed parent leaves no directory behind.
+    cwd: Option<TempDir>,
 }
 
 impl Worker {
@@ -61,15 +64,27 @@ impl Worker {
     pub(super) fn start(start: Start<'_>) -> std::io::Result<Self> {
         let limits = ChildLimits { address_space: start.address_space };
         let flags = start.interpreter.flags(start.level);
-        let mut command = process::command(&start.interpreter.executable, &flags, PROGRAM, start.cwd, start.keep_home, limits);
+        let cwd = process::empty_dir()?;
+        let mut command = process::command(&start.interpreter.executable, &flags, PROGRAM, cwd.path(), start.keep_home, limits);
         if let Some(codec) = start.codec {
             command.arg(codec);
         }
         let mut child = command.spawn()?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { return Err(ErrorKind::BrokenPipe.into()) };
-        let worker =
-            Self { child, stdin, stdout, stderr: Some(stderr), decoder: Decoder::default(), tail: Vec::new(), ended: false, ready: false };
+        let worker = Self {
+            child,
+            stdin,
+            stdout,
+            stderr: Some(stderr),
+            decoder: Decoder::default(),
+            tail: Vec::new(),
+            ended: false,
+            ready: false,
+            cwd: Some(cwd),
+        };
+        sys::widen_pipe(&worker.stdin);
+        sys::widen_pipe(&worker.stdout);
         sys::set_nonblocking(&worker.stdin)?;
         sys::set_nonblocking(&worker.stdout)?;
         if let Some(stderr) = &worker.stderr {
@@ -171,6 +186,7 @@ impl Worker {
         match (kind, fields.as_slice()) {
             (b'H', [protocol, pid, free]) if *protocol == PROTOCOL && hello.id == 0 => {
                 let number = |field: &[u8]| std::str::from_utf8(field).ok().and_then(|text| text.parse::<u32>().ok());
+                self.cwd = None;
                 let (pid, lowest) = (number(pid).ok_or_else(strange)?, number(free).ok_or_else(strange)?);
                 // A wrapper that did not exec: the number may be one of another namespace, and is not ours to limit.
                 if pid == self.child.id() {

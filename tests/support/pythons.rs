@@ -8,7 +8,7 @@ use bytekeep::python::memo::Probes;
 
 /// Every interpreter of this machine that can be found: pyenv's, `python3` on PATH, and those that `BYTEKEEP_TEST_PYTHONS` names
 /// (separated by colons). Fails where there is none.
-pub fn all() -> Vec<Interpreter> {
+pub(crate) fn all() -> Vec<Interpreter> {
     let mut found: Vec<PathBuf> = Vec::new();
     let pyenv = Command::new("pyenv").arg("root").output().ok().filter(|answer| answer.status.success());
     if let Some(answer) = pyenv {
@@ -25,7 +25,7 @@ pub fn all() -> Vec<Interpreter> {
         all.extend(Interpreter::find("python3", true, &probes));
     }
     assert!(!all.is_empty(), "no interpreter found to test with");
-    let names: Vec<String> = all.iter().map(|one| format!("{} {:?}", one.target.tag, one.version)).collect();
-    eprintln!("interpreters: {}", names.join(", "));
+    let tags: Vec<String> = all.iter().map(|one| format!("{} {:?}", one.target.tag, one.version)).collect();
+    eprintln!("interpreters: {}", tags.join(", "));
     all
 }

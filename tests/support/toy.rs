@@ -50,7 +50,7 @@ impl Format for Toy {
         Name::from_bytes(&[stem, format!(".{level}.toyc").as_bytes()].concat())
     }
 
-    fn head(&self, head: &[u8], _tag: Option<&str>) -> Result<Head, Flaw> {
+    fn head(&self, head: &[u8], _tag: Option<&str>, _here: Option<&Target>) -> Result<Head, Flaw> {
         let Some(head) = head.first_chunk::<12>() else {
             return Err(Flaw::new(FlawKind::Truncated, "header", "it is shorter than its header"));
         };

@@ -478,3 +478,27 @@ pub struct Entry {
 
 /// A source digest, for evidence.
 pub type SourceDigest = Digest;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_line_what_stands_around_the_caret_is_shown() {
+        let long = 1000;
+        for (at, before, behind) in [(0, false, true), (500, true, true), (long - 1, true, false), (long, true, false)] {
+            let mut quoted = format!("  {}", "x".repeat(long));
+            if at < long {
+                quoted.replace_range(at + 2..at + 3, "$");
+            }
+            let column = Some(at as u64 + 3);
+            let fault =
+                SourceFault { kind: "E".into(), text: "t".into(), line: Some(1), column, end_column: Some(9999), quoted: Some(quoted) };
+            let told = fault.describe("f");
+            let [_, shown, caret, _] = told.lines().collect::<Vec<_>>()[..] else { panic!("{told}") };
+            assert_eq!((shown.starts_with("  ..."), shown.ends_with("...")), (before, behind), "{told}");
+            assert!(shown.len() <= LONGEST_LINE + 8 && caret.len() <= LONGEST_LINE + 8, "{told}");
+            assert_eq!(shown.find('$').unwrap_or(shown.len()), caret.find('^').unwrap(), "{told}");
+        }
+    }
+}

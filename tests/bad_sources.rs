@@ -41,7 +41,7 @@ fn each_bad_source_is_named_with_its_cause_and_the_rest_is_compiled() {
     for python in all_pythons() {
         let outcome = tree.compile(python).exits(1);
         outcome.fails("syntax.py", "source", &["syntax.py\", line 2", "x = = 2", "SyntaxError: "]);
-        outcome.fails("outside.py", "source", &["outside.py\", line 3", "return 1", "SyntaxError: 'return' outside function"]);
+        outcome.fails("outside.py", "source", &["outside.py\", line 3", "return 1", "SyntaxError: ", "outside function"]);
         outcome.fails("indent.py", "source", &["indent.py\", line 3", "IndentationError: unindent does not match"]);
         outcome.fails("nul.py", "source", &["nul.py", "null bytes"]);
         outcome.fails("codec.py", "source", &["codec.py", "SyntaxError: ", "no-such-codec"]);

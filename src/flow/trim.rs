@@ -8,6 +8,8 @@ use crate::model::{Layout, Recognised};
 
 use super::job::{Job, JobError, What};
 
+const BEGINNING: Time = Time { sec: i64::MIN, nsec: 0 };
+
 /// The time before which artifacts go: as it was asked for, or so late that what stays fits the bytes that were allowed.
 pub(super) fn limit(job: &Job<'_>) -> Result<Option<Time>, JobError> {
     let clean = &job.options.clean;
@@ -35,22 +37,24 @@ pub(super) fn limit(job: &Job<'_>) -> Result<Option<Time>, JobError> {
             made.extend(time.map(|time| (time, meta.len())));
         }
     }
-    Ok(cut(made, allowed).max(clean.made_before))
+    let limit = cut(made, allowed);
+    // Both conditions must hold.
+    Ok(Some(clean.made_before.map_or(limit, |before| before.min(limit))))
 }
 
-/// The earliest time such that what was made from then on fits `allowed` bytes; `None` where all of it does.
-fn cut(mut made: Vec<(Time, u64)>, allowed: u64) -> Option<Time> {
+/// The earliest time such that what was made from then on fits `allowed` bytes: the beginning of all time where everything fits.
+fn cut(mut made: Vec<(Time, u64)>, allowed: u64) -> Time {
     made.sort_unstable_by(|one, other| other.cmp(one));
     let mut kept = 0_u64;
     let mut earliest_kept = Time { sec: i64::MAX, nsec: 0 };
     for (time, size) in made {
         kept = kept.saturating_add(size);
         if kept > allowed {
-            return Some(earliest_kept);
+            return earliest_kept;
         }
         earliest_kept = time;
     }
-    None
+    BEGINNING
 }
 
 #[cfg(test)]
@@ -61,10 +65,10 @@ mod tests {
     fn the_oldest_go_first() {
         let at = |sec| Time { sec, nsec: 0 };
         let made = || vec![(at(3), 10), (at(1), 10), (at(2), 10)];
-        assert_eq!(cut(made(), 30), None);
-        assert_eq!(cut(made(), 29), Some(at(2)), "what was made at 1 goes");
-        assert_eq!(cut(made(), 10), Some(at(3)));
-        assert!(cut(made(), 9) > Some(at(3)), "nothing fits, so all go");
-        assert_eq!(cut(Vec::new(), 0), None);
+        assert_eq!(cut(made(), 30), BEGINNING);
+        assert_eq!(cut(made(), 29), at(2), "what was made at 1 goes");
+        assert_eq!(cut(made(), 10), at(3));
+        assert!(cut(made(), 9) > at(3), "nothing fits, so all go");
+        assert_eq!(cut(Vec::new(), 0), BEGINNING);
     }
 }

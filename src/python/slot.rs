@@ -165,6 +165,8 @@ impl Manager {
                 }
             }
             Err(_) if no_descriptor && self.may_wait() => std::thread::sleep(TICK),
+            // What others have open says nothing of the interpreter.
+            Err(how) if no_descriptor => self.answer_all(&CompileError::Died { how, tries: 1 }),
             Err(reason) => self.barren_start(&reason),
         }
     }

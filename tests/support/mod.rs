@@ -1,7 +1,6 @@
 //! What several tests share: the interpreters of this machine.
 
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
-#![allow(clippy::print_stdout, reason = "a test tells what it ran with")]
+#![allow(dead_code, unreachable_pub, clippy::print_stdout, reason = "each test uses a part of it, and prints what it ran on")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -135,8 +135,20 @@ impl Run<'_> {
         let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag)));
         let mut facts = self.facts(judged.damaged, sealed, tag.as_deref());
         facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
-        let decision = policy::decide(self.job.command, judged.verdict, &facts);
+        let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
+        if self.job.command == Command::Compile && folder.trouble.is_none() && matches!(evidence.source, judge::SourceSeen::Absent) {
+            decision = Decision::Leave;
+            // A link that leads nowhere is no source: editors leave such links as their locks. What was listed and is gone is told as a loss.
+            let is_link = folder.sources.as_ref().is_some_and(|dir| dir.stat_of(&entry.source).is_ok());
+            let (code, text) = if is_link {
+                ("dangling", "its source is a link that leads nowhere")
+            } else {
+                ("vanished", "its source vanished meanwhile")
+            };
+            judged.cause = Some(Cause::new(code, text));
+            wrong = !is_link;
+        }
         if let Some(cause) = self.asked_for_more(judged.verdict, head.map(crate::model::Head::mode)) {
             wrong = true;
             judged.cause.get_or_insert(cause);

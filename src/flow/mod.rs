@@ -103,6 +103,13 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         halted: AtomicBool::new(false),
         deadline: job.options.max_time.map(|limit| started + limit),
     };
+    for maker in &job.makers {
+        let target = maker.compiler.target();
+        if job.options.mode.is_some_and(|wanted| job.format.kept_mode(target, wanted) != wanted) {
+            let text = format!("{} knows no artifacts that go by a hash: its own go by time", target.tag);
+            run.note_once("no-hashes", Path::new(""), &text);
+        }
+    }
     for tree in trees {
         run.queue.push(Task::Scan(tree, PathBuf::new()));
     }

@@ -476,9 +476,6 @@ pub struct Entry {
     pub maker: Option<usize>,
 }
 
-/// A source digest, for evidence.
-pub type SourceDigest = Digest;
-
 #[cfg(test)]
 mod tests {
     use super::*;

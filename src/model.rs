@@ -5,7 +5,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::base::seal::Digest;
 use crate::base::source::Source;
 use crate::base::sys::{Name, Stat};
 use crate::base::{Error, Flaw};

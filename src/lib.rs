@@ -40,6 +40,7 @@
 //!     format: &Pyc,
 //!     makers: vec![Maker { compiler: &pool, levels: vec![0] }],
 //!     options: Options::default(),
+//!     // Set it, and what is in work ends soon, workers included. `Options::max_time` does the same by the clock.
 //!     stop: &stop,
 //! };
 //! let summary = flow::run(&job, &|event: &Event<'_>| {

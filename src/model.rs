@@ -387,7 +387,14 @@ pub enum CompileError {
         /// How many fresh workers were tried.
         tries: u32,
     },
-    /// The run is being stopped.
+    /// No compiler could be started for it, since others hold all that the system has to give (descriptors). It says nothing of the
+    /// source, nor of the compiler.
+    #[error("no interpreter could be started for it: {how}")]
+    Start {
+        /// The system's words.
+        how: String,
+    },
+    /// The compiler was stopped.
     #[error("stopped")]
     Stopped,
     /// The compiler cannot be used at all: every further request would fail too.
@@ -456,8 +463,19 @@ pub trait Compiler: Send + Sync {
         tracing::trace!(level, "nothing to prepare");
     }
 
-    /// Compiles. Errors are this source's own, except [`CompileError::Unusable`].
+    /// Compiles. Errors are this source's own, except [`CompileError::Unusable`] and [`CompileError::Stopped`].
     fn compile(&self, request: &Request<'_>) -> Result<Made, CompileError>;
+
+    /// Ends it for good: each request, those in work and all that come, is soon answered by [`CompileError::Stopped`]. A compiler that
+    /// takes but a moment for anything needs none.
+    fn stop(&self) {
+        tracing::trace!("nothing to stop");
+    }
+
+    /// Was it stopped? Whoever goes on with it must know that nothing comes of that.
+    fn is_stopped(&self) -> bool {
+        false
+    }
 }
 
 /// One artifact's place: what the entry of (source, interpreter, level) is called on disk.

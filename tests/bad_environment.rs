@@ -338,6 +338,40 @@ fn an_interrupt_ends_the_run_soon_and_leaves_nothing() {
 }
 
 #[test]
+fn a_run_that_is_out_of_time_ends_soon_and_says_so() {
+    let tree = Tree::new();
+    let large: Vec<u8> = (0..600_000).flat_map(|n| format!("a{n} = [b, c(d{n}), e.f]\n").into_bytes()).collect();
+    assert!(large.len() > 10 << 20);
+    tree.file("large.py", &large);
+    for args in [&["--format", "json"][..], &[], &["--quiet"]] {
+        let began = Instant::now();
+        let run = tree
+            .bytekeep(Some(python()), ["compile", "--max-time", "1", "--max-source", "1G", "."].into_iter().chain(args.iter().copied()));
+        let running = run.start();
+        let pid = running.child.id();
+        until("a worker is at work", || !children(pid).is_empty());
+        let workers = children(pid);
+        let outcome = running.wait().exits(1);
+        // The time that was given, a moment to end, and what a machine needs that is busy with other tests.
+        assert!(began.elapsed() > Duration::from_secs(1) && began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+        if args.contains(&"json") {
+            let summary = outcome.summary();
+            assert_eq!((&summary["out_of_time"], &summary["stopped"]), (&true.into(), &false.into()), "{}", outcome.shown());
+            assert!(outcome.entries().all(|entry| entry["wrong"] == false), "{}", outcome.shown());
+        } else {
+            let told: Vec<&str> = outcome.stderr.lines().collect();
+            assert!(matches!(told[..], [line] if line.starts_with("Stopped by --max-time")), "{}", outcome.shown());
+        }
+        assert_eq!(tree.litter(), NONE);
+        assert!(!tree.artifact("large.py", python()).exists());
+        until("the workers are gone", || !workers.iter().any(|pid| runs(*pid)));
+    }
+    std::fs::remove_file(tree.path("large.py")).unwrap();
+    let outcome = tree.bytekeep(Some(python()), ["compile", "--max-time", "60", "--format", "json", "."]).run().exits(0);
+    assert_eq!((&outcome.summary()["out_of_time"], &outcome.summary()["stopped"]), (&false.into(), &false.into()));
+}
+
+#[test]
 fn a_killed_run_leaves_no_worker_and_the_next_one_mends() {
     let tree = slow_tree();
     for round in 0..4_u64 {

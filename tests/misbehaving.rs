@@ -6,8 +6,6 @@ mod fakes;
 #[path = "support/pythons.rs"]
 mod pythons;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytekeep::model::{CompileError, Compiler, Made, Request};
@@ -125,19 +123,19 @@ fn stray_prints_of_a_real_interpreter_harm_nobody() {
 #[test]
 fn a_stop_ends_a_hanging_compile_at_once() {
     let top = tempfile::tempdir().unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let pool = WorkerPool::new(
-        &fakes::fake(top.path(), &model(), "", "time.sleep(99)"),
-        Limits { timeout: None, stop: Arc::clone(&stop), ..limits() },
-    );
+    let pool = WorkerPool::new(&fakes::fake(top.path(), &model(), "", "time.sleep(99)"), Limits { timeout: None, ..limits() });
     std::thread::scope(|scope| {
         let caller = scope.spawn(|| twelve(&pool));
         std::thread::sleep(Duration::from_millis(400));
         let told = Instant::now();
-        stop.store(true, Ordering::Relaxed);
+        pool.stop();
         assert!(caller.join().unwrap().iter().all(|made| *made == Err(CompileError::Stopped)));
         assert!(told.elapsed() < Duration::from_millis(400), "{:?}", told.elapsed());
     });
+    // For good: whoever asks later gets the same answer.
+    let told = Instant::now();
+    assert!(pool.is_stopped() && twelve(&pool).iter().all(|made| *made == Err(CompileError::Stopped)));
+    assert!(told.elapsed() < Duration::from_millis(400), "{:?}", told.elapsed());
 }
 
 #[test]

@@ -225,6 +225,70 @@ fn sixteen_descriptors_are_enough() {
     assert!(answer.status.success(), "{}{}", String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
 }
 
+/// Not a test by itself: two requests, each of which needs a worker, and no descriptor for any.
+#[test]
+#[ignore = "run by the test below"]
+fn starves() {
+    let interpreter = pythons::all().pop().unwrap();
+    let pool = WorkerPool::new(&interpreter, Limits { jobs: 2, ..Limits::default() });
+    assert_eq!(pool.width(), 6, "two workers are allowed");
+    let mut held: Vec<std::fs::File> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+    // Enough to manage two workers, not to start one.
+    held.truncate(held.len() - 5);
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let callers = [1, 2].map(|_| scope.spawn(|| compile(&pool, "/a.py", b"x = 1\n")));
+        for caller in callers {
+            match caller.join().unwrap() {
+                Err(error @ CompileError::Start { .. }) => {
+                    let told = error.to_string();
+                    assert!(told.contains("no interpreter could be started") && told.contains("open files"), "{told}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    assert!(began.elapsed() > Duration::from_secs(5), "others had time to close theirs");
+    drop(held);
+    for _ in 0..2 {
+        compile(&pool, "/a.py", b"x = 1\n").unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!children_of(std::process::id()).is_empty(), "a worker is kept again, since there is room");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn workers_that_all_lack_descriptors_do_not_wait_for_one_another() {
+    let mut child = std::process::Command::new("sh");
+    child.args(["-c", "ulimit -n 48; exec timeout 60 \"$0\" --exact starves --ignored --test-threads 1"]);
+    let answer = child.arg(std::env::current_exe().unwrap()).output().unwrap();
+    assert!(answer.status.success(), "{}{}", String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
+}
+
+#[test]
+fn a_run_with_a_compiler_that_was_stopped_is_not_good() {
+    use bytekeep::flow::{self, Command, Job, Maker, Options, Root};
+    use bytekeep::python::Pyc;
+    let top = tempfile::tempdir().unwrap();
+    let path = top.path().join("a.py");
+    std::fs::write(&path, "x = 1\n").unwrap();
+    let pool = pool(&pythons::all().pop().unwrap(), 1);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let job = || Job {
+        command: Command::Compile,
+        roots: vec![Root::of(&path, &Pyc).unwrap()],
+        format: &Pyc,
+        makers: vec![Maker { compiler: &pool, levels: vec![0] }],
+        options: Options { max_time: Some(Duration::ZERO), ..Options::default() },
+        stop: &stop,
+    };
+    let late = flow::run(&job(), &()).unwrap();
+    assert!(late.out_of_time && !late.stopped && !late.is_good(), "{late:?}");
+    let later = flow::run(&Job { options: Options::default(), ..job() }, &()).unwrap();
+    assert!(later.stopped && !later.out_of_time && !later.is_good(), "{later:?}");
+}
+
 /// Not a test by itself: holds workers, one of them in an endless compile, until it is killed.
 #[test]
 #[ignore = "run by the test below"]

@@ -20,8 +20,8 @@ impl Exit {
     pub(crate) const ALL: [Self; 4] = [Self::Good, Self::Wrong, Self::Unable, Self::Interrupted];
 
     /// Of a run.
-    pub(crate) fn of(summary: &Summary, interrupted: bool) -> Self {
-        if interrupted {
+    pub(crate) fn of(summary: &Summary) -> Self {
+        if summary.stopped {
             Self::Interrupted
         } else if summary.is_good() {
             Self::Good
@@ -70,11 +70,10 @@ mod tests {
     fn every_end_has_its_code() {
         let good = Summary::default();
         let wrong = Summary { wrong: 1, ..Summary::default() };
-        let out_of_time = Summary { stopped: true, ..Summary::default() };
-        for (summary, interrupted, code) in
-            [(&good, false, 0), (&wrong, false, 1), (&out_of_time, false, 1), (&out_of_time, true, 130), (&wrong, true, 130)]
-        {
-            assert_eq!(Exit::of(summary, interrupted).code(), code);
+        let out_of_time = Summary { out_of_time: true, ..Summary::default() };
+        for (summary, code) in [(good, 0), (wrong, 1), (out_of_time, 1)] {
+            assert_eq!(Exit::of(&summary).code(), code);
+            assert_eq!(Exit::of(&Summary { stopped: true, ..summary }).code(), 130);
         }
         assert_eq!(Exit::ALL.map(Exit::code), [0, 1, 2, 130]);
         assert_eq!(Exit::ALL.map(|exit| exit.forgiving(true).code()), [0, 0, 2, 130]);

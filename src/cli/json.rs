@@ -88,6 +88,7 @@ struct SummaryLine<'a> {
     entries: u64,
     wrong: u64,
     stopped: bool,
+    out_of_time: bool,
     seconds: f64,
     bytes: u64,
     verdicts: BTreeMap<&'static str, u64>,
@@ -149,6 +150,7 @@ impl<'a> Json<'a> {
             entries: summary.entries,
             wrong: summary.wrong,
             stopped: summary.stopped,
+            out_of_time: summary.out_of_time,
             seconds: (summary.elapsed.as_secs_f64() * 1e6).round() / 1e6,
             bytes: summary.bytes,
             verdicts: summary.verdicts.iter().map(|(verdict, number)| (verdict.word(), *number)).collect(),
@@ -235,7 +237,7 @@ mod tests {
         assert!(lines[2].contains("\"code\":\"waiting\"") && lines[2].contains("PID 7"), "{}", lines[2]);
         assert_eq!(
             lines[4],
-            r#"{"v":1,"kind":"summary","command":"repair","dry_run":false,"entries":1,"wrong":0,"stopped":false,"seconds":1.5,"bytes":7,"verdicts":{"corrupt":1},"actions":{"built":1},"interpreters":{"":{"corrupt":1}}}"#
+            r#"{"v":1,"kind":"summary","command":"repair","dry_run":false,"entries":1,"wrong":0,"stopped":false,"out_of_time":false,"seconds":1.5,"bytes":7,"verdicts":{"corrupt":1},"actions":{"built":1},"interpreters":{"":{"corrupt":1}}}"#
         );
     }
 

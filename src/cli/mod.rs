@@ -23,8 +23,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use clap::FromArgMatches;
 
@@ -36,7 +35,6 @@ use self::human::{Human, Loudness};
 use self::json::Json;
 use self::out::Out;
 use self::setup::Plan;
-use self::summary::End;
 use crate::flow::{self, Action, EntryEvent, Event, Report, Summary};
 use crate::model::{Cause, Verdict};
 
@@ -115,7 +113,7 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
         Command::Inspect(args) => Ok(inspect_all(args, &cli.global, out, cwd.as_deref())),
         chosen => {
             let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;
-            let plan = Plan::new(chosen, &setup::Environment::of_process(), &stop)?;
+            let plan = Plan::new(chosen, &setup::Environment::of_process())?;
             plan.map_or(Ok(Exit::Good), |plan| work(&plan, &cli.global, out, cwd, &stop))
         }
     }
@@ -145,7 +143,7 @@ fn inspect_all(args: &args::Inspect, global: &Global, out: &Out, cwd: Option<&Pa
     if told == 0 { Exit::Unable } else { exit.forgiving(global.exit_zero) }
 }
 
-fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &Arc<AtomicBool>) -> Result<Exit, Failure> {
+fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &AtomicBool) -> Result<Exit, Failure> {
     let loudness = Loudness { quiet: global.quiet, verbose: global.verbose > 0 };
     let json = (global.format == FormatArg::Json).then(|| Json::new(out));
     let human = Human::new(out, plan.command, plan.is_dry_run(), loudness, cwd);
@@ -162,27 +160,22 @@ fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &Ar
     let mut summary = answer.inspect_err(|_| human.finish())?;
     plan.missing.iter().for_each(|path| tell_missing(path, report, &mut summary));
     human.finish();
-    let interrupted = summary.stopped && stop.load(Ordering::Relaxed);
     match &json {
         Some(json) => json.summary(plan.command, plan.is_dry_run(), &summary),
-        None => conclude(plan, out, &summary, interrupted, loudness),
+        None => conclude(plan, out, &summary, loudness),
     }
-    Ok(Exit::of(&summary, interrupted).forgiving(global.exit_zero))
+    Ok(Exit::of(&summary).forgiving(global.exit_zero))
 }
 
-fn conclude(plan: &Plan, out: &Out, summary: &Summary, interrupted: bool, loudness: Loudness) {
+fn conclude(plan: &Plan, out: &Out, summary: &Summary, loudness: Loudness) {
     if plan.command == flow::Command::Status {
         out.data(&summary::table(summary, out.data_style));
     }
-    if loudness.quiet {
+    // Of a run that was out of time nothing else tells why it failed.
+    if loudness.quiet && !summary.out_of_time {
         return;
     }
-    let end = match (summary.stopped, interrupted) {
-        (false, _) => End::Done,
-        (true, true) => End::Interrupted,
-        (true, false) => End::OutOfTime,
-    };
-    out.message(&summary::line(plan.command, plan.is_dry_run(), end, summary, out.style));
+    out.message(&summary::line(plan.command, plan.is_dry_run(), summary, out.style));
     if let Some(hint) = summary::next(plan.command, summary) {
         out.message(&format!("{}: {hint}\n", out.style.hint("hint")));
     }

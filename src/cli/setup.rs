@@ -1,7 +1,6 @@
 //! From arguments to a job: roots, interpreters, options. The only file of the command that knows which language it serves.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -72,7 +71,7 @@ impl Environment {
 
 impl Plan {
     /// Of a command that works on trees; `None` for the others.
-    pub(crate) fn new(chosen: &Chosen, environment: &Environment, stop: &Arc<AtomicBool>) -> Result<Option<Self>, Failure> {
+    pub(crate) fn new(chosen: &Chosen, environment: &Environment) -> Result<Option<Self>, Failure> {
         let mut options = Options::default();
         let mut timeout = None;
         let (command, tree, select, interpreters, common) = match chosen {
@@ -137,13 +136,8 @@ impl Plan {
         if compile.is_some_and(|args| args.stdlib) {
             place.add_stdlib(&found)?;
         }
-        let limits = Limits {
-            jobs: common.width(),
-            timeout: compile_timeout(timeout, environment)?,
-            keep_pythonhome: true,
-            stop: Arc::clone(stop),
-            ..Limits::default()
-        };
+        let limits =
+            Limits { jobs: common.width(), timeout: compile_timeout(timeout, environment)?, keep_pythonhome: true, ..Limits::default() };
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,

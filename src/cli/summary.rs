@@ -8,19 +8,8 @@ use super::text::{elapsed, entries, size};
 use crate::flow::{Action, Command, Summary};
 use crate::model::Verdict;
 
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// By itself.
-    Done,
-    /// By a signal.
-    Interrupted,
-    /// By `--max-time`.
-    OutOfTime,
-}
-
 /// `Compiled 5378 entries in 520ms (12 up to date, 3 failed)`.
-pub(crate) fn line(command: Command, dry_run: bool, end: End, summary: &Summary, style: Style) -> String {
+pub(crate) fn line(command: Command, dry_run: bool, summary: &Summary, style: Style) -> String {
     let action = |action| summary.action(action);
     let untouched = action(Action::None);
     let (past, future, number) = match command {
@@ -56,10 +45,10 @@ pub(crate) fn line(command: Command, dry_run: bool, end: End, summary: &Summary,
     }
     let verb = if dry_run { future } else { past };
     let verb = if summary.is_good() { style.good(verb) } else { style.bad(verb) };
-    let end = match end {
-        End::Done => "",
-        End::Interrupted => "Interrupted, and what was written is whole. ",
-        End::OutOfTime => "Stopped by --max-time, and what was written is whole. ",
+    let end = match (summary.stopped, summary.out_of_time) {
+        (true, _) => "Interrupted, and what was written is whole. ",
+        (false, true) => "Stopped by --max-time, and what was written is whole. ",
+        (false, false) => "",
     };
     let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
     format!("{end}{verb} {} in {}{details}\n", entries(number), elapsed(summary.elapsed))
@@ -216,20 +205,17 @@ mod tests {
             ("t", Verdict::Ok, Action::None, 12),
             ("t", Verdict::Stale, Action::Failed, 3),
         ]);
-        assert_eq!(line(Command::Compile, false, End::Done, &compiled, plain), "Compiled 5 entries in 520ms (12 up to date, 3 failed)\n");
-        assert_eq!(
-            line(Command::Compile, true, End::Done, &compiled, plain),
-            "Would compile 5 entries in 520ms (12 up to date, 3 failed)\n"
-        );
-        assert!(
-            line(Command::Compile, false, End::Interrupted, &compiled, plain)
-                .starts_with("Interrupted, and what was written is whole. Compiled 5")
-        );
+        assert_eq!(line(Command::Compile, false, &compiled, plain), "Compiled 5 entries in 520ms (12 up to date, 3 failed)\n");
+        assert_eq!(line(Command::Compile, true, &compiled, plain), "Would compile 5 entries in 520ms (12 up to date, 3 failed)\n");
+        let interrupted = line(Command::Compile, false, &Summary { stopped: true, ..compiled.clone() }, plain);
+        assert!(interrupted.starts_with("Interrupted, and what was written is whole. Compiled 5"), "{interrupted}");
+        let out_of_time = line(Command::Compile, false, &Summary { out_of_time: true, ..compiled }, plain);
+        assert!(out_of_time.starts_with("Stopped by --max-time, and what was written is whole. Compiled 5"), "{out_of_time}");
         let verified = summary(&[("t", Verdict::Ok, Action::None, 1), ("t", Verdict::Corrupt, Action::None, 2)]);
-        assert_eq!(line(Command::Verify, false, End::Done, &verified, plain), "Verified 3 entries in 520ms (1 ok, 2 corrupt)\n");
+        assert_eq!(line(Command::Verify, false, &verified, plain), "Verified 3 entries in 520ms (1 ok, 2 corrupt)\n");
         let removed = summary(&[("t", Verdict::Ok, Action::Removed, 1), ("t", Verdict::Leftover, Action::Swept, 2)]);
-        assert_eq!(line(Command::Clean, false, End::Done, &removed, plain), "Removed 1 entry in 520ms (2 left-overs swept)\n");
-        assert_eq!(line(Command::Seal, false, End::Done, &Summary::default(), plain), "Sealed 0 entries in 0ms\n");
+        assert_eq!(line(Command::Clean, false, &removed, plain), "Removed 1 entry in 520ms (2 left-overs swept)\n");
+        assert_eq!(line(Command::Seal, false, &Summary::default(), plain), "Sealed 0 entries in 0ms\n");
     }
 
     #[test]

@@ -451,6 +451,7 @@ impl Run<'_> {
                 Trouble::Cause(Cause::new("source", fault.describe(&filename.display().to_string())).at(filename))
             }
             CompileError::Died { .. } => Trouble::Cause(Cause::new("compiler-died", text).at(filename)),
+            CompileError::Start { .. } => Trouble::Cause(Cause::new("descriptors", text).at(filename)),
             CompileError::TimedOut { .. } => Trouble::Cause(Cause::new("timeout", text).at(filename)),
             CompileError::Stopped => Trouble::Stop,
             CompileError::Unusable(reason) => {

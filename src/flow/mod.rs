@@ -88,10 +88,6 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     let open = Open::default();
     let bounds = Bounds::within(descriptors);
     let frugal = descriptors < FEW_DESCRIPTORS;
-    if frugal && matches!(job.command, Command::Compile | Command::Repair) {
-        // Starting a compiler takes more descriptors than keeping one, and now the most are free.
-        job.makers.iter().for_each(|maker| maker.levels.iter().for_each(|level| maker.compiler.prepare(*level)));
-    }
     // As much may be staged during a commit as goes into one: else the compilers would wait for the disk.
     let (commits, receiver) = sync_channel(if frugal { 0 } else { bounds.files });
     let run = Run {
@@ -124,8 +120,23 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     let threads = threads(job, descriptors);
     let left = AtomicUsize::new(0);
     let here = std::thread::current();
+    let until_left = |number| {
+        while left.load(Ordering::SeqCst) < number {
+            run.watch();
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        left.store(0, Ordering::SeqCst);
+    };
     std::thread::scope(|scope| {
         let run = &run;
+        if frugal && matches!(job.command, Command::Compile | Command::Repair) {
+            // Starting a compiler takes more descriptors than keeping one, and now the most are free.
+            scope.spawn(|| {
+                let _leave = Leave(&left, &here);
+                job.makers.iter().for_each(|maker| maker.levels.iter().for_each(|level| maker.compiler.prepare(*level)));
+            });
+            until_left(1);
+        }
         scope.spawn(move || run.commit_all(&receiver, bounds));
         for _ in 0..threads {
             scope.spawn(|| {
@@ -133,10 +144,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
                 run.work();
             });
         }
-        while left.load(Ordering::SeqCst) < threads {
-            run.watch();
-            std::thread::park_timeout(Duration::from_millis(20));
-        }
+        until_left(threads);
         run.send(ToCommit::Stop);
     });
     if let Some(memo) = job.options.memo {
@@ -147,8 +155,11 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     }
     let mut summary = run.summary.into_inner().unwrap_or_else(PoisonError::into_inner);
     summary.elapsed = started.elapsed();
-    summary.stopped = job.stop.load(Ordering::SeqCst);
-    summary.out_of_time = run.halted.load(Ordering::SeqCst) && !summary.stopped;
+    let halted = run.halted.load(Ordering::SeqCst);
+    // A compiler that another run has stopped leaves everything undone, and nobody has told so.
+    let without_compiler = !halted && job.makers.iter().any(|maker| maker.compiler.is_stopped());
+    summary.stopped = job.stop.load(Ordering::SeqCst) || without_compiler;
+    summary.out_of_time = halted && !summary.stopped;
     Ok(summary)
 }
 
@@ -229,10 +240,9 @@ impl Run<'_> {
     fn watch(&self) {
         let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if (over || self.job.stop.load(Ordering::SeqCst)) && !self.halted.swap(true, Ordering::SeqCst) {
-            if over {
-                self.note_once("max-time", Path::new(""), "the time for the whole run is over; what is left is left undone");
-            }
             self.queue.close();
+            // One source may take a compiler longer than the whole run has.
+            self.job.makers.iter().for_each(|maker| maker.compiler.stop());
         }
     }
 

@@ -137,9 +137,9 @@ pub struct Summary {
     pub wrong: u64,
     /// Bytes of artifacts looked at or written.
     pub bytes: u64,
-    /// Was the run stopped before its end?
+    /// Was the run stopped before its end, by [`Job::stop`](super::Job::stop) or since its compiler was stopped?
     pub stopped: bool,
-    /// Was the time for the whole run over before its end?
+    /// Was the time for the whole run ([`Options::max_time`](super::Options::max_time)) over before its end? Not where it was stopped.
     pub out_of_time: bool,
     /// How long it took.
     pub elapsed: Duration,

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{PipeWriter, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,8 +37,6 @@ pub struct Limits {
     pub address_space: Option<u64>,
     /// Is `PYTHONHOME` handed to the interpreter?
     pub keep_pythonhome: bool,
-    /// Set it to end everything.
-    pub stop: Arc<AtomicBool>,
 }
 
 impl Default for Limits {
@@ -50,7 +48,6 @@ impl Default for Limits {
             retries: 1,
             address_space: Some(4 << 30),
             keep_pythonhome: false,
-            stop: Arc::default(),
         }
     }
 }
@@ -124,6 +121,11 @@ pub(super) struct Shared {
     next_id: AtomicU32,
     /// Descriptors ran out: workers without a request give theirs back.
     scarce: AtomicBool,
+    stopped: AtomicBool,
+    /// Every living worker holds a copy: so many there are.
+    pub(super) alive: Arc<()>,
+    /// What the dead left in the directory for temporary files is looked for once, not by every worker.
+    pub(super) sweep: Once,
 }
 
 impl Shared {
@@ -131,9 +133,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Is the run being stopped?
+    /// Is all at an end?
     pub(super) fn stopped(&self) -> bool {
-        self.limits.stop.load(Ordering::Relaxed)
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Makes every manager look what there is to do.
+    fn poke_all(&self) {
+        for slot in self.lock().groups.values_mut().flat_map(|group| &mut group.slots) {
+            poke(&mut slot.wake);
+        }
     }
 
     fn capacity(&self, kind: Kind) -> usize {
@@ -144,7 +153,7 @@ impl Shared {
     pub(super) fn submit(self: &Arc<Self>, task: Task) {
         let capacity = self.capacity(task.kind);
         let mut state = self.lock();
-        if state.closing {
+        if state.closing || self.stopped() {
             return task.answer(Err(CompileError::Stopped));
         }
         if let Some(reason) = &state.unusable {
@@ -174,6 +183,7 @@ impl Shared {
                 }
                 // The slots that there are do it.
                 Err(cause) if least.is_some() => tracing::debug!(%cause, "no further worker can be managed"),
+                Err(cause) if is_out_of_descriptors(&cause) => return task.answer(Err(CompileError::Start { how: cause.to_string() })),
                 Err(cause) => return task.answer(Err(CompileError::Unusable(format!("no worker can be managed: {cause}")))),
             }
         }
@@ -209,16 +219,17 @@ impl Shared {
         self.scarce.load(Ordering::Relaxed)
     }
 
-    /// Descriptors ran out: idle workers are asked to go. `true`: others are at work, and will be idle.
-    pub(super) fn make_room(&self, own: usize) -> bool {
+    /// Descriptors ran out: idle workers are asked to go. `true`: there are workers, which will be idle. (Slots that have requests and no
+    /// worker wait for descriptors themselves: to wait for them would be to wait for ever.)
+    pub(super) fn make_room(&self) -> bool {
         self.scarce.store(true, Ordering::Relaxed);
-        let mut state = self.lock();
-        let mut load = 0;
-        for slot in state.groups.values_mut().flat_map(|group| &mut group.slots) {
-            load += slot.load;
-            poke(&mut slot.wake);
-        }
-        load > own
+        self.poke_all();
+        Arc::strong_count(&self.alive) > 1
+    }
+
+    /// A worker could be started: there are descriptors.
+    pub(super) fn has_room(&self) {
+        self.scarce.store(false, Ordering::Relaxed);
     }
 
     /// Why the interpreter cannot be used, where that was found out.
@@ -231,6 +242,11 @@ impl Shared {
         let text = format!("the interpreter `{}` cannot be used: {reason}", self.interpreter.executable.display());
         self.lock().unusable.get_or_insert(text);
     }
+}
+
+/// EMFILE or ENFILE: we, or all processes together, have too many files open. The same numbers everywhere.
+pub(super) fn is_out_of_descriptors(cause: &std::io::Error) -> bool {
+    matches!(cause.raw_os_error(), Some(23 | 24))
 }
 
 /// Makes a manager look at its inbox. A full pipe has woken it already.
@@ -253,6 +269,9 @@ impl WorkerPool {
                 state: Mutex::default(),
                 next_id: AtomicU32::new(1),
                 scarce: AtomicBool::new(false),
+                stopped: AtomicBool::new(false),
+                alive: Arc::default(),
+                sweep: Once::new(),
             }),
         }
     }
@@ -302,16 +321,23 @@ impl Compiler for WorkerPool {
             Answer::Other { kind, text } => Err(quote::other_fault(kind, text)),
         }
     }
+
+    fn stop(&self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        self.shared.poke_all();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.stopped()
+    }
 }
 
 impl Drop for WorkerPool {
     fn drop(&mut self) {
         let threads = {
+            self.shared.lock().closing = true;
+            self.shared.poke_all();
             let mut state = self.shared.lock();
-            state.closing = true;
-            for slot in state.groups.values_mut().flat_map(|group| &mut group.slots) {
-                poke(&mut slot.wake);
-            }
             // None is added any more.
             std::mem::take(&mut state.threads)
         };

@@ -9,10 +9,13 @@ use tempfile::TempDir;
 
 use crate::base::sys::{ChildLimits, tie_to_this_thread};
 
+/// How the names of [`empty_dir`]s begin.
+pub(super) const EMPTY_DIR: &str = ".bytekeep-";
+
 /// An empty directory that only this user can enter: some versions import from the working directory before our first statement runs.
 pub(super) fn empty_dir() -> std::io::Result<TempDir> {
     use std::os::unix::fs::PermissionsExt;
-    tempfile::Builder::new().prefix(".bytekeep-").permissions(std::fs::Permissions::from_mode(0o700)).tempdir()
+    tempfile::Builder::new().prefix(EMPTY_DIR).permissions(std::fs::Permissions::from_mode(0o700)).tempdir()
 }
 
 /// A command that runs `program` in `executable` and knows nothing of the caller's settings. Standard streams are pipes.

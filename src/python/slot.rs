@@ -10,16 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::message::{self, Answer};
-use super::pool::{Kind, Shared, Task};
-use super::worker::{Heard, Start, Worker};
+use super::pool::{self, Kind, Shared, Task};
+use super::worker::{self, Heard, Start, Worker};
 use crate::base::sys;
 use crate::model::CompileError;
 
-/// "Too many open files", the same number everywhere.
-const EMFILE: i32 = 24;
 /// How long a worker may take until it says hello.
 const START: Duration = Duration::from_secs(20);
-/// How often the stop flag is looked at while something is in work.
+/// How often it is looked whether all is stopped while something is in work.
 const TICK: Duration = Duration::from_millis(40);
 /// How many workers in a row may be lost before they did anything.
 const BARREN: u32 = 2;
@@ -105,7 +103,7 @@ impl Manager {
 
     /// Nothing to do: waits for a request. A worker that ends meanwhile is no request's fault.
     fn idle(&mut self) {
-        if self.shared.scarce() {
+        if self.shared.scarce() || self.shared.stopped() {
             self.worker = None;
         }
         let mut readers = vec![self.wake.as_fd()];
@@ -143,38 +141,41 @@ impl Manager {
     fn start(&mut self) {
         let codec = self.flight.front().and_then(|task| task.codec.as_deref());
         let limits = &self.shared.limits;
-        let mut no_descriptor = false;
         let started = Worker::start(Start {
             interpreter: &self.shared.interpreter,
             keep_home: limits.keep_pythonhome,
             address_space: limits.address_space.filter(|_| self.shared.interpreter.wide),
             level: self.kind.level,
             codec,
-        })
-        .map_err(|cause| {
-            no_descriptor = cause.raw_os_error() == Some(EMFILE);
-            format!("it cannot be started: {cause}")
+            alive: &self.shared.alive,
         });
         match started {
             Ok(worker) => {
                 self.scarce = None;
+                self.shared.has_room();
+                self.shared.sweep.call_once(worker::sweep);
                 self.worker = Some(worker);
                 self.since = Instant::now();
                 for task in &mut self.flight {
                     task.sent = 0;
                 }
             }
-            Err(_) if no_descriptor && self.may_wait() => std::thread::sleep(TICK),
             // What others have open says nothing of the interpreter.
-            Err(how) if no_descriptor => self.answer_all(&CompileError::Died { how, tries: 1 }),
-            Err(reason) => self.barren_start(&reason),
+            Err(cause) if pool::is_out_of_descriptors(&cause) => {
+                if self.may_wait() {
+                    std::thread::sleep(TICK);
+                } else {
+                    self.answer_all(&CompileError::Start { how: cause.to_string() });
+                }
+            }
+            Err(cause) => self.barren_start(&format!("it cannot be started: {cause}")),
         }
     }
 
     /// Descriptors ran out. Is there hope that others give some back?
     fn may_wait(&mut self) -> bool {
         let since = *self.scarce.get_or_insert_with(Instant::now);
-        self.shared.make_room(self.flight.len()) || since.elapsed() < SCARCE
+        self.shared.make_room() || since.elapsed() < SCARCE
     }
 
     /// A worker was lost before it did anything: twice in a row, and no worker will.

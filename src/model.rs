@@ -216,8 +216,11 @@ pub enum Recognised {
         /// Do we know this tag? Another one is left alone, whatever it holds.
         known: bool,
     },
-    /// A temp file that the interpreter itself left behind (`x.pyc.140213`).
-    ForeignTemp,
+    /// A temp file that the interpreter itself left behind (`x.cpython-313.pyc.140213`).
+    ForeignTemp {
+        /// The source that its artifact would belong to.
+        source: Name,
+    },
     /// Some other tool's file: none of our business, and never removed.
     Foreign,
 }

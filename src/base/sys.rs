@@ -586,6 +586,8 @@ pub fn tie_to_this_thread(command: &mut Command, limits: ChildLimits) {
         // No core files of crashing interpreters in somebody's tree.
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
         if let Some(bytes) = limits.address_space {
+            // Never above what the caller may have: raising a hard limit is refused.
+            let bytes = rustix::process::getrlimit(Resource::As).maximum.map_or(bytes, |hard| hard.min(bytes));
             setrlimit(Resource::As, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
         }
         Ok(())

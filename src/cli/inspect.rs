@@ -98,7 +98,7 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
     let (layout, recognised) = recognise(format, &name, in_cache);
     let (source, tag, level) = match recognised {
         Recognised::Artifact { source, tag, level, .. } => (Some(source), tag, level),
-        Recognised::ForeignTemp | Recognised::Foreign => (None, None, Level::Other),
+        Recognised::ForeignTemp { .. } | Recognised::Foreign => (None, None, Level::Other),
     };
     let of_name = source.as_ref().map(|source| text::name(source.as_bytes()));
     let mut flaws = Vec::new();

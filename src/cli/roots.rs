@@ -110,13 +110,15 @@ impl<'a> Roots<'a> {
         match self.format.recognise(&name, layout) {
             Recognised::Artifact { .. } if cache => Named::File(parent(&dir), Place::InCache, name),
             Recognised::Artifact { .. } => Named::File(dir, Place::Beside, name),
-            Recognised::ForeignTemp | Recognised::Foreign => Named::Other,
+            Recognised::ForeignTemp { .. } | Recognised::Foreign => Named::Other,
         }
     }
 
     fn directory(&self, path: &Path) -> Root {
         if self.is_cache_dir(path) {
-            Root { dir: parent(path), what: What::CacheDir }
+            // Behind a link the sources are beside what it leads to.
+            let real = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
+            Root { dir: parent(real.as_deref().unwrap_or(path)), what: What::CacheDir }
         } else {
             Root { dir: path.to_path_buf(), what: What::Tree }
         }
@@ -125,9 +127,9 @@ impl<'a> Roots<'a> {
     fn is_cache_dir(&self, path: &Path) -> bool {
         let cache = self.format.cache_dir().as_os_str();
         match path.file_name() {
-            Some(name) => name == cache,
-            // `.` and `..` have names too, though not in letters.
-            None => path.canonicalize().is_ok_and(|path| path.file_name() == Some(cache)),
+            Some(name) if name == cache => true,
+            // `.` and `..` have names too, though not in letters; and a link may lead to one.
+            _ => path.canonicalize().is_ok_and(|path| path.file_name() == Some(cache)),
         }
     }
 

@@ -11,7 +11,10 @@ use crate::model::Verdict;
 /// `Compiled 5378 entries in 520ms (12 up to date, 3 failed)`.
 pub(crate) fn line(command: Command, dry_run: bool, summary: &Summary, style: Style) -> String {
     let action = |action| summary.action(action);
-    let untouched = action(Action::None);
+    let tried = action(Action::Failed) + action(Action::Skipped);
+    // What is wrong, and what nobody here knows, is not "up to date" for being left alone.
+    let left = summary.wrong.saturating_sub(tried) + summary.verdict(Verdict::Unknown);
+    let untouched = action(Action::None).saturating_sub(left);
     let (past, future, number) = match command {
         Command::Compile => ("Compiled", "Would compile", action(Action::Built)),
         Command::Repair => {
@@ -39,7 +42,6 @@ pub(crate) fn line(command: Command, dry_run: bool, summary: &Summary, style: St
     let mut details: Vec<String> =
         details.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect();
     // What is wrong without having been tried has no other place.
-    let tried = action(Action::Failed) + action(Action::Skipped);
     if !matches!(command, Command::Verify | Command::Status) && summary.wrong > tried {
         details.push(format!("{} wrong", summary.wrong - tried));
     }

@@ -56,7 +56,8 @@ struct Run<'r> {
     report: &'r dyn Report,
     queue: Queue,
     commits: SyncSender<ToCommit>,
-    prefix: Option<Arc<Dir>>,
+    /// A directory, and where below it the prefix is: not there yet in a dry run.
+    prefix: Option<(Arc<Dir>, PathBuf)>,
     /// Where copies of what is bad are kept.
     keep: Option<Dir>,
     open: Open,
@@ -105,7 +106,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         noted: Mutex::default(),
         fatal: Mutex::default(),
         halted: AtomicBool::new(false),
-        deadline: job.options.max_time.map(|limit| started + limit),
+        deadline: job.options.max_time.and_then(|limit| started.checked_add(limit)),
     };
     for maker in &job.makers {
         let target = maker.compiler.target();
@@ -193,8 +194,8 @@ fn check_makers(job: &Job<'_>) -> Result<(), JobError> {
 
 /// Opens the directory that artifacts stand in instead of beside their sources; `compile` makes it, with those above it, and flushes
 /// their names: what is written there later is durable only if the way to it is.
-fn open_prefix(path: &Path, job: &Job<'_>) -> Result<Arc<Dir>, JobError> {
-    if job.command == Command::Compile {
+fn open_prefix(path: &Path, job: &Job<'_>) -> Result<(Arc<Dir>, PathBuf), JobError> {
+    if job.command == Command::Compile && !job.options.dry_run {
         let absolute = std::path::absolute(path).map_err(|cause| Error::new("find", path, cause))?;
         let missing: Vec<&Path> = absolute.ancestors().take_while(|above| !above.exists()).collect();
         for dir in missing.into_iter().rev() {
@@ -206,7 +207,16 @@ fn open_prefix(path: &Path, job: &Job<'_>) -> Result<Arc<Dir>, JobError> {
             }
         }
     }
-    Ok(Arc::new(Dir::open_root(path)?))
+    match Dir::open_root(path) {
+        Ok(dir) => Ok((Arc::new(dir), PathBuf::new())),
+        // A plan for a prefix that is not there yet: everything is missing in it.
+        Err(error) if error.is_gone() && job.options.dry_run => {
+            let there = path.ancestors().find(|above| above.is_dir()).ok_or(error)?;
+            let below = path.strip_prefix(there).unwrap_or(path).to_path_buf();
+            Ok((Arc::new(Dir::open_root(there)?), below))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Run<'_> {
@@ -274,7 +284,8 @@ impl Run<'_> {
     #[allow(clippy::too_many_arguments, reason = "one place where an event is put together")]
     fn tell(&self, folder: &Folder, entry: &Entry, told: &Told, action: Action, warnings: &[Warning], wrong: bool, bytes: u64) {
         let artifact = folder.path.join(&entry.artifact);
-        let source = folder.sources.as_ref().map(|dir| dir.path_of(&entry.source));
+        let has_source = !matches!(told.verdict, Verdict::Orphan | Verdict::Sourceless);
+        let source = folder.sources.as_ref().filter(|_| has_source).map(|dir| dir.path_of(&entry.source));
         self.emit(&EntryEvent {
             artifact: &artifact,
             source: source.as_deref(),

@@ -121,11 +121,13 @@ fn clean(verdict: Verdict, facts: &Facts<'_>) -> Decision {
         V::Sourceless => remove(clean.sourceless),
         V::Missing | V::Unknown | V::Unreadable | V::Unsafe => Decision::Leave,
         V::Leftover => {
-            if !kinds || clean.leftovers {
-                Decision::Sweep
-            } else {
-                Decision::Leave
-            }
+            // A filter by tag, age or seal says nothing of left-overs: they go only where they are meant.
+            let filtered = clean.tags.is_some()
+                || clean.keep_tags.is_some()
+                || clean.sealed
+                || clean.made_before.is_some()
+                || clean.keep_bytes.is_some();
+            if clean.leftovers || (!kinds && !filtered) { Decision::Sweep } else { Decision::Leave }
         }
     }
 }

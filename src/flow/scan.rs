@@ -3,7 +3,7 @@
 //! directory swapped meanwhile yields names and nothing else.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use walkdir::WalkDir;
@@ -46,10 +46,24 @@ pub(super) fn open_roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, J
         if covered(&real, &root.what) {
             continue;
         }
-        let absolute = std::path::absolute(&root.dir).map_err(|cause| Error::new("find", &root.dir, cause))?;
+        let absolute = absolute(&root.dir)?;
         open.push(Arc::new(Tree { dir: Arc::new(Dir::open_root(&root.dir)?), what: root.what, absolute }));
     }
     Ok(open)
+}
+
+/// The absolute path without `.` and `..`, by its letters alone, as Python makes the entries of its path: links stay.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    let full = std::path::absolute(path).map_err(|cause| Error::new("find", path, cause))?;
+    let mut clean = PathBuf::new();
+    for component in full.components() {
+        if component == Component::ParentDir {
+            clean.pop();
+        } else {
+            clean.push(component);
+        }
+    }
+    Ok(clean)
 }
 
 /// What of a directory is meant, without the names.
@@ -219,7 +233,7 @@ impl Run<'_> {
                 Layout::Cache => Home::Below(self.job.format.cache_dir().clone()),
                 Layout::Beside => Home::Beside,
                 Layout::Prefix => match &self.prefix {
-                    Some(prefix) => Home::Prefix(Arc::clone(prefix), absolute.strip_prefix("/").unwrap_or(absolute).to_path_buf()),
+                    Some(prefix) => Home::Prefix(Arc::clone(&prefix.0), prefix.1.join(absolute.strip_prefix("/").unwrap_or(absolute))),
                     None => continue,
                 },
             };
@@ -268,8 +282,13 @@ impl Run<'_> {
     fn leftovers(&self, there: &[Name], layout: Layout) -> Vec<Item> {
         let item = |name: &Name| match leftover::recognise(name) {
             Some(kind) => Some(Item::Leftover(name.clone(), kind)),
-            None if self.job.format.recognise(name, layout) == Recognised::ForeignTemp => Some(Item::ForeignTemp(name.clone())),
-            None => None,
+            None => match self.job.format.recognise(name, layout) {
+                // Beside sources the name alone says little; the source must be there.
+                Recognised::ForeignTemp { source } if layout != Layout::Beside || there.contains(&source) => {
+                    Some(Item::ForeignTemp(name.clone()))
+                }
+                _ => None,
+            },
         };
         there.iter().filter_map(item).collect()
     }

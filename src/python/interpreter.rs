@@ -184,7 +184,7 @@ impl Interpreter {
         }
         if !named
             && sys::effective_user() == 0
-            && let Some(place) = writable_by_others(path)
+            && let Some(place) = writable_by_others(path).or_else(|| loose_home(path))
         {
             return Err(InterpreterError::Writable { path: path.to_owned(), place });
         }
@@ -292,6 +292,24 @@ fn writable_by_others(path: &Path) -> Option<PathBuf> {
         }
     }
     Some(path)
+}
+
+/// What of a virtual environment's settings others can write: `pyvenv.cfg` names the directory that the standard library is found by.
+fn loose_home(executable: &Path) -> Option<PathBuf> {
+    let bin = executable.parent()?;
+    for config in [Some(bin), bin.parent()].into_iter().flatten().map(|dir| dir.join("pyvenv.cfg")) {
+        let Ok(text) = std::fs::read_to_string(&config) else { continue };
+        if let Some(place) = writable_by_others(&config) {
+            return Some(place);
+        }
+        let homes = text.lines().filter_map(|line| line.split_once('=')).filter(|(key, _)| key.trim().eq_ignore_ascii_case("home"));
+        for (_, home) in homes {
+            if let Some(place) = writable_by_others(Path::new(home.trim())) {
+                return Some(place);
+            }
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -110,11 +110,18 @@ fn split_last(name: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((before, after.get(1..)?))
 }
 
-/// `*.pyc.[0-9]+`: what import, `py_compile` and `compileall` leave behind when they are killed.
-fn is_foreign_temp(name: &[u8]) -> bool {
-    split_last(name).is_some_and(|(before, number)| {
-        !number.is_empty() && number.iter().all(u8::is_ascii_digit) && before.strip_suffix(b".pyc").is_some_and(|stem| !stem.is_empty())
-    })
+/// `x.cpython-313.pyc.140213`: what import, `py_compile` and `compileall` leave behind when they are killed. Only behind the name of an
+/// artifact: `backup.pyc.1` may be anything.
+fn foreign_temp(name: &[u8], layout: Layout) -> Option<Recognised> {
+    let (before, _) = split_last(name).filter(|(_, number)| !number.is_empty() && number.iter().all(u8::is_ascii_digit))?;
+    let artifact = match layout {
+        Layout::Cache | Layout::Prefix => tagged(before),
+        Layout::Beside => beside(before),
+    };
+    match artifact {
+        Some(Recognised::Artifact { source, known: true, .. }) => Some(Recognised::ForeignTemp { source }),
+        _ => None,
+    }
 }
 
 /// 3.2 to 3.4 had no levels in names: `.pyo` for both.
@@ -221,8 +228,7 @@ impl Format for Pyc {
         };
         match found {
             Some(artifact) => artifact,
-            None if is_foreign_temp(name) => Recognised::ForeignTemp,
-            None => Recognised::Foreign,
+            None => foreign_temp(name, layout).unwrap_or(Recognised::Foreign),
         }
     }
 
@@ -429,7 +435,8 @@ mod tests {
             assert!(matches!(see("x.cpython-312-pytest-8.3.pyc"), Recognised::Artifact { known: false, .. }));
             assert!(matches!(see("x.cpython-312-pytest-8.pyc"), Recognised::Artifact { known: false, .. }));
             assert_eq!(see("a.cpython-34.pyo"), artifact("a.py", Some("cpython-34"), Level::Other, true));
-            assert_eq!(see("a.cpython-313.pyc.140213"), Recognised::ForeignTemp);
+            assert!(matches!(see("a.cpython-313.pyc.140213"), Recognised::ForeignTemp { .. }));
+            assert_eq!(see("notes.pyc.20240101"), Recognised::Foreign);
             for foreign in [
                 "a.cpython-313.pyo",
                 "a.nbi",
@@ -460,7 +467,7 @@ mod tests {
         let see = |text| Pyc.recognise(&name(text), Layout::Beside);
         assert_eq!(see("foo.pyc"), artifact("foo.py", None, Level::Known(0), true));
         assert_eq!(see("foo.pyo"), artifact("foo.py", None, Level::Other, true));
-        assert_eq!(see("foo.pyc.77"), Recognised::ForeignTemp);
+        assert!(matches!(see("foo.pyc.77"), Recognised::ForeignTemp { .. }));
         for foreign in ["foo.py", ".pyc", ".pyo", "foo.so", "foo.pyc.bak"] {
             assert_eq!(see(foreign), Recognised::Foreign, "{foreign}");
         }

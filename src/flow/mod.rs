@@ -138,7 +138,10 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
             });
             until_left(1);
         }
-        scope.spawn(move || run.commit_all(&receiver, bounds));
+        scope.spawn(move || {
+            let _close = Close(&run.queue);
+            run.commit_all(&receiver, bounds);
+        });
         for _ in 0..threads {
             scope.spawn(|| {
                 let _leave = Leave(&left, &here);
@@ -325,6 +328,15 @@ impl Run<'_> {
         if self.noted.lock().unwrap_or_else(PoisonError::into_inner).insert(code) {
             self.report.event(&Event::Note { code, text, path });
         }
+    }
+}
+
+/// Ends the run with the committing thread, also when a listener made that panic: nothing that is staged would ever be finished.
+struct Close<'q>(&'q Queue);
+
+impl Drop for Close<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

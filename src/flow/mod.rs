@@ -79,7 +79,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         Some(path) => Some(open_prefix(path, job.command)?),
         None => None,
     };
-    let descriptors = sys::open_file_limit();
+    let descriptors = sys::raise_open_file_limit();
     let bounds = Bounds::within(descriptors);
     let frugal = descriptors < FEW_DESCRIPTORS;
     if frugal && matches!(job.command, Command::Compile | Command::Repair) {

@@ -2,7 +2,7 @@
 //!
 //! What the layers above may lean on:
 //!
-//! Writing ([`write`]):
+//! Writing ([`mod@write`]):
 //! - **W1** A name in a directory shows the complete old artifact, the complete new one, or nothing, at every instant.
 //! - **W2** A staged file that is not committed is removed; one whose process was killed is recognised by its name ([`leftover`]).
 //! - **W3** In `batch` and `full`, [`write::commit`] reports success only after data and name were flushed.

@@ -5,7 +5,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::base::seal::Digest;
 use crate::base::source::Source;
 use crate::base::sys::{Name, Stat};
 use crate::base::{Error, Flaw};
@@ -475,9 +474,6 @@ pub struct Entry {
     /// Which of the job's makers fills it, where one does.
     pub maker: Option<usize>,
 }
-
-/// A source digest, for evidence.
-pub type SourceDigest = Digest;
 
 #[cfg(test)]
 mod tests {

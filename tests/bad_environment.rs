@@ -292,6 +292,22 @@ fn few_descriptors_make_it_slow_and_nothing_else() {
     }
 }
 
+/// Each directory that is worked on holds descriptors, so many small ones want more than they may have.
+#[test]
+fn many_small_directories_get_by_with_usual_limits() {
+    for limit in [256, 400, 1024] {
+        let tree = Tree::new();
+        for number in 0..600 {
+            tree.file(format!("pkg{number}/m.py"), b"VALUE = 1\n");
+        }
+        let line = format!("ulimit -n {limit}; \"$@\"");
+        let outcome = tree.bytekeep(Some(python()), ["compile", "--format", "json", "."]).by_shell(&line).run().exits(0);
+        assert_eq!(outcome.actions("built"), 601, "{limit}");
+        let outcome = tree.bytekeep(None, ["verify", "--format", "json", "."]).by_shell(&line).run().exits(0);
+        assert_eq!(outcome.verdicts("ok"), 601, "{limit}");
+    }
+}
+
 #[test]
 fn a_limit_on_file_sizes_is_an_error_of_what_is_too_large() {
     let tree = Tree::new();

@@ -281,18 +281,27 @@ fn a_locked_folder_is_waited_for_and_the_holder_told() {
     assert_eq!(waited.into_inner().unwrap(), Some(std::process::id()));
 }
 
+/// One removal hits many entries at once: those that are staged and those that are still to come.
 #[test]
 fn a_directory_removed_while_we_compile_is_made_again() {
-    let tree = Tree::new(&["a.toy", "b.toy"]);
-    let (cache, once) = (tree.path("__toys__"), AtomicBool::new(false));
+    let files: Vec<String> = (0..400).map(|n| format!("m{n}.toy")).collect();
+    let tree = Tree::new(&files.iter().map(String::as_str).collect::<Vec<_>>());
+    let (cache, aside) = (tree.path("__toys__"), tree.path("aside"));
+    let calls = Mutex::new(0);
     let compiler = Capitals::with(move |_| {
-        if !once.swap(true, Ordering::SeqCst) {
-            std::fs::remove_dir_all(&cache).unwrap();
+        let mut calls = calls.lock().unwrap();
+        *calls += 1;
+        match *calls {
+            50 => std::fs::rename(&cache, &aside).unwrap(),
+            200 => std::fs::remove_dir_all(&cache).unwrap(),
+            _ => {}
         }
     });
-    let (summary, _) = tree.run(Command::Compile, &compiler, Options::default());
+    let (summary, said) = tree.run(Command::Compile, &compiler, Options::default());
     assert!(summary.is_good(), "{summary:?}");
-    assert_eq!(tree.names("__toys__"), ["a.0.toyc", "b.0.toyc"]);
+    assert_eq!(said.len(), 400);
+    assert_eq!(tree.names("__toys__").len(), 400);
+    assert_eq!(tree.verify().0.verdict(Verdict::Ok), 400);
 }
 
 #[test]
@@ -479,4 +488,56 @@ fn a_prefix_is_kept_within_its_size_and_age() {
     assert_eq!(clean(Clean { keep_bytes: Some(3 * size - 1), ..Clean::default() }), [false, true, true]);
     let made_before = Some(bytekeep::base::sys::Time::now().minus_seconds(150));
     assert_eq!(clean(Clean { made_before, ..Clean::default() }), [false, false, true]);
+}
+
+#[test]
+fn files_of_one_directory_are_one_root_however_many_are_named() {
+    let files: Vec<String> = (0..300).map(|n| format!("m{n}.toy")).collect();
+    let tree = Tree::new(&files.iter().map(String::as_str).collect::<Vec<_>>());
+    let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
+    let mut job = tree.job(Command::Compile, &compiler, &format, &stop, Options { lock_timeout: Duration::ZERO, ..Options::default() });
+    job.roots = files.iter().map(|file| Root::of(&tree.path(file), &format).unwrap()).collect();
+    let summary = run(&job, &|event: &Event<'_>| assert!(!matches!(event, Event::Waiting { .. }), "it waits for itself")).unwrap();
+    assert_eq!((summary.action(Action::Built), summary.wrong), (300, 0));
+}
+
+#[test]
+fn a_listener_that_panics_ends_the_run() {
+    let tree = Tree::new(&["a.toy", "b.toy"]);
+    let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
+    let job = tree.job(Command::Compile, &compiler, &format, &stop, Options::default());
+    let listener = |event: &Event<'_>| assert!(!matches!(event, Event::Entry(_)), "a listener's own fault");
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&job, &listener).map(|_| ())));
+    assert!(ended.is_err(), "the panic is passed on");
+    let litter: Vec<_> = tree.names("__toys__").into_iter().filter(|name| name.starts_with(".bytekeep")).collect();
+    assert_eq!(litter, [""; 0]);
+}
+
+#[test]
+fn evidence_that_cannot_be_kept_keeps_what_is_bad() {
+    let tree = Tree::new(&["a.toy", "gone.toy"]);
+    tree.compile();
+    let path = tree.path("__toys__/a.0.toyc");
+    std::fs::write(&path, b"torn").unwrap();
+    let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
+    let options = |keep: &Path| Options { keep_bad: Some(keep.into()), ..Options::default() };
+    let job = tree.job(Command::Repair, &compiler, &format, &stop, options(&tree.path("nowhere")));
+    assert!(run(&job, &()).is_err(), "nothing is done without the place for it");
+    assert_eq!(std::fs::read(&path).unwrap(), b"torn");
+    // A damaged orphan, and one larger than what is kept: sparse.
+    std::fs::remove_file(tree.path("gone.toy")).unwrap();
+    std::fs::write(tree.path("__toys__/gone.0.toyc"), b"torn too").unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(300 << 20).unwrap();
+    let keep = tempfile::tempdir().unwrap();
+    let (summary, said) = tree.run(Command::Repair, &compiler, options(keep.path()));
+    assert!(summary.is_good(), "{said:?}");
+    let mut kept: Vec<_> = std::fs::read_dir(keep.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    kept.sort();
+    assert_eq!(kept.len(), 4, "{kept:?}");
+    let sizes: Vec<u64> =
+        kept.iter().filter(|path| path.extension().unwrap() == "toyc").map(|path| path.metadata().unwrap().len()).collect();
+    assert!(sizes.contains(&8) && sizes.contains(&(256 << 20)), "{sizes:?}");
+    assert!(
+        kept.iter().any(|path| path.extension().unwrap() == "txt" && std::fs::read_to_string(path).unwrap().contains("only the first"))
+    );
 }

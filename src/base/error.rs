@@ -37,6 +37,11 @@ impl Error {
         matches!(self.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
     }
 
+    /// Are there too few descriptors (EMFILE, ENFILE)? That says nothing of the path.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!(self.cause.raw_os_error(), Some(23 | 24))
+    }
+
     /// Operation and path as a plain sentence together with the system's words.
     pub fn sentence(&self) -> String {
         format!("{self}: {}", self.cause)

@@ -94,6 +94,9 @@ impl Seal {
             return Ok(None);
         }
         let version = u16::from_le_bytes(part(bytes, 72));
+        if version == 0 {
+            return Err(Flaw::new(FlawKind::Corrupt, "version", "its seal has version 0, which there never was"));
+        }
         if version != VERSION {
             let text = format!("it has a seal of version {version}; this program reads version {VERSION}");
             return Err(Flaw::new(FlawKind::Unknown, "newer-seal", text));

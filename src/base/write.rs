@@ -7,11 +7,12 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::lock::DirLock;
-use super::sys::{self, Name, Stat, Time};
+use super::seal::Digest;
+use super::sys::{self, Dir, Name, Stat, Time};
 use super::{Error, Result, leftover};
 use crate::ignored;
 
@@ -125,7 +126,7 @@ impl Drop for Staged {
 
 /// Owner, group and group-write follow the directory where root writes for another, or the directory asks for it (setgid): else who
 /// runs first would lock the others out. Best effort: unmapped users, root squash and vfat refuse it.
-fn follow_directory(file: &File, dir: &Stat, path: &std::path::Path) {
+fn follow_directory(file: &File, dir: &Stat, path: &Path) {
     let root_for_another = sys::effective_user() == 0 && dir.uid != 0;
     if !root_for_another && dir.mode & 0o2000 == 0 {
         return;
@@ -152,8 +153,7 @@ pub enum Outcome {
 /// the rename: then the new artifact stands there, and may be the old one again after a power cut.
 pub fn commit(mut staged: Vec<Staged>, durability: Durability) -> Vec<Result<Outcome>> {
     match durability {
-        Durability::Full => staged.into_iter().map(|one| commit_one(one, durability)).collect(),
-        Durability::None => staged.into_iter().map(|one| commit_one(one, durability)).collect(),
+        Durability::Full | Durability::None => staged.into_iter().map(|one| commit_one(one, durability)).collect(),
         Durability::Batch => {
             // Without this first step each of the flushes below would be a journal commit of its own.
             for file in staged.iter().filter_map(|one| one.file.as_ref()) {
@@ -212,11 +212,51 @@ fn sync_directory(lock: &DirLock) -> Result<()> {
     }
 }
 
+/// The most of a bad artifact that is kept: what is larger is told in the note beside it.
+const KEPT: u64 = 256 << 20;
+
+/// Copies a file that will go to a directory of evidence, with a note beside it. What was kept there before, under the same path, stays:
+/// the first state tells most.
+pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, note: &str) -> Result<()> {
+    let digest = Digest::of(from.as_os_str().as_encoded_bytes()).hex();
+    let stem = [&digest.as_bytes()[..12], b"-", name.as_bytes()].concat();
+    let named = |suffix: &[u8]| {
+        let bytes = [&stem[..stem.len().min(200)], suffix].concat();
+        Name::from_bytes(&bytes).ok_or_else(|| Error::new("name a copy of", from, std::io::ErrorKind::InvalidInput))
+    };
+    let size = sys::stat(file, from)?.size;
+    let cut = if size > KEPT { format!("only the first {KEPT} of its {size} bytes are kept\n") } else { String::new() };
+    let copy = |to: &Name, fill: &dyn Fn(&File, &Path) -> Result<()>| -> Result<()> {
+        if keep.stat_of(to).is_ok() {
+            return Ok(());
+        }
+        let (temp, made) = leftover::fresh(".tmp", keep.path(), |name| keep.create_new(name, 0o600))?;
+        let done = fill(&made, &keep.path_of(to)).and_then(|()| keep.rename(&temp, to));
+        if done.is_err() {
+            ignored!(keep.unlink(&temp), "half a copy stays in the directory of evidence");
+        }
+        done
+    };
+    copy(&named(b"")?, &|made, path| {
+        let mut piece = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < size.min(KEPT) {
+            let got = sys::read_at(file, &mut piece, at, from)?;
+            if got == 0 {
+                break;
+            }
+            sys::write_all(made, &piece[..got], path)?;
+            at += got as u64;
+        }
+        Ok(())
+    })?;
+    copy(&named(b".txt")?, &|made, path| sys::write_all(made, format!("{note}{cut}").as_bytes(), path))
+}
+
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test's own files")]
 mod tests {
     use super::super::lock::Attempt;
-    use super::super::sys::Dir;
     use super::*;
 
     fn locked(top: &tempfile::TempDir) -> Arc<DirLock> {

@@ -1,16 +1,16 @@
 //! What is done about entries: look, take the lock, look again with the same functions, act.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::leftover::{self, Leftover};
 use crate::base::lock::{self, Attempt, DirLock};
 use crate::base::seal::{self, Artifact};
 use crate::base::source::Source;
-use crate::base::sys::{self, Dir, Kind, Name, Time};
-use crate::base::write::Staged;
+use crate::base::sys::{self, Dir, Kind, Time};
+use crate::base::write::{self, Staged};
 use crate::base::{Error, Result};
 use crate::model::{Cause, CompileError, Entry, Level, Mode, Request, Verdict, Warning};
 
@@ -25,8 +25,8 @@ use super::{Run, Told};
 
 /// After so long it is told that a lock is waited for.
 const TELL_AFTER: Duration = Duration::from_secs(1);
-/// How often a folder whose directory goes away while we write is begun anew.
-const GONE_TRIES: u32 = 5;
+/// After how many directories that went away while we write a folder is left alone.
+const GONE_TRIES: u32 = 10;
 
 /// One entry, looked at and judged.
 struct Found {
@@ -37,43 +37,74 @@ struct Found {
     tag: Option<Arc<str>>,
 }
 
+impl Found {
+    /// Could it not be looked at for lack of descriptors?
+    fn is_out_of_descriptors(&self) -> bool {
+        self.judged.cause.as_ref().is_some_and(|cause| cause.code == "descriptors")
+    }
+}
+
+/// What a look says.
+enum Work {
+    None,
+    Some,
+    /// There were too few descriptors to look.
+    AskAgain,
+}
+
 impl Run<'_> {
     /// Looks at some items of a folder; the last look of a folder sends on what is to be done.
     pub(super) fn look_at(&self, folder: &Arc<Folder>, items: Vec<Item>) {
-        let todo: Vec<Item> = items.into_iter().filter(|item| self.has_work(folder, item)).collect();
-        let mut all = folder.todo.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (mut todo, mut later) = (Vec::new(), Vec::new());
+        for item in items {
+            match self.has_work(folder, &item) {
+                Work::None => {}
+                Work::Some => todo.push(item),
+                Work::AskAgain => later.push(item),
+            }
+        }
+        let mut all = folder.todo.lock().unwrap_or_else(PoisonError::into_inner);
         all.extend(todo);
-        if folder.looks.fetch_sub(1, Ordering::SeqCst) == 1 && !all.is_empty() {
+        if !later.is_empty() {
+            self.send(ToCommit::Flush);
+            self.queue.push_later(Task::Look(Arc::clone(folder), later));
+        } else if folder.looks.fetch_sub(1, Ordering::SeqCst) == 1 && !all.is_empty() {
             let todo = std::mem::take(&mut *all);
             self.queue.push(Task::Lock(Locking { folder: Arc::clone(folder), todo, busy_since: None, told: false }));
         }
     }
 
     /// Is something to be done about it? What is not is told at once.
-    fn has_work(&self, folder: &Folder, item: &Item) -> bool {
-        match item {
-            Item::Entry(entry) => {
-                let found = self.find(folder, folder.artifacts.as_deref(), entry);
-                if found.decision == Decision::Leave || self.job.options.dry_run {
-                    let action = if found.decision == Decision::Leave { Action::None } else { planned(found.decision) };
-                    self.tell_entry(folder, entry, &found, action, found.judged.cause.as_ref(), &[]);
-                    return false;
-                }
-                true
-            }
-            Item::Leftover(..) | Item::ForeignTemp(_) => self.has_leftover_work(folder, item),
+    fn has_work(&self, folder: &Folder, item: &Item) -> Work {
+        let Item::Entry(entry) = item else {
+            return if self.has_leftover_work(folder, item) { Work::Some } else { Work::None };
+        };
+        let found = self.find(folder, folder.artifacts.as_deref(), entry);
+        if found.is_out_of_descriptors() {
+            return Work::AskAgain;
         }
+        if found.decision != Decision::Leave && !self.job.options.dry_run {
+            return Work::Some;
+        }
+        let action = if found.decision == Decision::Leave { Action::None } else { planned(found.decision) };
+        self.tell_entry(folder, entry, &found, action, found.judged.cause.as_ref(), &[]);
+        Work::None
     }
 
     fn has_leftover_work(&self, folder: &Folder, item: &Item) -> bool {
         let Some(dir) = &folder.artifacts else { return false };
+        // Released between the listing and this look: it was alive, and is none.
+        if dir.stat_of(item.name()).is_err_and(|error| error.is_gone()) {
+            self.forget(1);
+            return false;
+        }
         let old = || dir.stat_of(item.name()).is_ok_and(|stat| leftover::is_old(&stat, Time::now()));
         let dead = match item {
             Item::ForeignTemp(_) | Item::Leftover(_, Leftover::Aside) => old(),
             // Looked at without the lock: a living process may hold it. Then it is that process's, and no left-over.
             _ => !lock::is_held(dir),
         };
-        let facts = self.facts(false, false, None);
+        let facts = self.facts(false, false, None, Level::Other);
         let sweep = policy::decide(self.job.command, Verdict::Leftover, &facts) == Decision::Sweep;
         if dead && sweep && !self.job.options.dry_run {
             return true;
@@ -86,9 +117,9 @@ impl Run<'_> {
         false
     }
 
-    fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>) -> Facts<'f> {
+    fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>, level: Level) -> Facts<'f> {
         let options = &self.job.options;
-        let has_maker = tag.is_some_and(|tag| self.maker_of(tag).is_some());
+        let has_maker = level.number().is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
         Facts { damaged, has_maker, sealed, old_enough: true, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
     }
 
@@ -133,7 +164,7 @@ impl Run<'_> {
         let head = seen.and_then(|seen| seen.head.as_ref().ok());
         let sealed = seen.is_some_and(judge::Seen::is_sealed);
         let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag)));
-        let mut facts = self.facts(judged.damaged, sealed, tag.as_deref());
+        let mut facts = self.facts(judged.damaged, sealed, tag.as_deref(), entry.level);
         facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
         let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
@@ -172,6 +203,16 @@ impl Run<'_> {
 
     /// Takes a folder's lock and sends on what is to be done under it; a busy folder comes back later.
     pub(super) fn take_lock(&self, mut locking: Locking) {
+        let too_often = {
+            let mut lost = locking.folder.lost.lock().unwrap_or_else(PoisonError::into_inner);
+            lost.queued = false;
+            locking.todo.append(&mut lost.items);
+            lost.times > GONE_TRIES
+        };
+        if too_often {
+            self.give_up_gone(&locking);
+            return;
+        }
         let only_leftovers = locking.todo.iter().all(|item| !matches!(item, Item::Entry(_)));
         match self.try_lock(&locking) {
             Ok(Some((dir, Attempt::Held(lock)))) => {
@@ -206,7 +247,7 @@ impl Run<'_> {
             // The directory is not there and nothing is to be made in it: removed meanwhile.
             Ok(None) => self.give_up_gone(&locking),
             Err(error) if error.is_gone() => self.begin_anew(locking),
-            Err(error) if is_out_of_descriptors(&error) => self.queue.push_later(Task::Lock(locking)),
+            Err(error) if error.is_out_of_descriptors() => self.queue.push_later(Task::Lock(locking)),
             Err(error) => self.give_up(&locking, Action::Failed, &Cause::from(&error)),
         }
     }
@@ -229,10 +270,8 @@ impl Run<'_> {
 
     /// The directory of artifacts went away between two steps: look anew, a few times.
     fn begin_anew(&self, locking: Locking) {
-        if locking.folder.gone.fetch_add(1, Ordering::SeqCst) < GONE_TRIES {
-            self.queue.push_later(Task::Lock(locking));
-        } else {
-            self.give_up_gone(&locking);
+        for item in locking.todo {
+            self.gone(&locking.folder, None, item);
         }
     }
 
@@ -274,12 +313,13 @@ impl Run<'_> {
         let Item::Entry(entry) = &item else { return };
         let cause = match trouble {
             // Others in this process will close theirs; this one comes back.
-            Trouble::System(error) if is_out_of_descriptors(&error) => {
+            Trouble::System(error) if error.is_out_of_descriptors() => {
                 self.send(ToCommit::Flush);
                 self.queue.push_later(Task::Act(Arc::clone(guard), item));
                 return;
             }
-            Trouble::System(error) if error.is_gone() => return self.gone(&guard.folder, item),
+            Trouble::Gone => return self.gone(&guard.folder, Some(guard.dir_id()), item),
+            Trouble::System(error) if error.is_gone() => return self.gone(&guard.folder, Some(guard.dir_id()), item),
             Trouble::System(error) => Cause::from(&error),
             Trouble::Cause(cause) => cause,
             Trouble::Skip(cause) => {
@@ -292,9 +332,19 @@ impl Run<'_> {
         self.tell_entry(&guard.folder, entry, &found, Action::Failed, Some(&cause), &[]);
     }
 
-    /// The directory of artifacts was removed under us: the item begins anew, in the directory that is there then.
-    pub(super) fn gone(&self, folder: &Arc<Folder>, item: Item) {
-        self.begin_anew(Locking { folder: Arc::clone(folder), todo: vec![item], busy_since: None, told: false });
+    /// The directory of artifacts, `dir` where it was open, was removed under us: the item begins anew, in the directory that is there
+    /// then. Counted by directories that went away, not by items: one removal may hit hundreds of them.
+    pub(super) fn gone(&self, folder: &Arc<Folder>, dir: Option<(u64, u64)>, item: Item) {
+        let mut lost = folder.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if !lost.queued && (dir.is_none() || dir != lost.last) {
+            lost.last = dir;
+            lost.times += 1;
+        }
+        lost.items.push(item);
+        if !std::mem::replace(&mut lost.queued, true) {
+            let locking = Locking { folder: Arc::clone(folder), todo: Vec::new(), busy_since: None, told: false };
+            self.queue.push_later(Task::Lock(locking));
+        }
     }
 
     fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
@@ -303,17 +353,19 @@ impl Run<'_> {
             Decision::Leave => Ok(Done::Now(Action::None)),
             // Until code can be given a new header without an interpreter, it is compiled.
             Decision::Build | Decision::Restamp => {
+                refuse_signed(guard, entry, found)?;
                 self.keep_bad(guard, entry, found)?;
                 self.build(guard, entry, found)
             }
             Decision::Seal => self.adopt(guard, entry, found),
             Decision::Remove => {
+                refuse_signed(guard, entry, found)?;
                 self.keep_bad(guard, entry, found)?;
                 match guard.dir.unlink(&entry.artifact) {
                     Err(error) if !error.is_gone() => return Err(error.into()),
                     _ => {}
                 }
-                guard.lock.remove_when_empty();
+                guard.remove_when_empty();
                 Ok(Done::Now(Action::Removed))
             }
             Decision::Sweep => Ok(Done::Now(Action::None)),
@@ -328,11 +380,9 @@ impl Run<'_> {
         let Some(level) = entry.level.number() else {
             return Err(Trouble::Cause(Cause::new("level", "its name does not say an optimisation level that can be made")));
         };
-        if found.judged.verdict != Verdict::Missing
-            && let Ok(old) = guard.dir.open_file(&entry.artifact)
-            && sys::is_signed(&old)
-        {
-            return Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")));
+        if !guard.dir.is_in_place(guard.lock.dir_stat())? {
+            // Nothing is compiled for a directory that went away.
+            return Err(Trouble::Gone);
         }
         // Taken before the source is opened: an edit after this moment shows, see `judge`.
         let before = Time::now();
@@ -372,7 +422,7 @@ impl Run<'_> {
         if Artifact::split(&bytes).map_err(flaw)?.seal.is_some() {
             return Ok(Done::Now(Action::None));
         }
-        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), None).map_err(flaw)?;
+        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
         format.body(&head, &bytes).map_err(flaw)?;
         let fits = match head.stamp {
             crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat),
@@ -410,29 +460,16 @@ impl Run<'_> {
         }
     }
 
-    /// Copies what is bad to where its owner wants to look at it.
-    fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<()> {
-        let Some(keep) = self.job.options.keep_bad.as_ref().filter(|_| found.judged.verdict.is_problem()) else { return Ok(()) };
+    /// Copies what is bad to where its owner wants to look at it, before it goes.
+    fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
+        let Some(keep) = self.keep.as_ref().filter(|_| found.judged.damaged || found.judged.verdict.is_problem()) else { return Ok(()) };
         let from = guard.dir.path_of(&entry.artifact);
-        let file = guard.dir.open_file(&entry.artifact)?;
-        let size = sys::stat(&file, &from)?.size;
-        let bytes = sys::read_all(&file, size, 1 << 30, &from)?.unwrap_or_default();
-        let dir = Dir::open_root(keep)?;
-        let digest = seal::Digest::of(from.as_os_str().as_encoded_bytes()).hex();
-        let kept =
-            |suffix: &str| Name::from_bytes(format!("{}-{}{suffix}", &digest[..12], entry.artifact.as_os_str().display()).as_bytes());
         let cause = found.judged.cause.as_ref().map(|cause| cause.text.clone()).unwrap_or_default();
-        let report = format!("{}\n{}: {cause}\n", from.display(), found.judged.verdict);
-        for (name, content) in [(kept(""), &bytes[..]), (kept(".txt"), report.as_bytes())] {
-            let Some(name) = name else { continue };
-            match dir.create_new(&name, 0o600) {
-                Ok(file) => sys::write_all(&file, content, &dir.path_of(&name))?,
-                // Kept in an earlier run: the first state is the one that tells most.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let said = format!("{}\n{}: {cause}\n", from.display(), found.judged.verdict);
+        let file = guard.dir.open_file(&entry.artifact)?;
+        // Without the copy it does not go: an error here is this entry's, and never taken for one of its directory.
+        let kept = write::keep_copy(keep, &file, &from, &entry.artifact, &said);
+        kept.map_err(|error| Trouble::Cause(Cause::from(&error)))
     }
 
     fn sweep(&self, guard: &Arc<Guarded>, item: &Item) {
@@ -456,7 +493,7 @@ impl Run<'_> {
             Err(error) if error.is_gone() => self.forget(1),
             Err(error) => self.tell_leftover(&guard.folder, item, Action::Failed, Some(&Cause::from(&error))),
             Ok(()) => {
-                guard.lock.remove_when_empty();
+                guard.remove_when_empty();
                 self.tell_leftover(&guard.folder, item, Action::Swept, None);
             }
         }
@@ -482,6 +519,8 @@ enum Done {
 /// Why an act came to nothing.
 enum Trouble {
     System(Error),
+    /// The directory of artifacts went away.
+    Gone,
     Cause(Cause),
     Skip(Cause),
     /// The run is ending; nothing is told.
@@ -491,7 +530,7 @@ enum Trouble {
 impl Trouble {
     fn of_source(error: crate::base::source::SourceError) -> Self {
         match error {
-            crate::base::source::SourceError::System(error) if is_out_of_descriptors(&error) => Self::System(error),
+            crate::base::source::SourceError::System(error) if error.is_out_of_descriptors() => Self::System(error),
             error if error.is_gone() => Self::Skip(judge::source_trouble(&error).1),
             error => Self::Cause(judge::source_trouble(&error).1),
         }
@@ -504,16 +543,22 @@ impl From<Error> for Trouble {
     }
 }
 
-/// EMFILE or ENFILE.
-fn is_out_of_descriptors(error: &Error) -> bool {
-    matches!(error.cause.raw_os_error(), Some(23 | 24))
+/// What was signed belongs to whoever signed it.
+fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
+    if found.judged.verdict != Verdict::Missing
+        && let Ok(old) = guard.dir.open_file(&entry.artifact)
+        && sys::is_signed(&old)
+    {
+        return Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")));
+    }
+    Ok(())
 }
 
 fn planned(decision: Decision) -> Action {
     match decision {
         Decision::Leave => Action::None,
-        Decision::Build => Action::Built,
-        Decision::Restamp => Action::Restamped,
+        // As `act_on` does it.
+        Decision::Build | Decision::Restamp => Action::Built,
         Decision::Seal => Action::Sealed,
         Decision::Remove => Action::Removed,
         Decision::Sweep => Action::Swept,

@@ -9,6 +9,7 @@ use crate::base::write::{self, Outcome, Staged};
 use crate::model::{Cause, Entry, Warning};
 
 use super::folder::{Folder, Item};
+use super::queue::Queue;
 use super::report::Action;
 use super::{Run, Told};
 
@@ -16,6 +17,7 @@ use super::{Run, Told};
 const FILES: usize = 512;
 const BYTES: u64 = 64 << 20;
 const DIRECTORIES: usize = 64;
+const FOLDERS: usize = 1024;
 const AGE: Duration = Duration::from_millis(200);
 
 /// Something that was staged, with what is told once it stands.
@@ -42,16 +44,19 @@ pub(super) enum ToCommit {
 pub(super) struct Bounds {
     pub(super) files: usize,
     directories: usize,
+    /// So many folders may be open before another directory is scanned.
+    pub(super) folders: usize,
 }
 
 impl Bounds {
-    /// Bounds that leave most of the process's descriptors to others: a staged file is open, and a directory costs three.
+    /// Bounds that share the process's descriptors: an eighth for the files of a batch, as many for those that are staged meanwhile, half
+    /// for folders, at four each.
     pub(super) fn within(descriptors: u64) -> Self {
         if descriptors < super::FEW_DESCRIPTORS {
-            return Self { files: usize::try_from(descriptors / 16).unwrap_or(1).max(1), directories: 1 };
+            return Self { files: usize::try_from(descriptors / 16).unwrap_or(1).max(1), directories: 1, folders: 1 };
         }
         let share = usize::try_from(descriptors / 8).unwrap_or(usize::MAX);
-        Self { files: (share * 3).clamp(1, FILES), directories: share.clamp(1, DIRECTORIES) }
+        Self { files: share.clamp(1, FILES), directories: share.clamp(1, DIRECTORIES), folders: share.clamp(1, FOLDERS) }
     }
 }
 
@@ -100,21 +105,29 @@ impl Run<'_> {
         if pending.is_empty() {
             return;
         }
-        let count = pending.len();
+        let _committed = Committed(&self.queue, pending.len());
         let (staged, told): (Vec<Staged>, Vec<_>) =
             pending.into_iter().map(|one| (one.staged, (one.folder, one.entry, one.told, one.action, one.warnings))).unzip();
-        let sizes: Vec<u64> = staged.iter().map(Staged::size).collect();
+        let places: Vec<_> = staged.iter().map(|one| (one.size(), one.dir_id())).collect();
         let outcomes = write::commit(staged, self.job.options.durability);
-        for (((folder, entry, mut told, action, warnings), outcome), size) in told.into_iter().zip(outcomes).zip(sizes) {
+        for (((folder, entry, mut told, action, warnings), outcome), (size, dir)) in told.into_iter().zip(outcomes).zip(places) {
             match outcome {
                 Ok(Outcome::Written) => self.tell(&folder, &entry, &told, action, &warnings, false, size),
-                Ok(Outcome::Gone) => self.gone(&folder, Item::Entry(entry)),
+                Ok(Outcome::Gone) => self.gone(&folder, Some(dir), Item::Entry(entry)),
                 Err(error) => {
                     told.cause = Some(Cause::from(&error));
                     self.tell(&folder, &entry, &told, Action::Failed, &warnings, true, 0);
                 }
             }
         }
-        self.queue.committed(count);
+    }
+}
+
+/// Counts artifacts as committed, also when a listener panics: others wait for them.
+struct Committed<'q>(&'q Queue, usize);
+
+impl Drop for Committed<'_> {
+    fn drop(&mut self) {
+        self.0.committed(self.1);
     }
 }

@@ -1,7 +1,7 @@
 //! A folder: one directory of artifacts with its sources. It is the unit of locking; the unit of work is the entry.
 
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::base::leftover::Leftover;
@@ -70,13 +70,52 @@ pub(super) struct Folder {
     pub(super) todo: Mutex<Vec<Item>>,
     /// Looks that are not done yet.
     pub(super) looks: AtomicUsize,
-    /// How often the directory went away under us.
-    pub(super) gone: AtomicU32,
+    /// What lost its directory, until it is gathered and begun anew.
+    pub(super) lost: Mutex<Lost>,
+    /// One of the folders that are open.
+    _open: Counted,
+}
+
+/// Items whose directory of artifacts went away under them.
+#[derive(Default)]
+pub(super) struct Lost {
+    pub(super) items: Vec<Item>,
+    /// Is the folder on its way to a new lock for them?
+    pub(super) queued: bool,
+    /// The directory that went away last, and how many did.
+    pub(super) last: Option<(u64, u64)>,
+    pub(super) times: u32,
+}
+
+/// How many folders are open: each holds descriptors.
+#[derive(Clone, Default)]
+pub(super) struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn one_more(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Counted(self.clone())
+    }
+}
+
+/// One of them.
+struct Counted(Open);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Folder {
     /// Opens a folder's directory of artifacts, if it is there.
-    pub(super) fn open(layout: Layout, home: Home, sources: Option<Arc<Dir>>, absolute: PathBuf) -> Self {
+    ///
+    /// An error is a lack of descriptors, which says nothing of the folder: it is to be tried again. Any other is the folder's trouble.
+    pub(super) fn open(layout: Layout, home: Home, sources: Option<Arc<Dir>>, absolute: PathBuf, open: &Open) -> Result<Self> {
         let path = match (&home, &sources) {
             (Home::Below(name), Some(sources)) => sources.path_of(name),
             (Home::Prefix(prefix, relative), _) => prefix.path().join(relative),
@@ -92,13 +131,15 @@ impl Folder {
             trouble: None,
             todo: Mutex::default(),
             looks: AtomicUsize::new(0),
-            gone: AtomicU32::new(0),
+            lost: Mutex::default(),
+            _open: open.one_more(),
         };
         match folder.open_artifacts() {
             Ok(artifacts) => folder.artifacts = artifacts,
+            Err(error) if error.is_out_of_descriptors() => return Err(error),
             Err(error) => folder.trouble = Some(folder.name_trouble(&error)),
         }
-        folder
+        Ok(folder)
     }
 
     /// The directory of artifacts as it is now.
@@ -196,4 +237,18 @@ pub(super) struct Guarded {
     pub(super) folder: Arc<Folder>,
     pub(super) dir: Arc<Dir>,
     pub(super) lock: Arc<DirLock>,
+}
+
+impl Guarded {
+    /// The directory, as a number that is equal for equal directories.
+    pub(super) fn dir_id(&self) -> (u64, u64) {
+        (self.lock.dir_stat().dev, self.lock.dir_stat().ino)
+    }
+
+    /// Lets the directory go with the lock if nothing is in it then: never the sources' own.
+    pub(super) fn remove_when_empty(&self) {
+        if !matches!(self.folder.home, Home::Beside) {
+            self.lock.remove_when_empty();
+        }
+    }
 }

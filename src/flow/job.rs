@@ -64,7 +64,7 @@ pub struct Maker<'a> {
     pub levels: Vec<u8>,
 }
 
-/// Does a path (as the user would write it) belong to the run?
+/// Is a path (as the user would write it) left out of the run?
 pub type Exclude<'a> = dyn Fn(&Path) -> bool + Sync + 'a;
 
 /// What a run is asked to do.

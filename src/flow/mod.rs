@@ -27,12 +27,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::Error;
-use crate::base::sys::{self, Dir, Time};
+use crate::base::sys::{self, Dir, Name, Time};
+use crate::base::write::Durability;
 use crate::ignored;
 use crate::model::{Cause, Entry, Layout, Verdict, Warning};
 
 use commit::{Bounds, ToCommit};
-use folder::Folder;
+use folder::{Folder, Open};
 use queue::{Next, Queue, Task};
 
 pub use job::{Clean, Command, Exclude, Job, JobError, Maker, Options, Root, What};
@@ -56,6 +57,9 @@ struct Run<'r> {
     queue: Queue,
     commits: SyncSender<ToCommit>,
     prefix: Option<Arc<Dir>>,
+    /// Where copies of what is bad are kept.
+    keep: Option<Dir>,
+    open: Open,
     /// What `clean` removes was made before this.
     made_before: Option<Time>,
     summary: Mutex<Summary>,
@@ -76,10 +80,12 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     check_makers(job)?;
     let trees = scan::open_roots(job)?;
     let prefix = match &job.options.prefix {
-        Some(path) => Some(open_prefix(path, job.command)?),
+        Some(path) => Some(open_prefix(path, job)?),
         None => None,
     };
+    let keep = job.options.keep_bad.as_ref().map(|path| Dir::open_root(path)).transpose()?;
     let descriptors = sys::raise_open_file_limit();
+    let open = Open::default();
     let bounds = Bounds::within(descriptors);
     let frugal = descriptors < FEW_DESCRIPTORS;
     if frugal && matches!(job.command, Command::Compile | Command::Repair) {
@@ -91,9 +97,11 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     let run = Run {
         job,
         report,
-        queue: Queue::new(frugal),
+        queue: Queue::new(open.clone(), bounds.folders),
+        open,
+        keep,
         commits,
-        prefix: prefix.flatten(),
+        prefix,
         made_before: trim::limit(job)?,
         summary: Mutex::default(),
         done: AtomicU64::new(0),
@@ -172,12 +180,22 @@ fn check_makers(job: &Job<'_>) -> Result<(), JobError> {
     Ok(())
 }
 
-/// Opens the directory that artifacts stand in instead of beside their sources; `compile` makes it.
-fn open_prefix(path: &Path, command: Command) -> Result<Option<Arc<Dir>>, JobError> {
-    if command == Command::Compile {
-        std::fs::create_dir_all(path).map_err(|cause| Error::new("create", path, cause))?;
+/// Opens the directory that artifacts stand in instead of beside their sources; `compile` makes it, with those above it, and flushes
+/// their names: what is written there later is durable only if the way to it is.
+fn open_prefix(path: &Path, job: &Job<'_>) -> Result<Arc<Dir>, JobError> {
+    if job.command == Command::Compile {
+        let absolute = std::path::absolute(path).map_err(|cause| Error::new("find", path, cause))?;
+        let missing: Vec<&Path> = absolute.ancestors().take_while(|above| !above.exists()).collect();
+        for dir in missing.into_iter().rev() {
+            let (Some(above), Some(name)) = (dir.parent(), dir.file_name().and_then(Name::new)) else { continue };
+            let above = Dir::open_root(above)?;
+            above.make_dir(&name, 0o777)?;
+            if job.options.durability != Durability::None {
+                above.sync()?;
+            }
+        }
     }
-    Ok(Some(Arc::new(Dir::open_root(path)?)))
+    Ok(Arc::new(Dir::open_root(path)?))
 }
 
 impl Run<'_> {
@@ -225,8 +243,12 @@ impl Run<'_> {
     }
 
     fn send(&self, message: ToCommit) {
-        // The committing thread outlives all senders; if it panicked, what it had staged is removed by its own drop.
-        ignored!(self.commits.send(message), "the committing thread is gone");
+        // The committing thread outlives all senders, unless a listener made it panic: then the run ends, and what was staged is removed
+        // by its own drop.
+        if self.commits.send(message).is_err() {
+            tracing::debug!("the committing thread is gone");
+            self.queue.close();
+        }
     }
 
     /// So many more items are known of.

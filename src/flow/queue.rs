@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::folder::{Folder, Guarded, Item, Tree};
+use super::folder::{Folder, Guarded, Item, Open, Tree};
 
 /// How soon a busy folder is tried again.
 const COME_BACK: Duration = Duration::from_millis(25);
@@ -59,15 +59,16 @@ pub(super) enum Next {
 /// See the module.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// Descriptors are few: no directory is opened before all is done in those that are open.
-    frugal: bool,
+    /// The folders that are open, and how many may be before another directory is scanned: each holds descriptors.
+    open: Open,
+    most_open: usize,
     state: Mutex<State>,
     wake: Condvar,
 }
 
 impl Queue {
-    pub(super) fn new(frugal: bool) -> Self {
-        Self { frugal, ..Self::default() }
+    pub(super) fn new(open: Open, most_open: usize) -> Self {
+        Self { open, most_open, ..Self::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,7 +106,7 @@ impl Queue {
             let task = match state.acts.pop_front().or_else(|| state.locks.pop()).or_else(|| state.looks.pop()) {
                 Some(task) => Some(task),
                 None if due => state.later.pop_front().map(|(_, task)| task),
-                None if self.frugal && (state.running > 0 || state.staged > 0) => None,
+                None if self.is_full(&state) => None,
                 None => state.scans.pop(),
             };
             if let Some(task) = task {
@@ -125,13 +126,19 @@ impl Queue {
         }
     }
 
+    /// Must folders be closed before another directory is scanned? With a single one allowed, all work in it must be done.
+    fn is_full(&self, state: &State) -> bool {
+        let busy = state.running > 0 || state.staged > 0;
+        busy && (self.most_open == 1 || self.open.count() >= self.most_open)
+    }
+
     /// A task that [`Queue::next`] handed out is done.
     pub(super) fn finished(&self) {
         let mut state = self.state();
         state.running -= 1;
-        let last = state.running == 0;
+        let waited_for = state.running == 0 || self.open.count() + 1 >= self.most_open;
         drop(state);
-        if last {
+        if waited_for {
             self.wake.notify_all();
         }
     }

@@ -2,7 +2,7 @@
 //! threads walk at once; every directory is then opened beneath its root without following links, so a walk that was led astray by a
 //! directory swapped meanwhile yields names and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::base::{Error, Result};
 use crate::model::{Cause, Entry, Format, Layout, Level, Recognised, Target, Verdict};
 
 use super::Run;
+use super::commit::ToCommit;
 use super::folder::{Folder, Home, Item, Tree};
 use super::job::{Command, Job, JobError, Root, What};
 use super::queue::Task;
@@ -21,28 +22,68 @@ use super::queue::Task;
 /// So many items of one folder are looked at by one thread at a time: one large folder keeps all of them busy.
 const CHUNK: usize = 256;
 
-/// Opens the roots; those inside others, and those named twice, once.
+/// Opens the roots; those inside others, and those named twice, once. Files of one directory are one root, however many were named: it
+/// is listed, locked and told once.
 pub(super) fn open_roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobError> {
-    let mut trees: Vec<(PathBuf, Arc<Tree>)> = Vec::new();
+    let mut kept: Vec<(PathBuf, Root)> = Vec::new();
+    let mut files: HashMap<(PathBuf, Part), usize> = HashMap::new();
     for root in &job.roots {
-        let dir = Arc::new(Dir::open_root(&root.dir)?);
-        let absolute = std::path::absolute(&root.dir).map_err(|cause| Error::new("find", &root.dir, cause))?;
         let real = std::fs::canonicalize(&root.dir).map_err(|cause| Error::new("find", &root.dir, cause))?;
-        trees.push((real, Arc::new(Tree { dir, what: root.what.clone(), absolute })));
-    }
-    // Outer trees first, so that what lies in them is seen to.
-    trees.sort_by_key(|(real, tree)| (tree.what != What::Tree, real.components().count()));
-    let mut kept: Vec<(PathBuf, Arc<Tree>)> = Vec::new();
-    for (real, tree) in trees {
-        let covered = kept.iter().any(|(other, outer)| {
-            (outer.what == What::Tree && tree.what != What::Prefix && real.starts_with(other))
-                || (outer.what == tree.what && *other == real)
-        });
-        if !covered {
-            kept.push((real, tree));
+        let at = *files.entry((real.clone(), Part::of(&root.what))).or_insert(kept.len());
+        match kept.get_mut(at) {
+            Some((_, there)) => there.what.absorb(&root.what),
+            None => kept.push((real, root.clone())),
         }
     }
-    Ok(kept.into_iter().map(|(_, tree)| tree).collect())
+    let trees: Vec<PathBuf> = kept.iter().filter(|(_, root)| root.what == What::Tree).map(|(real, _)| real.clone()).collect();
+    let covered = |real: &Path, what: &What| match what {
+        What::Prefix => false,
+        What::Tree => trees.iter().any(|tree| real != tree && real.starts_with(tree)),
+        _ => trees.iter().any(|tree| real.starts_with(tree)),
+    };
+    let mut open = Vec::new();
+    for (real, root) in kept {
+        if covered(&real, &root.what) {
+            continue;
+        }
+        let absolute = std::path::absolute(&root.dir).map_err(|cause| Error::new("find", &root.dir, cause))?;
+        open.push(Arc::new(Tree { dir: Arc::new(Dir::open_root(&root.dir)?), what: root.what, absolute }));
+    }
+    Ok(open)
+}
+
+/// What of a directory is meant, without the names.
+#[derive(PartialEq, Eq, Hash)]
+enum Part {
+    Tree,
+    Sources,
+    Artifacts { beside: bool },
+    CacheDir,
+    Prefix,
+}
+
+impl Part {
+    fn of(what: &What) -> Self {
+        match what {
+            What::Tree => Self::Tree,
+            What::Sources(_) => Self::Sources,
+            What::Artifacts { beside, .. } => Self::Artifacts { beside: *beside },
+            What::CacheDir => Self::CacheDir,
+            What::Prefix => Self::Prefix,
+        }
+    }
+}
+
+impl What {
+    /// Takes in the names of another of the same part.
+    fn absorb(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::Sources(names), Self::Sources(more)) | (Self::Artifacts { names, .. }, Self::Artifacts { names: more, .. }) => {
+                names.extend(more.iter().cloned());
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Root {
@@ -90,10 +131,17 @@ fn list(dir: &Dir) -> Result<Listing> {
     let mut listing = Listing::default();
     // follow_root_links: the user may have named a link; below the root every path is one that was opened without links.
     for entry in WalkDir::new(dir.path()).min_depth(1).max_depth(1).follow_links(false) {
-        let entry = entry.map_err(|error| {
-            let cause = error.into_io_error().unwrap_or_else(|| std::io::ErrorKind::Other.into());
-            Error::new("list", dir.path(), cause)
-        })?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            // One name that went away since it was listed: the others are still there.
+            Err(error) if error.depth() == 1 && error.io_error().is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound) => {
+                continue;
+            }
+            Err(error) => {
+                let cause = error.into_io_error().unwrap_or_else(|| std::io::ErrorKind::Other.into());
+                return Err(Error::new("list", dir.path(), cause));
+            }
+        };
         let Some(name) = Name::new(entry.file_name()) else { continue };
         if entry.file_type().is_dir() { listing.dirs.push(name) } else { listing.others.push(name) }
     }
@@ -108,6 +156,11 @@ impl Run<'_> {
     /// Lists one directory of a root and queues what is found.
     pub(super) fn scan(&self, tree: &Arc<Tree>, relative: &Path) {
         if let Err(error) = self.try_scan(tree, relative) {
+            if error.is_out_of_descriptors() {
+                self.send(ToCommit::Flush);
+                self.queue.push_later(Task::Scan(Arc::clone(tree), relative.to_path_buf()));
+                return;
+            }
             // A directory that went away while we walk is an answer, unless it is one that was named.
             if error.is_gone() && !relative.as_os_str().is_empty() {
                 tracing::debug!(cause = %error.sentence(), "a directory went away");
@@ -123,6 +176,8 @@ impl Run<'_> {
         match &tree.what {
             What::Tree => {
                 let listing = list(&dir)?;
+                let sources = self.sources_in(&dir, &listing.others);
+                self.folders(&dir, &absolute, &sources, &listing.others, None)?;
                 let cache_dir = self.job.format.cache_dir();
                 for name in &listing.dirs {
                     let below = relative.join(name);
@@ -130,22 +185,20 @@ impl Run<'_> {
                         self.queue.push(Task::Scan(Arc::clone(tree), below));
                     }
                 }
-                let sources = self.sources_in(&dir, &listing.others);
-                self.folders(&dir, &absolute, &sources, &listing.others, None);
             }
             What::CacheDir => {
                 let listing = list(&dir)?;
                 let sources = self.sources_in(&dir, &listing.others);
-                self.folders(&dir, &absolute, &sources, &[], None);
+                self.folders(&dir, &absolute, &sources, &[], None)?;
             }
             What::Sources(names) => {
                 let beside = if self.job.command == Command::Compile { Vec::new() } else { list(&dir)?.others };
                 let sources: Vec<Name> = names.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-                self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)));
+                self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)))?;
             }
             What::Artifacts { names, beside } => {
                 let others: &[Name] = if *beside { names } else { &[] };
-                self.folders(&dir, &absolute, &[], others, Some(&Only::Artifacts(names)));
+                self.folders(&dir, &absolute, &[], others, Some(&Only::Artifacts(names)))?;
             }
             What::Prefix => self.scan_prefix(tree, relative, &dir)?,
         }
@@ -158,7 +211,9 @@ impl Run<'_> {
     }
 
     /// The folders of one directory of sources: artifacts in a directory of their own (or under the prefix), and beside the sources.
-    fn folders(&self, dir: &Arc<Dir>, absolute: &Path, sources: &[Name], beside: &[Name], only: Option<&Only<'_>>) {
+    fn folders(&self, dir: &Arc<Dir>, absolute: &Path, sources: &[Name], beside: &[Name], only: Option<&Only<'_>>) -> Result<()> {
+        // All are opened before one is queued: what fails for lack of descriptors is done again as a whole.
+        let mut found = Vec::new();
         for layout in self.layouts() {
             let home = match layout {
                 Layout::Cache => Home::Below(self.job.format.cache_dir().clone()),
@@ -168,13 +223,14 @@ impl Run<'_> {
                     None => continue,
                 },
             };
-            let folder = Folder::open(layout, home, Some(Arc::clone(dir)), absolute.to_path_buf());
+            let folder = Folder::open(layout, home, Some(Arc::clone(dir)), absolute.to_path_buf(), &self.open)?;
             let there: Vec<Name> = match (layout, &folder.artifacts) {
                 (Layout::Beside, _) => beside.to_vec(),
                 (_, None) => Vec::new(),
                 (_, Some(artifacts)) => match list(artifacts) {
                     Ok(listing) => listing.others.into_iter().chain(listing.dirs).collect(),
                     Err(error) if error.is_gone() => Vec::new(),
+                    Err(error) if error.is_out_of_descriptors() => return Err(error),
                     Err(error) => {
                         self.tell_directory(&error);
                         continue;
@@ -183,8 +239,12 @@ impl Run<'_> {
             };
             let mut items = self.leftovers(&there, layout);
             items.extend(self.entries(&folder, sources, &there, only).into_iter().map(Item::Entry));
+            found.push((folder, items));
+        }
+        for (folder, items) in found {
             self.queue_looks(folder, &items);
         }
+        Ok(())
     }
 
     fn layouts(&self) -> Vec<Layout> {
@@ -287,9 +347,6 @@ impl Run<'_> {
     /// A pycache prefix by itself: the sources' directory is what the path below the prefix says.
     fn scan_prefix(&self, tree: &Arc<Tree>, relative: &Path, dir: &Arc<Dir>) -> Result<()> {
         let listing = list(dir)?;
-        for name in &listing.dirs {
-            self.queue.push(Task::Scan(Arc::clone(tree), relative.join(name)));
-        }
         let absolute = Path::new("/").join(relative);
         let sources = match Dir::open_root(&absolute) {
             Ok(sources) => Some(Arc::new(sources)),
@@ -304,7 +361,10 @@ impl Run<'_> {
             Err(error) => return Err(error),
         };
         let home = Home::Prefix(Arc::clone(&tree.dir), relative.to_path_buf());
-        let folder = Folder::open(Layout::Prefix, home, sources, absolute);
+        let folder = Folder::open(Layout::Prefix, home, sources, absolute, &self.open)?;
+        for name in &listing.dirs {
+            self.queue.push(Task::Scan(Arc::clone(tree), relative.join(name)));
+        }
         let mut items = self.leftovers(&listing.others, Layout::Prefix);
         items.extend(listing.others.iter().filter_map(|name| self.entry_of(name, &folder)).map(Item::Entry));
         self.queue_looks(folder, &items);

@@ -12,6 +12,7 @@
 //!   still hold, and work may be done twice.
 //! - A tree is data, not a guide: links below the root are not followed, nothing of it is run, no input makes this crate panic.
 //! - Other writers may still tear what they write. That is found, and mended.
+//! - A run, and a pool of workers, raise the soft limit of open files (`RLIMIT_NOFILE`) of the whole process to the hard one, for good.
 //!
 //! # The call that an installer makes
 //!

@@ -134,6 +134,59 @@ fn variables_of_ours_are_checked_as_options_are() {
 }
 
 #[test]
+fn of_several_cache_directories_the_first_one_counts() {
+    let tree = Tree::new();
+    let (one, two) = (tree.outside("one"), tree.outside("two"));
+    let both = format!("{}:{}", one.display(), two.display());
+    // Something that is no script: a script is asked each time and not remembered.
+    tree.bytekeep(Some(python()), ["compile", "."]).env("CACHE_DIRECTORY", both).run().exits(0);
+    assert!(one.join("interpreters-1.json").is_file() && !two.exists());
+    assert!(!tree.outside("one:").exists() && !tree.home().join(".cache").exists());
+}
+
+/// What `sudo` makes of it: root, with the home of the user who called.
+#[test]
+fn root_leaves_nothing_in_the_home_of_a_user() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    if !root_or_skip("a home of somebody else") {
+        return;
+    }
+    let tree = Tree::new();
+    std::fs::create_dir_all(tree.outside("roots")).unwrap();
+    let home = tree.outside("home");
+    std::fs::create_dir_all(&home).unwrap();
+    chown(&home, Some(1234), Some(1234)).unwrap();
+    let run = || tree.bytekeep(Some(python()), ["compile", "--force", "."]).env("HOME", &home).run().exits(0);
+    let outcome = run();
+    assert!(!outcome.stderr.contains("error"), "{}", outcome.shown());
+    assert_eq!(std::fs::read_dir(&home).unwrap().count(), 0);
+    symlink(tree.outside("roots"), home.join(".cache")).unwrap();
+    run();
+    assert_eq!(std::fs::read_dir(tree.outside("roots")).unwrap().count(), 0, "led astray by a user's link");
+    assert_eq!(std::fs::metadata(&home).unwrap().uid(), 1234);
+}
+
+/// A user who may write a directory gives the lock file's name to a file of root's, and waits for root to come by.
+#[test]
+fn a_hard_link_as_lock_file_gives_nothing_away() {
+    let tree = Tree::new();
+    tree.file("folder/one.py", b"x = 1\n");
+    let victim = tree.outside("victim");
+    std::fs::write(&victim, b"precious").unwrap();
+    std::fs::create_dir_all(tree.path("folder/__pycache__")).unwrap();
+    let lock = tree.path("folder/__pycache__/.bytekeep.lock");
+    std::fs::hard_link(&victim, &lock).unwrap();
+    for command in ["compile", "repair", "clean"] {
+        let outcome = tree.bytekeep(Some(python()), [command, "folder"]).run();
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious", "{command}: {}", outcome.shown());
+    }
+    let outcome = tree.bytekeep(Some(python()), ["compile", "folder"]).run().exits(1);
+    assert!(outcome.stderr.contains("it has other names"), "{}", outcome.shown());
+    std::fs::remove_file(&lock).unwrap();
+    tree.bytekeep(Some(python()), ["compile", "folder"]).run().exits(0);
+}
+
+#[test]
 fn a_reproducible_build_gets_hashes() {
     for python in two_pythons() {
         let tree = Tree::new();

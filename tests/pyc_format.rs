@@ -177,6 +177,7 @@ fn stat(path: &Path) -> Stat {
         mode: meta.mode(),
         uid: meta.uid(),
         gid: meta.gid(),
+        nlink: meta.nlink(),
         size: meta.size(),
         mtime: time(meta.mtime(), meta.mtime_nsec()),
         ctime: time(meta.ctime(), meta.ctime_nsec()),

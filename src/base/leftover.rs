@@ -1,7 +1,7 @@
 //! What a killed process leaves behind, how it is recognised, and how it goes.
 //!
 //! Temp files are made only under the folder's lock, so whoever holds that lock knows that their makers are dead. Where the file system
-//! has no usable lock, and for temp files of other programs, age decides.
+//! has no usable lock, and for temp files of other programs, age decides, by this machine's clock.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,10 @@ use std::sync::Arc;
 use super::sys::{Dir, Kind, Name, Stat, Time};
 use super::{Error, Result};
 
-/// How old something must be, in seconds by its own file system's clock, to be called dead where no lock can tell.
+/// How old something must be, in seconds, to be called dead where no lock can tell.
+///
+/// Its age is its file system's stamp against this machine's clock. They need agree only within this long: a server whose clock is
+/// further behind makes what a living process holds look dead, and that one's write then fails or is done again; nothing is torn.
 pub const DEAD_AFTER: i64 = 3600;
 
 const PREFIX: &[u8] = b".bytekeep-";
@@ -50,7 +53,7 @@ pub fn recognise(name: &Name) -> Option<Leftover> {
     }
 }
 
-/// Is something of this age dead, where no lock can tell?
+/// Is something of this age dead, where no lock can tell? `now` is this machine's clock: see [`DEAD_AFTER`].
 pub fn is_old(stat: &Stat, now: Time) -> bool {
     stat.mtime < now.minus_seconds(DEAD_AFTER)
 }

@@ -1,6 +1,6 @@
 //! The lock of a directory of artifacts: a lock file in it, locked by the kernel, so that it dies with its holder.
 //!
-//! Taking: open (or make) the file, lock it, then compare the descriptor's inode with the path's and start over where they differ.
+//! Taking: make the file, or open the one that is there, lock it, then compare the descriptor's inode with the path's and start over where they differ.
 //! Releasing: remove the file *while still holding the lock*, then let go. Both halves are needed. Without the comparison, one who
 //! opened the file before its removal locks a file that nobody else will ever see. With removal after the letting go, one who locked
 //! the file in between loses it to us. Each gives two holders (L1).
@@ -8,6 +8,10 @@
 //! A lock on the directory itself would leave no file behind, but any reader of the directory could hold it for ever; who cannot write
 //! the directory cannot make or open this file. And who may write the directory may also remove the file from under us: other tools
 //! remove `__pycache__` as a whole. Then two may hold "the" lock, of the old directory and of the new one, and W4 keeps them apart.
+//!
+//! Nor is a file of that name ours because of its name. Whoever may write the directory may give the name to any file, by a hard link
+//! too; so a file with other names is refused, root writes only into files of its own and of the directory's owner, and only a file
+//! that was made here is given to somebody, made accessible, or removed unlocked.
 
 use std::fs::File;
 use std::io;
@@ -101,8 +105,14 @@ impl DirLock {
         for _ in 0..TRIES {
             // Group members share the lock where they share the directory.
             let mode = if stat.mode & 0o020 == 0 { 0o600 } else { 0o660 };
-            let file = match dir.open_lock_file(&name, mode) {
+            let (opened, created) = match dir.open_lock_file(&name, Some(mode)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (dir.open_lock_file(&name, None), false),
+                made => (made, true),
+            };
+            let file = match opened {
                 Ok(file) => file,
+                // Its holder removed it between the two calls.
+                Err(error) if !created && error.kind() == io::ErrorKind::NotFound => continue,
                 // Another user's lock file that we may not open: they are at work, or died and their next run will sweep it.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && dir.stat_of(&name).is_ok() => {
                     return Ok(Attempt::Busy(Holder::default()));
@@ -113,11 +123,17 @@ impl DirLock {
             if own.kind != Kind::File {
                 return Err(Error::new("lock", path, io::Error::other(format!("it is {}", own.kind.noun()))));
             }
+            // One without any name was removed meanwhile: the comparison below finds that.
+            if !created && own.nlink > 1 {
+                return Err(Error::new("lock", path, io::Error::other("it has other names")));
+            }
             match sys::try_lock(&file, &path) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Attempt::Busy(Holder::read(&file, dir))),
                 Err(error) if is_unsupported(&error) => {
-                    ignored!(dir.unlink(&name), "a lock file that cannot be locked stays behind");
+                    if created {
+                        ignored!(dir.unlink(&name), "a lock file that cannot be locked stays behind");
+                    }
                     return Ok(held(None));
                 }
                 Err(error) => return Err(error),
@@ -128,7 +144,11 @@ impl DirLock {
                 Err(error) if error.is_gone() => continue,
                 Err(error) => return Err(error),
             }
-            share(&file, &own, &stat, mode, dir);
+            if created {
+                share(&file, &own, &stat, mode, dir);
+            } else if sys::effective_user() == 0 && own.uid != 0 && own.uid != stat.uid {
+                return Err(Error::new("lock", path, io::Error::other("it belongs neither to root nor to the directory's owner")));
+            }
             let text = Holder::own().to_text();
             ignored!(
                 sys::empty(&file, &path).and_then(|()| sys::write_all(&file, text.as_bytes(), &path)),
@@ -183,14 +203,10 @@ impl Drop for DirLock {
     }
 }
 
-/// Gives a fresh lock file to those who own the directory, as far as the system lets us.
+/// Gives a lock file that was made here to those who own the directory, as far as the system lets us.
 fn share(file: &File, own: &Stat, dir_stat: &Stat, mode: u32, dir: &Dir) {
-    let me = sys::effective_user();
-    if own.uid != me || own.size != 0 {
-        return;
-    }
     let path = dir.path_of(&leftover::lock_name());
-    let uid = (me == 0 && own.uid != dir_stat.uid).then_some(dir_stat.uid);
+    let uid = (sys::effective_user() == 0 && own.uid != dir_stat.uid).then_some(dir_stat.uid);
     let gid = (own.gid != dir_stat.gid).then_some(dir_stat.gid);
     if uid.is_some() || gid.is_some() {
         ignored!(sys::set_owner(file, uid, gid, &path), "the lock file keeps its owner");
@@ -280,6 +296,61 @@ mod tests {
         assert_eq!(Holder::parse(b"x\n\x1b[31mred\n\xff"), Holder { pid: None, command: Some("[31mred".into()), since: None });
         let own = Holder::own();
         assert_eq!(Holder::parse(own.to_text().as_bytes()), own);
+    }
+
+    #[test]
+    fn a_file_with_other_names_is_not_written_to() {
+        use std::os::unix::fs::MetadataExt;
+        let top = tempfile::tempdir().unwrap();
+        let (victim, lock) = (top.path().join("victim"), top.path().join(".bytekeep.lock"));
+        for content in ["precious", ""] {
+            #[allow(clippy::disallowed_methods, reason = "a test's own file")]
+            std::fs::write(&victim, content).unwrap();
+            let before = std::fs::metadata(&victim).unwrap();
+            std::fs::hard_link(&victim, &lock).unwrap();
+            let error = DirLock::try_take(&dir(&top)).unwrap_err();
+            assert!(error.sentence().contains("other names"), "{}", error.sentence());
+            let after = std::fs::metadata(&victim).unwrap();
+            assert_eq!(std::fs::read_to_string(&victim).unwrap(), content);
+            assert_eq!((before.uid(), before.gid(), before.mode()), (after.uid(), after.gid(), after.mode()));
+            assert!(lock.exists(), "it was not ours to remove");
+            dir(&top).unlink(&leftover::lock_name()).unwrap();
+        }
+    }
+
+    /// Only root can give files away, so only root can run this.
+    #[test]
+    fn root_gives_away_only_what_it_made_and_writes_into_no_strangers_file() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        if sys::effective_user() != 0 {
+            return;
+        }
+        let top = tempfile::tempdir().unwrap();
+        let lock = top.path().join(".bytekeep.lock");
+        chown(top.path(), Some(1234), Some(1234)).unwrap();
+        let owner = || std::fs::metadata(&lock).unwrap().uid();
+        let put = |owner: u32| {
+            #[allow(clippy::disallowed_methods, reason = "a test's own file")]
+            std::fs::write(&lock, b"").unwrap();
+            chown(&lock, Some(owner), None).unwrap();
+        };
+
+        let Attempt::Held(made) = DirLock::try_take(&dir(&top)).unwrap() else { panic!() };
+        assert_eq!(owner(), 1234, "the directory's owner can do nothing with root's file");
+        drop(made);
+
+        put(0);
+        let Attempt::Held(found) = DirLock::try_take(&dir(&top)).unwrap() else { panic!() };
+        assert_eq!(owner(), 0, "root gave away a file that it did not make");
+        drop(found);
+
+        put(1234);
+        drop(DirLock::try_take(&dir(&top)).unwrap());
+        assert!(!lock.exists(), "the owner's own file is as good as root's");
+
+        put(4321);
+        assert!(DirLock::try_take(&dir(&top)).is_err());
+        assert_eq!(std::fs::read(&lock).unwrap(), b"", "root wrote into a stranger's file");
     }
 
     #[test]

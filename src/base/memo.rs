@@ -1,11 +1,15 @@
 //! A memory of files whose structure was walked and found sound, so that unsealed artifacts are walked once and not at every run.
 //!
 //! A file is known by device, inode, size, mtime and ctime. Losing the memory costs time only; what is in it is believed, so it is kept
-//! only in a directory that nobody else can write.
+//! only in a directory that nobody else can write: see [`own_dir`], which the other memories of a user lean on too.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::sys::{self, Dir, Kind, Name, Stat, Time};
 use super::{Error, Result, leftover};
@@ -48,7 +52,7 @@ impl Memo {
 
     fn load(&self) -> (Vec<u8>, HashSet<[u8; RECORD]>) {
         let Some(dir) = &self.dir else { return Default::default() };
-        match read(dir) {
+        match own_dir(dir, false).and_then(|dir| records(&dir)) {
             Ok(records) => {
                 let known = records.as_chunks::<RECORD>().0.iter().copied().collect();
                 (records, known)
@@ -64,20 +68,23 @@ impl Memo {
     pub fn save(&self) -> Result<()> {
         let new = std::mem::take(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner));
         let Some(dir) = self.dir.as_ref().filter(|_| !new.is_empty()) else { return Ok(()) };
-        make_own_dir(dir)?;
+        let dir = own_dir(dir, true)?;
         // Read again: others may have written since.
-        let mut records = read(dir).unwrap_or_default();
+        let mut records = records(&dir).unwrap_or_else(|error| {
+            if !error.is_gone() {
+                tracing::debug!(cause = %error.sentence(), "what was remembered of unsealed artifacts is forgotten");
+            }
+            Vec::new()
+        });
         let known: HashSet<[u8; RECORD]> = records.as_chunks::<RECORD>().0.iter().copied().collect();
         records.extend(new.iter().filter(|print| !known.contains(*print)).flatten());
         let from = records.len().saturating_sub(MOST * RECORD);
-        let dir = Dir::open_root(dir)?;
-        let content = [&MAGIC[..], &records[from..]].concat();
-        replace(&dir, &name(), &content)
+        replace(&dir, &name(), &[&MAGIC[..], &records[from..]].concat())
     }
 }
 
-/// Writes a small file of our own whole. Unflushed: it is a memory, and one that is cut is no memory.
-fn replace(dir: &Dir, to: &Name, content: &[u8]) -> Result<()> {
+/// Writes a file of the user's own whole. Unflushed: it is a memory, and one that is cut is no memory.
+pub fn replace(dir: &Dir, to: &Name, content: &[u8]) -> Result<()> {
     let (temp, file) = leftover::fresh(".tmp", dir.path(), |name| dir.create_new(name, 0o600))?;
     let written = sys::write_all(&file, content, &dir.path_of(to)).and_then(|()| dir.rename(&temp, to));
     if written.is_err() {
@@ -91,32 +98,108 @@ fn name() -> Name {
     Name::new(NAME).unwrap()
 }
 
-fn read(dir: &Path) -> Result<Vec<u8>> {
-    let dir = Dir::open_root(dir)?;
-    check_own(&dir)?;
-    let file = dir.open_file(&name())?;
-    let path = dir.path_of(&name());
-    let stat = sys::stat(&file, &path)?;
+fn records(dir: &Dir) -> Result<Vec<u8>> {
     let limit = ((MOST * RECORD) + MAGIC.len()) as u64;
+    let bytes = read(dir, &name(), limit)?;
+    let records = bytes.strip_prefix(MAGIC).map(<[u8]>::to_vec);
+    records.ok_or_else(|| Error::new("read", dir.path_of(&name()), io::ErrorKind::InvalidData))
+}
+
+/// Reads a file of the user's own, of no more than so many bytes.
+pub fn read(dir: &Dir, name: &Name, limit: u64) -> Result<Vec<u8>> {
+    let file = dir.open_file(name)?;
+    let path = dir.path_of(name);
+    let stat = sys::stat(&file, &path)?;
     let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, limit, &path)? } else { None };
-    let records = bytes.and_then(|bytes| bytes.strip_prefix(MAGIC).map(<[u8]>::to_vec));
-    records.ok_or_else(|| Error::new("read", path, std::io::ErrorKind::InvalidData))
+    bytes.ok_or_else(|| Error::new("read", path, io::ErrorKind::InvalidData))
 }
 
-/// Is the directory the user's own, and writable by nobody else?
-fn check_own(dir: &Dir) -> Result<()> {
-    let stat = dir.stat()?;
-    if stat.uid == sys::effective_user() && stat.mode & 0o022 == 0 {
-        return Ok(());
+/// How many links a path may lead through, as the kernel counts.
+const MOST_LINKS: u32 = 40;
+
+/// Opens a directory for the user's own things, made where asked, with those above it.
+///
+/// What is in it is believed, and the path comes from the environment, which `sudo` and the like hand on: it may be another user's home.
+/// So only the effective user and root may have a say in where it leads. From `/` down, every directory and every link on the way
+/// belongs to one of the two, and nobody else can write the directory in which the next name is looked up, or it is sticky (`/tmp`) and
+/// the next one is a directory: such a one is no other's to rename. Whoever is left to change the way after the look could have done
+/// worse without it, so it is enough to look at paths, and directories that may be searched but not read do not end it. New ones are
+/// made by descriptor, only in a directory that nobody else can write; the last one is the effective user's alone.
+pub fn own_dir(path: &Path, make: bool) -> Result<Arc<Dir>> {
+    let path = std::path::absolute(path).map_err(|cause| Error::new("find", path, cause))?;
+    let mut left = steps(&path);
+    let (mut place, mut shared, mut links) = (PathBuf::new(), false, 0);
+    let mut missing = Vec::new();
+    while let Some(step) = left.pop() {
+        if step.as_bytes() == b".." {
+            // No link is left in `place`, so its text and the file system agree on what is above. That was looked at on the way down.
+            place.pop();
+            shared = looked_at(&place)?.mode() & 0o022 != 0;
+            continue;
+        }
+        let next = place.join(&step);
+        let seen = match looked_at(&next) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                missing.push(step);
+                missing.extend(left.drain(..).rev());
+                break;
+            }
+            seen => seen?,
+        };
+        if seen.is_symlink() {
+            links += 1;
+            if shared {
+                return Err(distrust(&next, "it is a link in a directory that others can write"));
+            }
+            if links > MOST_LINKS {
+                return Err(distrust(&next, "too many links lead on from it"));
+            }
+            left.extend(steps(&std::fs::read_link(&next).map_err(|cause| Error::new("read", &next, cause))?));
+            continue;
+        }
+        shared = seen.mode() & 0o022 != 0;
+        if shared && seen.mode() & 0o1000 == 0 {
+            return Err(distrust(&next, "others can write it"));
+        }
+        place = next;
     }
-    Err(Error::new("trust", dir.path(), std::io::Error::new(std::io::ErrorKind::PermissionDenied, "others can write it")))
+    if !missing.is_empty() && shared {
+        return Err(distrust(&place, "others can write it"));
+    }
+    if !missing.is_empty() && !make {
+        return Err(Error::new("open", path, io::ErrorKind::NotFound));
+    }
+    // All names before anything is made: a `..` among them is none.
+    let missing: Option<Vec<Name>> = missing.into_iter().map(Name::new).collect();
+    let missing = missing.ok_or_else(|| Error::new("create", &path, io::ErrorKind::InvalidInput))?;
+    let mut dir = Arc::new(Dir::open_root(&place)?);
+    for name in missing {
+        dir.make_dir(&name, 0o700)?;
+        dir = Arc::new(dir.open_in(&name)?);
+    }
+    let stat = dir.stat()?;
+    if stat.uid != sys::effective_user() || stat.mode & 0o022 != 0 {
+        return Err(distrust(dir.path(), "it is not this user's alone"));
+    }
+    Ok(dir)
 }
 
-/// Makes a directory for the user's own things, with those above it.
-fn make_own_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|cause| Error::new("create", path, cause))?;
-    check_own(&Dir::open_root(path)?)
+/// The components of a path, the first one last.
+fn steps(path: &Path) -> Vec<OsString> {
+    path.components().rev().filter(|step| *step != Component::CurDir).map(|step| step.as_os_str().to_owned()).collect()
+}
+
+/// What a path is, if it belongs to root or to the effective user.
+fn looked_at(path: &Path) -> Result<std::fs::Metadata> {
+    let seen = std::fs::symlink_metadata(path).map_err(|cause| Error::new("stat", path, cause))?;
+    if seen.uid() != 0 && seen.uid() != sys::effective_user() {
+        return Err(distrust(path, "it belongs to somebody else"));
+    }
+    Ok(seen)
+}
+
+fn distrust(path: &Path, why: &'static str) -> Error {
+    Error::new("trust", path, io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 fn fingerprint(stat: &Stat) -> [u8; RECORD] {
@@ -137,7 +220,7 @@ mod tests {
 
     fn stat(ino: u64) -> Stat {
         let long_ago = Time { sec: 1000, nsec: 1 };
-        Stat { dev: 1, ino, kind: Kind::File, mode: 0o644, uid: 0, gid: 0, size: 10, mtime: long_ago, ctime: long_ago }
+        Stat { dev: 1, ino, kind: Kind::File, mode: 0o644, uid: 0, gid: 0, nlink: 1, size: 10, mtime: long_ago, ctime: long_ago }
     }
 
     #[test]
@@ -167,5 +250,83 @@ mod tests {
         memo.save().unwrap();
         std::fs::set_permissions(top.path().join("cache"), std::fs::Permissions::from_mode(0o777)).unwrap();
         assert!(!Memo::open(top.path().join("cache")).knows(&stat(1)));
+    }
+
+    fn allow(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_made_where_others_can_write() {
+        let top = tempfile::tempdir().unwrap();
+        let caches = top.path().join("caches");
+        std::fs::create_dir_all(&caches).unwrap();
+        for mode in [0o777, 0o775, 0o1777] {
+            allow(&caches, mode);
+            own_dir(&caches.join("a/b"), true).unwrap_err();
+            assert_eq!(std::fs::read_dir(&caches).unwrap().count(), 0, "{mode:o}");
+        }
+        allow(&caches, 0o755);
+        assert!(own_dir(&caches.join("a/b"), false).unwrap_err().is_gone());
+        assert_eq!(std::fs::read_dir(&caches).unwrap().count(), 0, "one who only reads makes nothing");
+        own_dir(&caches.join("a/b"), true).unwrap();
+        allow(&caches, 0o777);
+        own_dir(&caches.join("a/b"), false).unwrap_err();
+        // As in /tmp: others cannot touch what is the user's there, but they can add links.
+        allow(&caches, 0o1777);
+        own_dir(&caches.join("a/b"), false).unwrap();
+        std::os::unix::fs::symlink("a", caches.join("link")).unwrap();
+        own_dir(&caches.join("link/b"), false).unwrap_err();
+        allow(&caches, 0o755);
+        own_dir(&caches.join("link/b"), false).unwrap();
+    }
+
+    #[test]
+    fn links_of_the_users_own_are_followed() {
+        let top = tempfile::tempdir().unwrap();
+        let real = top.path().join("real/deep");
+        std::fs::create_dir_all(&real).unwrap();
+        allow(&real, 0o711);
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, top.path().join(name)).unwrap();
+        link(Path::new("real/../real/./deep"), "relative");
+        link(&real, "absolute");
+        link(Path::new("round"), "round");
+        for name in ["relative", "absolute"] {
+            own_dir(&top.path().join(name).join("new"), true).unwrap();
+            assert!(real.join("new").is_dir());
+            own_dir(&top.path().join(name).join("new/../new"), false).unwrap();
+        }
+        own_dir(&top.path().join("round/new"), true).unwrap_err();
+        own_dir(&top.path().join("none/../new"), true).unwrap_err();
+        assert!(!top.path().join("none").exists());
+    }
+
+    /// Only root can play another user here.
+    #[test]
+    fn the_home_of_somebody_else_is_left_alone() {
+        use std::os::unix::fs::{chown, lchown};
+        if sys::effective_user() != 0 {
+            return;
+        }
+        let top = tempfile::tempdir().unwrap();
+        let (home, root) = (top.path().join("home"), top.path().join("root"));
+        std::fs::create_dir_all(&home).unwrap();
+        std::fs::create_dir_all(&root).unwrap();
+        chown(&home, Some(1234), Some(1234)).unwrap();
+        let memo = Memo::open(home.join(".cache/bytekeep"));
+        memo.add(&stat(1));
+        memo.save().unwrap_err();
+        assert_eq!(std::fs::read_dir(&home).unwrap().count(), 0, "root made something in another user's home");
+
+        // A directory of root's own, reached through a link of theirs: by name, and with the link itself taken from root.
+        std::os::unix::fs::symlink(&root, home.join("link")).unwrap();
+        own_dir(&home.join("link/new"), true).unwrap_err();
+        let link = top.path().join("link");
+        std::os::unix::fs::symlink(&root, &link).unwrap();
+        own_dir(&link.join("new"), true).unwrap();
+        lchown(&link, Some(1234), Some(1234)).unwrap();
+        own_dir(&link.join("new"), false).unwrap_err();
+        own_dir(&link.join("newer"), true).unwrap_err();
+        assert!(!root.join("newer").exists());
     }
 }

@@ -126,6 +126,8 @@ pub struct Stat {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// How many names it has; 0 when it was removed while open.
+    pub nlink: u64,
     /// Length in bytes.
     pub size: u64,
     /// Last change of the content.
@@ -150,6 +152,7 @@ impl Stat {
             mode: raw.st_mode as u32 & 0o7777,
             uid: raw.st_uid,
             gid: raw.st_gid,
+            nlink: raw.st_nlink as u64,
             size: raw.st_size as u64,
             mtime: Time { sec: raw.st_mtime as i64, nsec: raw.st_mtime_nsec as u32 },
             ctime: Time { sec: raw.st_ctime as i64, nsec: raw.st_ctime_nsec as u32 },
@@ -203,12 +206,16 @@ impl Dir {
         Ok(Self { fd, path, parent: Some((Arc::clone(self), name.clone())) })
     }
 
-    /// Opens a directory some levels below this one; a link anywhere on the way is refused.
+    /// Opens a directory some levels below this one; a link anywhere on the way is refused, and so is every `..`.
     ///
     /// One `openat2` where the system has it, else component by component.
     pub fn open_beneath(self: &Arc<Self>, relative: &Path) -> Result<Arc<Self>> {
         if relative.as_os_str().is_empty() {
             return Ok(Arc::clone(self));
+        }
+        // BENEATH alone lets `..` pass as long as it stays below; the fallback cannot. Refused here, both answer alike.
+        if !relative.components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(Error::new("open", self.path.join(relative), io::ErrorKind::InvalidInput));
         }
         #[cfg(target_os = "linux")]
         {
@@ -224,11 +231,12 @@ impl Dir {
                 Err(error) => return Err(error),
             }
         }
+        self.open_by_steps(relative)
+    }
+
+    fn open_by_steps(self: &Arc<Self>, relative: &Path) -> Result<Arc<Self>> {
         let mut dir = Arc::clone(self);
-        for component in relative.components() {
-            let Component::Normal(part) = component else {
-                return Err(Error::new("open", self.path.join(relative), io::Error::from(io::ErrorKind::InvalidInput)));
-            };
+        for part in relative {
             let name = Name::new(part).ok_or_else(|| Error::new("open", self.path.join(relative), io::ErrorKind::InvalidInput))?;
             dir = Arc::new(dir.open_in(&name)?);
         }
@@ -295,10 +303,13 @@ impl Dir {
         call_on("create", self, name, || rustix::fs::openat(&self.fd, name.as_os_str(), flags, mode_bits(mode))).map(File::from)
     }
 
-    /// Opens a lock file for reading and writing (a lock on NFS wants both), making it where it is not there.
-    pub fn open_lock_file(&self, name: &Name, mode: u32) -> Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        call_on("open", self, name, || rustix::fs::openat(&self.fd, name.as_os_str(), flags, mode_bits(mode))).map(File::from)
+    /// Opens a lock file for reading and writing (a lock on NFS wants both). With a mode it is made, and must not be there; without one
+    /// it must be there.
+    pub fn open_lock_file(&self, name: &Name, make: Option<u32>) -> Result<File> {
+        let new = if make.is_some() { OFlags::CREATE | OFlags::EXCL } else { OFlags::empty() };
+        let flags = new | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let mode = mode_bits(make.unwrap_or_default());
+        call_on("open", self, name, || rustix::fs::openat(&self.fd, name.as_os_str(), flags, mode)).map(File::from)
     }
 
     /// Renames within this directory, replacing what is there.
@@ -544,8 +555,10 @@ fn lock_answer(answer: io::Result<()>, path: &Path) -> Result<bool> {
     }
 }
 
-/// The limit of open files, after the soft limit was raised to the hard one (the hard one belongs to the administrator).
-pub fn open_file_limit() -> u64 {
+/// Raises the soft limit of open files (`RLIMIT_NOFILE`) to the hard one, which belongs to the administrator, and answers what holds then.
+///
+/// This is a change of the whole process, which stays, and which processes that are started later inherit.
+pub fn raise_open_file_limit() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum {
@@ -806,7 +819,23 @@ mod tests {
         assert!(root.open_beneath(Path::new("real/deep")).is_ok());
         assert!(root.open_beneath(Path::new("link/deep")).is_err());
         assert!(root.open_in(&Name::new("link").unwrap()).is_err());
-        assert!(root.open_beneath(Path::new("real/../real")).is_err() || root.open_beneath(Path::new("real/..")).is_ok());
+        assert!(root.open_by_steps(Path::new("link/deep")).is_err());
+        assert!(root.open_by_steps(Path::new("real/deep")).is_ok());
+    }
+
+    #[test]
+    fn beneath_means_downwards_only() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(top.path().join("real/deep")).unwrap();
+        let root = Arc::new(Dir::open_root(top.path()).unwrap());
+        let real = Arc::new(root.open_in(&Name::new("real").unwrap()).unwrap());
+        // `openat2` would let the first ones pass: they stay below.
+        for upwards in ["real/../real", "deep/..", "..", "../real", ".", "./deep", "/", "/etc"] {
+            for dir in [&root, &real] {
+                assert_eq!(dir.open_beneath(Path::new(upwards)).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{upwards}");
+                assert!(dir.open_by_steps(Path::new(upwards)).is_err(), "{upwards}");
+            }
+        }
     }
 
     #[test]

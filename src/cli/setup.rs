@@ -226,9 +226,14 @@ fn prefix(command: Command, tree: &Tree, environment: &Environment) -> Result<Op
 
 /// Where this user's own caches are kept. `None`: nowhere, and nothing is remembered.
 fn cache_dir() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
-    // Under systemd the unit's own directory; else as the XDG specification has it, which ignores relative paths.
-    if let Some(dir) = var("CACHE_DIRECTORY") {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let absolute = |dir: std::ffi::OsString| Some(PathBuf::from(dir)).filter(|dir| dir.is_absolute());
+    let var = |name: &str| absolute(std::env::var_os(name)?);
+    // Under systemd the unit's own directory, the first one where it has several; else as the XDG specification has it, which ignores
+    // relative paths.
+    let units = std::env::var_os("CACHE_DIRECTORY").unwrap_or_default();
+    let first = units.as_bytes().split(|byte| *byte == b':').next().unwrap_or_default();
+    if let Some(dir) = absolute(std::ffi::OsString::from_vec(first.to_vec())) {
         return Some(dir);
     }
     let caches = var("XDG_CACHE_HOME").or_else(|| Some(var("HOME")?.join(".cache")))?;

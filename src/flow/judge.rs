@@ -453,7 +453,7 @@ mod tests {
 
     fn stat() -> Stat {
         let time = Time { sec: 100, nsec: 0 };
-        Stat { dev: 1, ino: 2, kind: Kind::File, mode: 0o644, uid: 0, gid: 0, size: 200, mtime: time, ctime: time }
+        Stat { dev: 1, ino: 2, kind: Kind::File, mode: 0o644, uid: 0, gid: 0, nlink: 1, size: 200, mtime: time, ctime: time }
     }
 
     fn evidence(

@@ -85,7 +85,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         None => None,
     };
     let keep = job.options.keep_bad.as_ref().map(|path| Dir::open_root(path)).transpose()?;
-    let descriptors = sys::open_file_limit();
+    let descriptors = sys::raise_open_file_limit();
     let open = Open::default();
     let bounds = Bounds::within(descriptors);
     let frugal = descriptors < FEW_DESCRIPTORS;

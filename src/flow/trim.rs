@@ -24,7 +24,7 @@ pub(super) fn limit(job: &Job<'_>) -> Result<Option<Time>, JobError> {
             let entry = match entry {
                 Ok(entry) => entry,
                 // Others remove in it too.
-                Err(error) if error.io_error().is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound) => continue,
+                Err(error) if is_gone(&error) => continue,
                 Err(error) => return Err(trouble(error).into()),
             };
             let is_artifact = Name::new(entry.file_name())
@@ -32,14 +32,22 @@ pub(super) fn limit(job: &Job<'_>) -> Result<Option<Time>, JobError> {
             if !entry.file_type().is_file() || !is_artifact {
                 continue;
             }
-            let Ok(meta) = entry.metadata() else { continue };
-            let time = meta.modified().ok().map(Time::from);
-            made.extend(time.map(|time| (time, meta.len())));
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => return Err(trouble(error).into()),
+            };
+            let time = meta.modified().map_err(|cause| Error::new("stat", entry.path(), cause))?;
+            made.push((time.into(), meta.len()));
         }
     }
     let limit = cut(made, allowed);
     // Both conditions must hold.
     Ok(Some(clean.made_before.map_or(limit, |before| before.min(limit))))
+}
+
+fn is_gone(error: &walkdir::Error) -> bool {
+    error.io_error().is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// The earliest time such that what was made from then on fits `allowed` bytes: the beginning of all time where everything fits.

@@ -1,7 +1,7 @@
 //! What probes learned, remembered: so that a run with nothing to do starts no interpreter.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::interpreter::{Answer, InterpreterError, unhex};
 use super::process;
-use crate::base::sys::{self, ChildLimits};
+use crate::base::memo::{own_dir, read, replace};
+use crate::base::sys::{self, ChildLimits, Name};
 
 /// What an interpreter is asked at first.
 const PROBE: &str = include_str!("probe.py");
@@ -110,43 +111,34 @@ impl Probes {
     /// All of it, where it can be believed.
     fn load(&self) -> Option<Memories> {
         let dir = self.dir.as_deref()?;
-        let path = dir.join(FILE);
-        if !(only_ours(dir) && only_ours(&path)) {
-            return None;
-        }
-        let mut text = Vec::new();
-        let file = std::fs::File::open(&path).ok()?;
-        file.take(MEMO_BYTES).read_to_end(&mut text).ok()?;
+        let text = match own_dir(dir, false).and_then(|dir| read(&dir, &file(), MEMO_BYTES)) {
+            Ok(text) => text,
+            Err(error) => {
+                if !error.is_gone() {
+                    tracing::debug!(cause = %error.sentence(), "nothing is remembered of interpreters");
+                }
+                return None;
+            }
+        };
         match serde_json::from_slice(&text) {
             Ok(all) => Some(all),
             Err(cause) => {
-                tracing::debug!(%cause, path = %path.display(), "the memory of interpreters is damaged and starts anew");
+                tracing::debug!(%cause, dir = %dir.display(), "the memory of interpreters is damaged and starts anew");
                 None
             }
         }
     }
 
-    fn store(&self, all: &Memories) -> std::io::Result<()> {
+    fn store(&self, all: &Memories) -> crate::base::Result<()> {
         let Some(dir) = self.dir.as_deref() else { return Ok(()) };
-        std::fs::create_dir_all(dir)?;
-        if !only_ours(dir) {
-            return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, "others can write the cache directory"));
-        }
-        let mut file = tempfile::Builder::new().prefix(".bytekeep-").suffix(".tmp").tempfile_in(dir)?;
-        file.write_all(&serde_json::to_vec(all)?)?;
-        file.persist(dir.join(FILE)).map_err(|error| error.error)?;
-        Ok(())
+        let text = serde_json::to_vec(all).map_err(|cause| crate::base::Error::new("write down", dir, cause))?;
+        replace(&*own_dir(dir, true)?, &file(), &text)
     }
 }
 
-/// Is it this user's, and can nobody else write it?
-fn only_ours(path: &Path) -> bool {
-    let seen = std::fs::symlink_metadata(path);
-    let ours = seen.as_ref().is_ok_and(|seen| seen.uid() == sys::effective_user() && seen.mode() & 0o022 == 0 && !seen.is_symlink());
-    if !ours && seen.is_ok() {
-        tracing::debug!(path = %path.display(), "others can write it: not believed");
-    }
-    ours
+#[allow(clippy::unwrap_used, reason = "a constant that is one component")]
+fn file() -> Name {
+    Name::new(FILE).unwrap()
 }
 
 fn is_script(path: &Path) -> bool {

@@ -260,7 +260,7 @@ impl WorkerPool {
     /// The workers of an interpreter; none runs yet.
     pub fn new(interpreter: &Interpreter, mut limits: Limits) -> Self {
         // A worker takes five descriptors, and three more while it starts.
-        let few = usize::try_from(sys::open_file_limit() / 16).unwrap_or(usize::MAX);
+        let few = usize::try_from(sys::raise_open_file_limit() / 16).unwrap_or(usize::MAX);
         limits.jobs = limits.jobs.min(few).max(1);
         Self {
             shared: Arc::new(Shared {

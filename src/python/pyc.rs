@@ -402,7 +402,7 @@ mod tests {
 
     fn source(bytes: &[u8], mtime: Time) -> Source {
         let size = bytes.len() as u64;
-        let stat = Stat { dev: 1, ino: 1, kind: Kind::File, mode: 0o644, uid: 0, gid: 0, size, mtime, ctime: mtime };
+        let stat = Stat { dev: 1, ino: 1, kind: Kind::File, mode: 0o644, uid: 0, gid: 0, nlink: 1, size, mtime, ctime: mtime };
         Source { bytes: bytes.to_vec(), stat, digest: Digest::of(bytes) }
     }
 

@@ -3,7 +3,14 @@
 //!
 //! The job runs in a child: this very test binary, told by its environment to be the child.
 #![cfg(feature = "fault")]
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test's own files")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::exit,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test's own files and child"
+)]
 
 #[path = "support/toy.rs"]
 mod toy;
@@ -144,7 +151,7 @@ fn cases() -> Vec<Case> {
         Case::new(Command::Repair, |tree| tree.iter_mut().filter(|(path, _)| is_artifact(path)).for_each(|(_, bytes)| bytes[13] ^= 1)),
         Case::new(Command::Clean, |_| ()),
         Case::new(Command::Seal, |tree| {
-            tree.iter_mut().filter(|(path, _)| is_artifact(path)).for_each(|(_, bytes)| bytes.truncate(bytes.len() - 96))
+            tree.iter_mut().filter(|(path, _)| is_artifact(path)).for_each(|(_, bytes)| bytes.truncate(bytes.len() - 96));
         }),
     ]
 }

@@ -293,13 +293,15 @@ fn a_directory_removed_while_we_compile_is_made_again() {
         *calls += 1;
         match *calls {
             50 => std::fs::rename(&cache, &aside).unwrap(),
-            200 => std::fs::remove_dir_all(&cache).unwrap(),
+            // It fails where something new comes in meanwhile; then half of it is gone, which is worse.
+            200 => drop(std::fs::remove_dir_all(&cache)),
             _ => {}
         }
     });
     let (summary, said) = tree.run(Command::Compile, &compiler, Options::default());
-    assert!(summary.is_good(), "{summary:?}");
-    assert_eq!((said.len(), summary.action(Action::Built)), (400, 400));
+    let bad: Vec<_> = said.iter().filter(|(_, (_, action, _))| *action != Action::Built).collect();
+    assert!(summary.is_good() && bad.is_empty(), "{summary:?} {bad:?}");
+    assert_eq!(said.len(), 400);
     // What stood there before the last removal went with it; the next run fills the gap.
     assert!(tree.compile().0.is_good());
     assert_eq!(tree.verify().0.verdict(Verdict::Ok), 400);

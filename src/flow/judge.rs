@@ -1,4 +1,4 @@
-//! Looking is apart from judging: [`look`] does the I/O and gathers [`Evidence`] to a depth, [`judge`] is a pure function from evidence
+//! Looking is apart from judging: `look` does the I/O and gathers [`Evidence`] to a depth, [`judge`] is a pure function from evidence
 //! to a verdict. Racy times are decided here and nowhere else.
 
 use std::io;

@@ -367,7 +367,8 @@ fn artifacts(tree: &Tree) -> usize {
 fn an_interrupt_ends_the_run_soon_and_leaves_nothing() {
     for (signal, format) in [("INT", "human"), ("TERM", "json"), ("HUP", "human")] {
         let tree = slow_tree();
-        let running = tree.bytekeep(Some(python()), ["compile", "--format", format, "."]).start();
+        // Unflushed, so that the first ones are seen early on a disk that is busy with other tests.
+        let running = tree.bytekeep(Some(python()), ["compile", "--durability", "none", "--format", format, "."]).start();
         let pid = running.child.id();
         until("something is compiled", || artifacts(&tree) > 0);
         let workers = children(pid);

@@ -88,6 +88,7 @@ pub struct DirLock {
     stat: Stat,
     /// `None` where the file system has no usable lock.
     file: Option<File>,
+    found: bool,
     remove_when_empty: AtomicBool,
 }
 
@@ -95,16 +96,16 @@ impl DirLock {
     /// Tries to take the lock of a directory. Never waits (L3).
     pub fn try_take(dir: &Arc<Dir>) -> Result<Attempt> {
         let stat = dir.stat()?;
-        let held = |file| Attempt::Held(Self { dir: Arc::clone(dir), stat, file, remove_when_empty: AtomicBool::new(false) });
+        let held = |file, found| Attempt::Held(Self { dir: Arc::clone(dir), stat, file, found, remove_when_empty: AtomicBool::new(false) });
         // A lock on a network file system can hang although it is only tried, so it is not even tried.
         if dir.on_network() {
-            return Ok(held(None));
+            return Ok(held(None, false));
         }
         let name = leftover::lock_name();
         let path = dir.path_of(&name);
         for _ in 0..TRIES {
-            // Group members share the lock where they share the directory.
-            let mode = if stat.mode & 0o020 == 0 { 0o600 } else { 0o660 };
+            // Whoever may write the directory may read and write its lock file: else a dead one's would keep the others out.
+            let mode = 0o600 | ((stat.mode & 0o022) * 3);
             let (opened, created) = match dir.open_lock_file(&name, Some(mode)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (dir.open_lock_file(&name, None), false),
                 made => (made, true),
@@ -134,7 +135,7 @@ impl DirLock {
                     if created {
                         ignored!(dir.unlink(&name), "a lock file that cannot be locked stays behind");
                     }
-                    return Ok(held(None));
+                    return Ok(held(None, false));
                 }
                 Err(error) => return Err(error),
             }
@@ -154,7 +155,7 @@ impl DirLock {
                 sys::empty(&file, &path).and_then(|()| sys::write_all(&file, text.as_bytes(), &path)),
                 "the lock file does not name its holder"
             );
-            return Ok(held(Some(file)));
+            return Ok(held(Some(file), !created));
         }
         Ok(Attempt::Busy(Holder::default()))
     }
@@ -162,6 +163,11 @@ impl DirLock {
     /// Is nobody else at work here while we hold it? `false` where the file system has no usable lock.
     pub fn excludes(&self) -> bool {
         self.file.is_some()
+    }
+
+    /// Was a lock file there that nobody held: a dead process's?
+    pub fn was_left_behind(&self) -> bool {
+        self.found
     }
 
     /// The directory that is locked.

@@ -477,7 +477,8 @@ impl Run<'_> {
         let name = item.name();
         let removed = match item {
             // The stale lock file became ours when we locked it, and goes with the release.
-            Item::Leftover(_, Leftover::Lock) => Ok(()),
+            Item::Leftover(_, Leftover::Lock) if guard.lock.was_left_behind() => Ok(()),
+            Item::Leftover(_, Leftover::Lock) => return self.forget(1),
             Item::Leftover(_, Leftover::Temp) => match guard.dir.stat_of(name) {
                 Ok(stat) if guard.lock.excludes() || leftover::is_old(&stat, Time::now()) => guard.dir.unlink(name),
                 Ok(_) => return self.forget(1),

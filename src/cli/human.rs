@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use super::failure::error_block;
 use super::hints;
 use super::out::Out;
+use super::packages::Packages;
 use super::text;
 use crate::base::lock::Holder;
 use crate::base::sys::Time;
@@ -42,12 +43,25 @@ pub(crate) struct Human<'a> {
     loudness: Loudness,
     cwd: Option<PathBuf>,
     shared: Mutex<BTreeMap<&'static str, Shared>>,
+    /// For `status`.
+    packages: Option<Packages>,
 }
 
 impl<'a> Human<'a> {
     /// A report of a command.
     pub(crate) fn new(out: &'a Out, command: Command, dry_run: bool, loudness: Loudness, cwd: Option<PathBuf>) -> Self {
-        Self { out, command, dry_run, loudness, cwd, shared: Mutex::default() }
+        Self { out, command, dry_run, loudness, cwd, shared: Mutex::default(), packages: None }
+    }
+
+    /// Counts by package too.
+    pub(crate) fn by_package(mut self, roots: Vec<PathBuf>) -> Self {
+        self.packages = Some(Packages::below(roots));
+        self
+    }
+
+    /// The table of packages in which something is to be done.
+    pub(crate) fn packages(&self, style: super::out::Style) -> String {
+        self.packages.as_ref().map(|packages| packages.table(style)).unwrap_or_default()
     }
 
     /// Shows a progress bar on stderr, which must be a terminal.
@@ -63,6 +77,9 @@ impl<'a> Human<'a> {
     }
 
     fn entry(&self, event: &EntryEvent<'_>) {
+        if let Some(packages) = &self.packages {
+            packages.count(event);
+        }
         // A table at a glance takes the place of `status`' findings.
         let listed = matches!(self.command, Command::Verify | Command::Status) || self.dry_run;
         if listed {

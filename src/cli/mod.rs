@@ -12,6 +12,7 @@ mod human;
 mod inspect;
 mod json;
 mod out;
+mod packages;
 mod record;
 mod roots;
 mod setup;
@@ -146,7 +147,10 @@ fn inspect_all(args: &args::Inspect, global: &Global, out: &Out, cwd: Option<&Pa
 fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &AtomicBool) -> Result<Exit, Failure> {
     let loudness = Loudness { quiet: global.quiet, verbose: global.verbose > 0 };
     let json = (global.format == FormatArg::Json).then(|| Json::new(out));
-    let human = Human::new(out, plan.command, plan.is_dry_run(), loudness, cwd);
+    let mut human = Human::new(out, plan.command, plan.is_dry_run(), loudness, cwd);
+    if plan.command == flow::Command::Status {
+        human = human.by_package(plan.roots.iter().map(|root| root.dir.clone()).collect());
+    }
     let report: &dyn Report = json.as_ref().map_or(&human as &dyn Report, |json| json);
     for note in &plan.notes {
         report.event(&Event::Note { code: "setup", text: note, path: Path::new("") });
@@ -162,14 +166,15 @@ fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &At
     human.finish();
     match &json {
         Some(json) => json.summary(plan.command, plan.is_dry_run(), &summary),
-        None => conclude(plan, out, &summary, loudness),
+        None => conclude(plan, out, &human, &summary, loudness),
     }
     Ok(Exit::of(&summary).forgiving(global.exit_zero))
 }
 
-fn conclude(plan: &Plan, out: &Out, summary: &Summary, loudness: Loudness) {
+fn conclude(plan: &Plan, out: &Out, human: &Human<'_>, summary: &Summary, loudness: Loudness) {
     if plan.command == flow::Command::Status {
         out.data(&summary::table(summary, out.data_style));
+        out.data(&human.packages(out.data_style));
     }
     // Of a run that was out of time nothing else tells why it failed.
     if loudness.quiet && !summary.out_of_time {

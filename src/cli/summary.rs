@@ -1,6 +1,6 @@
 //! What a run came to, for people: the summary line, and the table of `status`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::hints;
 use super::out::Style;
@@ -89,20 +89,27 @@ pub(crate) fn next(command: Command, summary: &Summary) -> Option<String> {
 
 /// The table of `status`: interpreters by verdicts, and a word on the whole above it.
 pub(crate) fn table(summary: &Summary, style: Style) -> String {
-    let columns: Vec<Verdict> = Verdict::ALL.into_iter().filter(|verdict| summary.verdict(*verdict) > 0).collect();
     let mut text = glance(summary, style);
-    if columns.is_empty() {
-        return text;
+    if summary.entries > 0 {
+        text.push_str(&grid("interpreter", &summary.tags, style));
     }
-    let mut rows = vec![
-        std::iter::once("interpreter".to_owned()).chain(columns.iter().map(|v| v.word().to_owned())).chain(["all".to_owned()]).collect(),
-    ];
-    for (tag, verdicts) in &summary.tags {
-        let tag = if tag.is_empty() { "(none)".to_owned() } else { super::text::name(tag.as_bytes()) };
+    text
+}
+
+/// Names by verdicts, with the verdicts that occur as columns.
+pub(crate) fn grid<'t>(head: &str, names: impl IntoIterator<Item = (&'t String, &'t BTreeMap<Verdict, u64>)>, style: Style) -> String {
+    let names: Vec<_> = names.into_iter().collect();
+    let occurs = |verdict: &Verdict| names.iter().any(|(_, verdicts)| verdicts.contains_key(verdict));
+    let columns: Vec<Verdict> = Verdict::ALL.into_iter().filter(occurs).collect();
+    let mut rows =
+        vec![std::iter::once(head.to_owned()).chain(columns.iter().map(|v| v.word().to_owned())).chain(["all".to_owned()]).collect()];
+    for (name, verdicts) in names {
+        let name = if name.is_empty() { "(none)".to_owned() } else { super::text::name(name.as_bytes()) };
         let counts = columns.iter().map(|verdict| verdicts.get(verdict).map_or("-".to_owned(), ToString::to_string));
-        rows.push(std::iter::once(tag).chain(counts).chain([verdicts.values().sum::<u64>().to_string()]).collect::<Vec<String>>());
+        rows.push(std::iter::once(name).chain(counts).chain([verdicts.values().sum::<u64>().to_string()]).collect::<Vec<String>>());
     }
     let widths: Vec<usize> = (0..columns.len() + 2).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
         let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| match at {
             0 => format!("{cell:width$}"),

@@ -46,7 +46,7 @@ impl Packages {
         }
         let mut text = summary::grid("package", packages.iter().take(SHOWN).copied(), style);
         if packages.len() > SHOWN {
-            text.push_str(&format!("and {} more packages; -v lists every entry\n", packages.len() - SHOWN));
+            text = format!("{text}and {} more packages; -v lists every entry\n", packages.len() - SHOWN);
         }
         format!("\n{text}")
     }

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::folder::{Folder, Guarded, Item, Open, Tree};
 
-/// How soon a busy folder is tried again.
-const COME_BACK: Duration = Duration::from_millis(25);
+/// How soon a task is tried again: at first, and at the latest. Between them a quarter of the time that was waited already, so that many
+/// who wait for one holder do not spend the processor on asking.
+const SOONEST: Duration = Duration::from_millis(25);
+const LATEST: Duration = Duration::from_millis(400);
 
 /// One piece of a run.
 pub(super) enum Task {
@@ -89,7 +91,15 @@ impl Queue {
 
     /// Comes back to a task after a while.
     pub(super) fn push_later(&self, task: Task) {
-        self.state().later.push_back((Instant::now() + COME_BACK, task));
+        let waited = match &task {
+            Task::Lock(locking) => locking.busy_since.map(|since| since.elapsed()),
+            _ => None,
+        };
+        let when = Instant::now() + waited.map_or(SOONEST, |waited| (waited / 4).clamp(SOONEST, LATEST));
+        let mut state = self.state();
+        let at = state.later.partition_point(|(other, _)| *other <= when);
+        state.later.insert(at, (when, task));
+        drop(state);
         self.wake.notify_one();
     }
 

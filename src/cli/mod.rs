@@ -160,7 +160,6 @@ fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &At
         human.show_progress();
     }
     let answer = plan.with_job(stop, |job| flow::run(job, report));
-    plan.remember();
     let mut summary = answer.inspect_err(|_| human.finish())?;
     plan.missing.iter().for_each(|path| tell_missing(path, report, &mut summary));
     human.finish();

@@ -168,13 +168,6 @@ impl Plan {
         let makers = self.pools.iter().map(|pool| Maker { compiler: pool as &dyn Compiler, levels: self.levels.clone() }).collect();
         run(&Job { command: self.command, roots: self.roots.clone(), format: format(), makers, options, stop })
     }
-
-    /// Keeps what was learned for the next run.
-    pub(crate) fn remember(&self) {
-        if let Some(memo) = &self.memo {
-            crate::ignored!(memo.save(), "what was learned is not kept; the next run learns it again");
-        }
-    }
 }
 
 fn set_common(options: &mut Options<'_>, common: &Common) {

@@ -1,7 +1,7 @@
 //! What can go wrong below every format: one type for a failed system call, one for bytes that are not what they should be.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A system call that failed: what was tried, on which path, and why.
 #[derive(Debug, thiserror::Error)]
@@ -32,11 +32,6 @@ impl Error {
         matches!(self.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
     }
 
-    /// May this user not do it here: no permission, or a read-only file system?
-    pub fn is_forbidden(&self) -> bool {
-        matches!(self.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
-    }
-
     /// Are there too few descriptors (EMFILE, ENFILE)? That says nothing of the path.
     pub fn is_out_of_descriptors(&self) -> bool {
         matches!(self.cause.raw_os_error(), Some(23 | 24))
@@ -45,11 +40,6 @@ impl Error {
     /// Operation and path as a plain sentence together with the system's words.
     pub fn sentence(&self) -> String {
         format!("{self}: {}", self.cause)
-    }
-
-    /// The path that the call was about.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

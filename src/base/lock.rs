@@ -227,6 +227,11 @@ fn is_unsupported(error: &Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported || matches!(error.cause.raw_os_error(), Some(37 | 77 | 95 | 102 | 38 | 78 | 22))
 }
 
+/// Is there a lock file, held or left behind? Where none is, nobody has the lock.
+pub fn is_there(dir: &Dir) -> bool {
+    !dir.stat_of(&leftover::lock_name()).is_err_and(|error| error.is_gone())
+}
+
 /// Does a living process hold the lock of this directory? Makes nothing, waits for nothing; for those who only look.
 pub fn is_held(dir: &Dir) -> bool {
     let name = leftover::lock_name();

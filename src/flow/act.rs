@@ -3,43 +3,37 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
 
+use crate::base::Error;
 use crate::base::leftover::{self, Leftover};
-use crate::base::lock::{self, Attempt, DirLock};
+use crate::base::lock;
 use crate::base::seal::{self, Artifact};
 use crate::base::source::Source;
 use crate::base::sys::{self, Dir, Kind, Time};
 use crate::base::write::{self, Staged};
-use crate::base::{Error, Result};
 use crate::model::{Cause, CompileError, Entry, Level, Mode, Request, Verdict, Warning};
 
-use super::commit::{Pending, ToCommit};
+use super::commit::Pending;
 use super::folder::{Folder, Guarded, Item};
 use super::job::Command;
 use super::judge::{self, Depth, Evidence, Judged, Spot};
 use super::policy::{self, Decision, Facts};
 use super::queue::{Locking, Task};
-use super::report::{Action, Event};
+use super::report::Action;
 use super::{Run, Told};
 
-/// After so long it is told that a lock is waited for.
-const TELL_AFTER: Duration = Duration::from_secs(1);
-/// After how many directories that went away while we write a folder is left alone.
-const GONE_TRIES: u32 = 10;
-
 /// One entry, looked at and judged.
-struct Found {
-    judged: Judged,
-    decision: Decision,
-    wrong: bool,
+pub(super) struct Found {
+    pub(super) judged: Judged,
+    pub(super) decision: Decision,
+    pub(super) wrong: bool,
     bytes: u64,
     tag: Option<Arc<str>>,
 }
 
 impl Found {
     /// Could it not be looked at for lack of descriptors?
-    fn is_out_of_descriptors(&self) -> bool {
+    pub(super) fn is_out_of_descriptors(&self) -> bool {
         self.judged.cause.as_ref().is_some_and(|cause| cause.code == "descriptors")
     }
 }
@@ -66,11 +60,11 @@ impl Run<'_> {
         let mut all = folder.todo.lock().unwrap_or_else(PoisonError::into_inner);
         all.extend(todo);
         if !later.is_empty() {
-            self.send(ToCommit::Flush);
+            self.inbox.flush();
             self.queue.push_later(Task::Look(Arc::clone(folder), later));
         } else if folder.looks.fetch_sub(1, Ordering::SeqCst) == 1 && !all.is_empty() {
             let todo = std::mem::take(&mut *all);
-            self.queue.push(Task::Lock(Locking { folder: Arc::clone(folder), todo, busy_since: None, told: false }));
+            self.queue.push(Task::Lock(Locking { folder: Arc::clone(folder), todo, busy: None }));
         }
     }
 
@@ -144,7 +138,7 @@ impl Run<'_> {
     }
 
     /// Looks, judges and decides: the same before the lock and under it.
-    fn find(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry) -> Found {
+    pub(super) fn find(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry) -> Found {
         let evidence = if let Some((verdict, cause)) = &folder.trouble {
             let source = judge::SourceSeen::Absent;
             let artifact = judge::ArtifactSeen::Bad(*verdict, cause.clone());
@@ -201,99 +195,6 @@ impl Run<'_> {
         }
     }
 
-    /// Takes a folder's lock and sends on what is to be done under it; a busy folder comes back later.
-    pub(super) fn take_lock(&self, mut locking: Locking) {
-        let too_often = {
-            let mut lost = locking.folder.lost.lock().unwrap_or_else(PoisonError::into_inner);
-            lost.queued = false;
-            locking.todo.append(&mut lost.items);
-            lost.times > GONE_TRIES
-        };
-        if too_often {
-            self.give_up_gone(&locking);
-            return;
-        }
-        let only_leftovers = locking.todo.iter().all(|item| !matches!(item, Item::Entry(_)));
-        match self.try_lock(&locking) {
-            Ok(Some((dir, Attempt::Held(lock)))) => {
-                if !lock.excludes() {
-                    self.note_once(
-                        "no-locks",
-                        dir.path(),
-                        "this file system has no usable locks: going on by atomic renames alone, so work may be done twice",
-                    );
-                }
-                let guard = Arc::new(Guarded { folder: locking.folder, dir, lock: Arc::new(lock) });
-                for item in locking.todo {
-                    self.queue.push(Task::Act(Arc::clone(&guard), item));
-                }
-            }
-            // What looked left over belongs to somebody who is at work.
-            Ok(Some((_, Attempt::Busy(_)))) if only_leftovers => self.forget(locking.todo.len()),
-            Ok(Some((dir, Attempt::Busy(holder)))) => {
-                let since = *locking.busy_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= self.job.options.lock_timeout {
-                    let who = holder.pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
-                    let text = format!("the directory was locked{who} for {} s", self.job.options.lock_timeout.as_secs());
-                    self.give_up(&locking, Action::Skipped, &Cause::new("locked", text).at(dir.path()));
-                    return;
-                }
-                if !locking.told && since.elapsed() >= TELL_AFTER {
-                    locking.told = true;
-                    self.report.event(&Event::Waiting { dir: dir.path(), holder: &holder });
-                }
-                self.queue.push_later(Task::Lock(locking));
-            }
-            // The directory is not there and nothing is to be made in it: removed meanwhile.
-            Ok(None) => self.give_up_gone(&locking),
-            Err(error) if error.is_gone() => self.begin_anew(locking),
-            Err(error) if error.is_out_of_descriptors() => self.queue.push_later(Task::Lock(locking)),
-            Err(error) => self.give_up(&locking, Action::Failed, &Cause::from(&error)),
-        }
-    }
-
-    fn try_lock(&self, locking: &Locking) -> Result<Option<(Arc<Dir>, Attempt)>> {
-        let folder = &locking.folder;
-        let makes = matches!(self.job.command, Command::Compile) && locking.todo.iter().any(|item| matches!(item, Item::Entry(_)));
-        let (dir, made) = match folder.open_artifacts()? {
-            Some(dir) => (dir, false),
-            None if makes => folder.make_artifacts()?,
-            None => return Ok(None),
-        };
-        let attempt = DirLock::try_take(&dir)?;
-        if let (Attempt::Held(lock), true) = (&attempt, made) {
-            // If nothing comes of it, the directory that we made goes again: others' `rmdir` shall not fail for it.
-            lock.remove_when_empty();
-        }
-        Ok(Some((dir, attempt)))
-    }
-
-    /// The directory of artifacts went away between two steps: look anew, a few times.
-    fn begin_anew(&self, locking: Locking) {
-        for item in locking.todo {
-            self.gone(&locking.folder, None, item);
-        }
-    }
-
-    fn give_up_gone(&self, locking: &Locking) {
-        let cause = Cause::new("gone", "its directory was removed meanwhile").at(&locking.folder.path);
-        let action = if self.job.command == Command::Compile { Action::Skipped } else { Action::None };
-        self.give_up(locking, action, &cause);
-    }
-
-    fn give_up(&self, locking: &Locking, action: Action, cause: &Cause) {
-        for item in &locking.todo {
-            match item {
-                Item::Entry(entry) => {
-                    let mut found = self.find(&locking.folder, locking.folder.artifacts.as_deref(), entry);
-                    found.wrong = action != Action::None;
-                    self.tell_entry(&locking.folder, entry, &found, action, Some(cause), &[]);
-                }
-                Item::Leftover(..) | Item::ForeignTemp(_) => self.tell_leftover(&locking.folder, item, action, Some(cause)),
-            }
-        }
-    }
-
     /// Does what is to be done about one item, under the lock.
     pub(super) fn act(&self, guard: &Arc<Guarded>, item: Item) {
         match &item {
@@ -314,7 +215,7 @@ impl Run<'_> {
         let cause = match trouble {
             // Others in this process will close theirs; this one comes back.
             Trouble::System(error) if error.is_out_of_descriptors() => {
-                self.send(ToCommit::Flush);
+                self.inbox.flush();
                 self.queue.push_later(Task::Act(Arc::clone(guard), item));
                 return;
             }
@@ -342,7 +243,7 @@ impl Run<'_> {
         }
         lost.items.push(item);
         if !std::mem::replace(&mut lost.queued, true) {
-            let locking = Locking { folder: Arc::clone(folder), todo: Vec::new(), busy_since: None, told: false };
+            let locking = Locking { folder: Arc::clone(folder), todo: Vec::new(), busy: None };
             self.queue.push_later(Task::Lock(locking));
         }
     }
@@ -441,7 +342,7 @@ impl Run<'_> {
         self.queue.staged();
         let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone() };
         let pending = Pending { staged, folder: Arc::clone(&guard.folder), entry: entry.clone(), told, action, warnings };
-        self.send(ToCommit::One(Box::new(pending)));
+        self.commit_soon(pending);
     }
 
     fn compile_trouble(&self, error: CompileError, filename: &std::path::Path) -> Trouble {
@@ -501,12 +402,20 @@ impl Run<'_> {
         }
     }
 
-    fn tell_entry(&self, folder: &Folder, entry: &Entry, found: &Found, action: Action, cause: Option<&Cause>, warnings: &[Warning]) {
+    pub(super) fn tell_entry(
+        &self,
+        folder: &Folder,
+        entry: &Entry,
+        found: &Found,
+        action: Action,
+        cause: Option<&Cause>,
+        warnings: &[Warning],
+    ) {
         let told = Told { verdict: found.judged.verdict, cause: cause.cloned(), tag: found.tag.clone() };
         self.tell(folder, entry, &told, action, warnings, found.wrong, found.bytes);
     }
 
-    fn tell_leftover(&self, folder: &Folder, item: &Item, action: Action, cause: Option<&Cause>) {
+    pub(super) fn tell_leftover(&self, folder: &Folder, item: &Item, action: Action, cause: Option<&Cause>) {
         let path: PathBuf = folder.path.join(item.name());
         self.tell_path(&path, Verdict::Leftover, action, cause, action == Action::Failed);
     }

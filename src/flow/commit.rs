@@ -1,8 +1,7 @@
 //! The thread that flushes and renames what the others have staged, so that flushing runs beside compiling.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::write::{self, Outcome, Staged};
@@ -30,15 +29,6 @@ pub(super) struct Pending {
     pub(super) warnings: Vec<Warning>,
 }
 
-/// What the committing thread is told.
-pub(super) enum ToCommit {
-    One(Box<Pending>),
-    /// Somebody waits for what is staged.
-    Flush,
-    /// The run is over: commit what is staged and end.
-    Stop,
-}
-
 /// How large a batch may grow.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
@@ -60,51 +50,148 @@ impl Bounds {
     }
 }
 
-struct Batch {
+/// What is staged and waits for the committing thread. Not a channel: that would wake its reader for each file, and on a busy machine each
+/// time take a processor from a compiler. The thread is woken when it has to set its alarm, and when a batch is full.
+pub(super) struct Inbox {
+    bounds: Bounds,
+    state: Mutex<Waiting>,
+    wake: Condvar,
+    room: Condvar,
+}
+
+struct Waiting {
     pending: Vec<Pending>,
     bytes: u64,
     directories: HashSet<(u64, u64)>,
     since: Instant,
+    /// Somebody waits for what is staged.
+    flush: bool,
+    /// Nothing more comes.
+    over: bool,
+    /// Nobody commits any more.
+    closed: bool,
+}
+
+impl Waiting {
+    fn is_full(&self, bounds: &Bounds) -> bool {
+        self.pending.len() >= bounds.files || self.bytes >= BYTES || self.directories.len() >= bounds.directories
+    }
+}
+
+impl Inbox {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let (pending, directories) = (Vec::new(), HashSet::new());
+        let waiting = Waiting { pending, bytes: 0, directories, since: Instant::now(), flush: false, over: false, closed: false };
+        Self { bounds, state: Mutex::new(waiting), wake: Condvar::new(), room: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what is staged; waits while a whole batch waits already. `false`: nobody commits any more.
+    fn put(&self, pending: Pending) -> bool {
+        // As much may be staged during a commit as goes into one: else the compilers would wait for the disk.
+        let mut state = self.state();
+        while !state.closed && state.pending.len() >= self.bounds.files {
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.closed {
+            return false;
+        }
+        let first = state.pending.is_empty();
+        if first {
+            state.since = Instant::now();
+        }
+        state.bytes += pending.staged.size();
+        state.directories.insert(pending.staged.dir_id());
+        state.pending.push(pending);
+        let wakes = first || state.is_full(&self.bounds);
+        drop(state);
+        if wakes {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Commits what is staged soon: somebody waits for it.
+    pub(super) fn flush(&self) {
+        let mut state = self.state();
+        if state.pending.is_empty() || std::mem::replace(&mut state.flush, true) {
+            return;
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Nothing more comes: what is staged is committed, and the committing thread ends.
+    pub(super) fn end(&self) {
+        self.state().over = true;
+        self.wake.notify_one();
+    }
+
+    /// The next batch, when it is due. `None`: there is none any more.
+    fn take(&self) -> Option<Vec<Pending>> {
+        let mut state = self.state();
+        loop {
+            let age = state.since.elapsed();
+            let some = !state.pending.is_empty();
+            if state.over && !some {
+                return None;
+            }
+            if some && (state.over || state.flush || age >= AGE || state.is_full(&self.bounds)) {
+                state.bytes = 0;
+                state.flush = false;
+                state.directories.clear();
+                let batch = std::mem::take(&mut state.pending);
+                drop(state);
+                self.room.notify_all();
+                return Some(batch);
+            }
+            state = if some {
+                self.wake.wait_timeout(state, AGE.saturating_sub(age)).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.wake.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+    }
+}
+
+/// Lets nobody wait for a thread that is gone, also when a listener made it panic.
+struct Closed<'i>(&'i Inbox);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        let left = {
+            let mut state = self.0.state();
+            state.closed = true;
+            std::mem::take(&mut state.pending)
+        };
+        self.0.room.notify_all();
+        // Their temp files go with them, outside the inbox's lock.
+        drop(left);
+    }
 }
 
 impl Run<'_> {
-    /// Commits until it is told to stop.
-    pub(super) fn commit_all(&self, receiver: &Receiver<ToCommit>, bounds: Bounds) {
-        let mut batch = Batch { pending: Vec::new(), bytes: 0, directories: HashSet::new(), since: Instant::now() };
-        loop {
-            let wait = if batch.pending.is_empty() { Duration::from_secs(3600) } else { AGE.saturating_sub(batch.since.elapsed()) };
-            let full = match receiver.recv_timeout(wait) {
-                Ok(ToCommit::One(pending)) => {
-                    if batch.pending.is_empty() {
-                        batch.since = Instant::now();
-                    }
-                    batch.bytes += pending.staged.size();
-                    batch.directories.insert(pending.staged.dir_id());
-                    batch.pending.push(*pending);
-                    batch.pending.len() >= bounds.files
-                        || batch.bytes >= BYTES
-                        || batch.directories.len() >= bounds.directories
-                        || batch.since.elapsed() >= AGE
-                }
-                Ok(ToCommit::Flush) | Err(RecvTimeoutError::Timeout) => true,
-                Ok(ToCommit::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    self.commit(&mut batch);
-                    return;
-                }
-            };
-            if full {
-                self.commit(&mut batch);
-            }
+    /// Commits until nothing more comes.
+    pub(super) fn commit_all(&self) {
+        let _closed = Closed(&self.inbox);
+        while let Some(batch) = self.inbox.take() {
+            self.commit(batch);
         }
     }
 
-    fn commit(&self, batch: &mut Batch) {
-        let pending = std::mem::take(&mut batch.pending);
-        batch.bytes = 0;
-        batch.directories.clear();
-        if pending.is_empty() {
-            return;
+    /// Hands over what is staged.
+    pub(super) fn commit_soon(&self, pending: Pending) {
+        if !self.inbox.put(pending) {
+            // Only where a listener panicked: then the run ends, and what was staged is removed by its own drop.
+            tracing::debug!("the committing thread is gone");
+            self.queue.close();
         }
+    }
+
+    fn commit(&self, pending: Vec<Pending>) {
         let _committed = Committed(&self.queue, pending.len());
         let (staged, told): (Vec<Staged>, Vec<_>) =
             pending.into_iter().map(|one| (one.staged, (one.folder, one.entry, one.told, one.action, one.warnings))).unzip();

@@ -13,6 +13,7 @@ mod commit;
 mod folder;
 pub mod job;
 pub mod judge;
+mod locking;
 pub mod policy;
 mod queue;
 pub mod report;
@@ -22,7 +23,6 @@ mod trim;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ use crate::base::write::Durability;
 use crate::ignored;
 use crate::model::{Cause, Entry, Layout, Verdict, Warning};
 
-use commit::{Bounds, ToCommit};
+use commit::{Bounds, Inbox};
 use folder::{Folder, Open};
 use queue::{Next, Queue, Task};
 
@@ -55,7 +55,7 @@ struct Run<'r> {
     job: &'r Job<'r>,
     report: &'r dyn Report,
     queue: Queue,
-    commits: SyncSender<ToCommit>,
+    inbox: Inbox,
     /// A directory, and where below it the prefix is: not there yet in a dry run.
     prefix: Option<(Arc<Dir>, PathBuf)>,
     /// Where copies of what is bad are kept.
@@ -89,15 +89,13 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     let open = Open::default();
     let bounds = Bounds::within(descriptors);
     let frugal = descriptors < FEW_DESCRIPTORS;
-    // As much may be staged during a commit as goes into one: else the compilers would wait for the disk.
-    let (commits, receiver) = sync_channel(if frugal { 0 } else { bounds.files });
     let run = Run {
         job,
         report,
         queue: Queue::new(open.clone(), bounds.folders),
         open,
         keep,
-        commits,
+        inbox: Inbox::new(bounds),
         prefix,
         made_before: trim::limit(job)?,
         summary: Mutex::default(),
@@ -140,7 +138,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         }
         scope.spawn(move || {
             let _close = Close(&run.queue);
-            run.commit_all(&receiver, bounds);
+            run.commit_all();
         });
         for _ in 0..threads {
             scope.spawn(|| {
@@ -149,7 +147,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
             });
         }
         until_left(threads);
-        run.send(ToCommit::Stop);
+        run.inbox.end();
     });
     if let Some(memo) = job.options.memo {
         ignored!(memo.save(), "what was found sound is not remembered");
@@ -231,7 +229,7 @@ impl Run<'_> {
                 Next::Done => return,
                 // Nothing to do for us: then what is staged shall not wait for more.
                 Next::Idle => {
-                    self.send(ToCommit::Flush);
+                    self.inbox.flush();
                     patient = true;
                 }
                 Next::Task(task) => {
@@ -263,15 +261,6 @@ impl Run<'_> {
     fn fatal(&self, reason: String) {
         self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.queue.close();
-    }
-
-    fn send(&self, message: ToCommit) {
-        // The committing thread outlives all senders, unless a listener made it panic: then the run ends, and what was staged is removed
-        // by its own drop.
-        if self.commits.send(message).is_err() {
-            tracing::debug!("the committing thread is gone");
-            self.queue.close();
-        }
     }
 
     /// So many more items are known of.

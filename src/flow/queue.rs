@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::base::sys::Dir;
+
 use super::folder::{Folder, Guarded, Item, Open, Tree};
 
 /// How soon a task is tried again: at first, and at the latest. Between them a quarter of the time that was waited already, so that many
@@ -29,8 +31,17 @@ pub(super) enum Task {
 pub(super) struct Locking {
     pub(super) folder: Arc<Folder>,
     pub(super) todo: Vec<Item>,
-    /// Since when it is waited for.
-    pub(super) busy_since: Option<Instant>,
+    /// Somebody else has it.
+    pub(super) busy: Option<Busy>,
+}
+
+/// A lock that is waited for.
+pub(super) struct Busy {
+    pub(super) since: Instant,
+    /// When it was tried last.
+    pub(super) tried: Instant,
+    /// The directory, as it was then.
+    pub(super) dir: Arc<Dir>,
     /// Was it told that we wait?
     pub(super) told: bool,
 }
@@ -45,6 +56,8 @@ struct State {
     /// Tasks that are in a thread's hands, and artifacts that are staged and not yet committed: either may bring new tasks.
     running: usize,
     staged: usize,
+    /// Threads that wait for a task: where none does, nobody is woken, since waking is a system call even then.
+    waiting: usize,
     closed: bool,
 }
 
@@ -85,22 +98,28 @@ impl Queue {
             Task::Look(..) => state.looks.push(task),
             Task::Scan(..) => state.scans.push(task),
         }
-        drop(state);
-        self.wake.notify_one();
+        self.wake_one(state);
     }
 
     /// Comes back to a task after a while.
     pub(super) fn push_later(&self, task: Task) {
         let waited = match &task {
-            Task::Lock(locking) => locking.busy_since.map(|since| since.elapsed()),
+            Task::Lock(locking) => locking.busy.as_ref().map(|busy| busy.since.elapsed()),
             _ => None,
         };
         let when = Instant::now() + waited.map_or(SOONEST, |waited| (waited / 4).clamp(SOONEST, LATEST));
         let mut state = self.state();
         let at = state.later.partition_point(|(other, _)| *other <= when);
         state.later.insert(at, (when, task));
+        self.wake_one(state);
+    }
+
+    fn wake_one(&self, state: MutexGuard<'_, State>) {
+        let waiting = state.waiting > 0;
         drop(state);
-        self.wake.notify_one();
+        if waiting {
+            self.wake.notify_one();
+        }
     }
 
     /// The next task. [`Next::Idle`] comes once each time that a thread has nothing to do; asked again with `patient`, it waits.
@@ -132,7 +151,9 @@ impl Queue {
                 return Next::Idle;
             }
             let wait = state.later.front().map_or(Duration::from_millis(200), |(when, _)| when.saturating_duration_since(now));
+            state.waiting += 1;
             state = self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
     }
 

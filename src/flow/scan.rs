@@ -14,7 +14,6 @@ use crate::base::{Error, Result};
 use crate::model::{Cause, Entry, Format, Layout, Level, Recognised, Target, Verdict};
 
 use super::Run;
-use super::commit::ToCommit;
 use super::folder::{Folder, Home, Item, Tree};
 use super::job::{Command, Job, JobError, Root, What};
 use super::queue::Task;
@@ -141,10 +140,10 @@ struct Listing {
     others: Vec<Name>,
 }
 
-fn list(dir: &Dir) -> Result<Listing> {
+fn list(dir: &Path) -> Result<Listing> {
     let mut listing = Listing::default();
     // follow_root_links: the user may have named a link; below the root every path is one that was opened without links.
-    for entry in WalkDir::new(dir.path()).min_depth(1).max_depth(1).follow_links(false) {
+    for entry in WalkDir::new(dir).min_depth(1).max_depth(1).follow_links(false) {
         let entry = match entry {
             Ok(entry) => entry,
             // One name that went away since it was listed: the others are still there.
@@ -153,7 +152,7 @@ fn list(dir: &Dir) -> Result<Listing> {
             }
             Err(error) => {
                 let cause = error.into_io_error().unwrap_or_else(|| std::io::ErrorKind::Other.into());
-                return Err(Error::new("list", dir.path(), cause));
+                return Err(Error::new("list", dir, cause));
             }
         };
         let Some(name) = Name::new(entry.file_name()) else { continue };
@@ -171,7 +170,7 @@ impl Run<'_> {
     pub(super) fn scan(&self, tree: &Arc<Tree>, relative: &Path) {
         if let Err(error) = self.try_scan(tree, relative) {
             if error.is_out_of_descriptors() {
-                self.send(ToCommit::Flush);
+                self.inbox.flush();
                 self.queue.push_later(Task::Scan(Arc::clone(tree), relative.to_path_buf()));
                 return;
             }
@@ -185,42 +184,53 @@ impl Run<'_> {
     }
 
     fn try_scan(&self, tree: &Arc<Tree>, relative: &Path) -> Result<()> {
-        let dir = tree.dir.open_beneath(relative)?;
         let absolute = if relative.as_os_str().is_empty() { tree.absolute.clone() } else { tree.absolute.join(relative) };
+        let open = || tree.dir.open_beneath(relative);
         match &tree.what {
-            What::Tree => {
-                let listing = list(&dir)?;
-                let sources = self.sources_in(&dir, &listing.others);
-                self.folders(&dir, &absolute, &sources, &listing.others, None)?;
-                let cache_dir = self.job.format.cache_dir();
-                for name in &listing.dirs {
-                    let below = relative.join(name);
-                    if name != cache_dir && !self.is_excluded(&tree.dir.path().join(&below)) {
-                        self.queue.push(Task::Scan(Arc::clone(tree), below));
-                    }
-                }
-            }
+            What::Tree => self.scan_tree(tree, relative, &absolute),
             What::CacheDir => {
-                let listing = list(&dir)?;
-                let sources = self.sources_in(&dir, &listing.others);
-                self.folders(&dir, &absolute, &sources, &[], None)?;
+                let dir = open()?;
+                let listing = list(dir.path())?;
+                let sources = self.sources_in(dir.path(), &listing.others);
+                self.folders(&dir, &absolute, &sources, &[], None)
             }
             What::Sources(names) => {
-                let beside = if self.job.command == Command::Compile { Vec::new() } else { list(&dir)?.others };
+                let dir = open()?;
+                let beside = if self.job.command == Command::Compile { Vec::new() } else { list(dir.path())?.others };
                 let sources: Vec<Name> = names.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-                self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)))?;
+                self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)))
             }
             What::Artifacts { names, beside } => {
                 let others: &[Name] = if *beside { names } else { &[] };
-                self.folders(&dir, &absolute, &[], others, Some(&Only::Artifacts(names)))?;
+                self.folders(&open()?, &absolute, &[], others, Some(&Only::Artifacts(names)))
             }
-            What::Prefix => self.scan_prefix(tree, relative, &dir)?,
+            What::Prefix => self.scan_prefix(tree, relative, &open()?),
+        }
+    }
+
+    /// One directory of a tree, and those below it.
+    fn scan_tree(&self, tree: &Arc<Tree>, relative: &Path, absolute: &Path) -> Result<()> {
+        let path = if relative.as_os_str().is_empty() { tree.dir.path().to_path_buf() } else { tree.dir.path().join(relative) };
+        let listing = list(&path)?;
+        let cache_dir = self.job.format.cache_dir();
+        let sources = self.sources_in(&path, &listing.others);
+        // Most directories of most trees hold nothing for us, and are not even opened.
+        let beside = !listing.others.is_empty() && self.layouts().contains(&Layout::Beside);
+        let cached = listing.dirs.contains(cache_dir) || listing.others.contains(cache_dir);
+        if beside || cached || !sources.is_empty() || self.prefix.is_some() {
+            self.folders(&tree.dir.open_beneath(relative)?, absolute, &sources, &listing.others, None)?;
+        }
+        for name in &listing.dirs {
+            let below = relative.join(name);
+            if name != cache_dir && !self.is_excluded(&tree.dir.path().join(&below)) {
+                self.queue.push(Task::Scan(Arc::clone(tree), below));
+            }
         }
         Ok(())
     }
 
-    fn sources_in(&self, dir: &Dir, others: &[Name]) -> Vec<Name> {
-        let is_source = |name: &&Name| self.job.format.is_source(name) && !self.is_excluded(&dir.path_of(name));
+    fn sources_in(&self, dir: &Path, others: &[Name]) -> Vec<Name> {
+        let is_source = |name: &&Name| self.job.format.is_source(name) && !self.is_excluded(&dir.join(name));
         others.iter().filter(is_source).cloned().collect()
     }
 
@@ -241,7 +251,7 @@ impl Run<'_> {
             let there: Vec<Name> = match (layout, &folder.artifacts) {
                 (Layout::Beside, _) => beside.to_vec(),
                 (_, None) => Vec::new(),
-                (_, Some(artifacts)) => match list(artifacts) {
+                (_, Some(artifacts)) => match list(artifacts.path()) {
                     Ok(listing) => listing.others.into_iter().chain(listing.dirs).collect(),
                     Err(error) if error.is_gone() => Vec::new(),
                     Err(error) if error.is_out_of_descriptors() => return Err(error),
@@ -365,7 +375,7 @@ impl Run<'_> {
 
     /// A pycache prefix by itself: the sources' directory is what the path below the prefix says.
     fn scan_prefix(&self, tree: &Arc<Tree>, relative: &Path, dir: &Arc<Dir>) -> Result<()> {
-        let listing = list(dir)?;
+        let listing = list(dir.path())?;
         let absolute = Path::new("/").join(relative);
         let sources = match Dir::open_root(&absolute) {
             Ok(sources) => Some(Arc::new(sources)),

@@ -95,7 +95,7 @@ impl Task {
 struct Slot {
     inbox: VecDeque<Task>,
     load: usize,
-    wake: PipeWriter,
+    wake: Arc<PipeWriter>,
 }
 
 #[derive(Debug, Default)]
@@ -140,8 +140,8 @@ impl Shared {
 
     /// Makes every manager look what there is to do.
     fn poke_all(&self) {
-        for slot in self.lock().groups.values_mut().flat_map(|group| &mut group.slots) {
-            poke(&mut slot.wake);
+        for slot in self.lock().groups.values().flat_map(|group| &group.slots) {
+            poke(&slot.wake);
         }
     }
 
@@ -176,8 +176,8 @@ impl Shared {
             });
             match started {
                 Ok((wake, thread)) => {
-                    group.slots.push(Slot { inbox: VecDeque::from([task]), load: 1, wake });
-                    poke(&mut group.slots[index].wake);
+                    // Its manager looks into its inbox first of all.
+                    group.slots.push(Slot { inbox: VecDeque::from([task]), load: 1, wake: Arc::new(wake) });
                     state.threads.push(thread);
                     return;
                 }
@@ -187,11 +187,18 @@ impl Shared {
                 Err(cause) => return task.answer(Err(CompileError::Unusable(format!("no worker can be managed: {cause}")))),
             }
         }
-        match group.slots.iter_mut().filter(|slot| slot.load < capacity).min_by_key(|slot| slot.load) {
-            Some(slot) => {
+        match group.slots.iter_mut().enumerate().filter(|(_, slot)| slot.load < capacity).min_by_key(|(_, slot)| slot.load) {
+            Some((index, slot)) => {
+                // A worker that has its next request already is not waited for: its manager looks here after the next answer.
+                let runs_dry = slot.load < 2;
                 slot.load += 1;
                 slot.inbox.push_back(task);
-                poke(&mut slot.wake);
+                if runs_dry {
+                    // The lock is let go first: who is woken wants it at once.
+                    let wake = Arc::clone(&group.slots[index].wake);
+                    drop(state);
+                    poke(&wake);
+                }
             }
             None => group.overflow.push_back(task),
         }
@@ -250,7 +257,7 @@ pub(super) fn is_out_of_descriptors(cause: &std::io::Error) -> bool {
 }
 
 /// Makes a manager look at its inbox. A full pipe has woken it already.
-fn poke(wake: &mut PipeWriter) {
+fn poke(mut wake: &PipeWriter) {
     if let Err(cause) = wake.write_all(&[1]) {
         tracing::trace!(%cause, "a manager is awake already");
     }

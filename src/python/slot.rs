@@ -113,7 +113,7 @@ impl Manager {
         match ready {
             Ok(ready) => {
                 if ready.iter().skip(1).any(|ready| *ready) {
-                    self.hear_idle();
+                    self.hear_idle(&ready[1..]);
                 }
             }
             Err(cause) => {
@@ -124,9 +124,9 @@ impl Manager {
         self.drain_wake();
     }
 
-    fn hear_idle(&mut self) {
+    fn hear_idle(&mut self, ready: &[bool]) {
         let Some(worker) = &mut self.worker else { return };
-        worker.listen(&mut self.buffer);
+        worker.listen(&mut self.buffer, ready);
         if !matches!(worker.next(), Heard::Nothing) {
             tracing::debug!("a worker without a request ended or spoke; it is replaced");
             self.worker = None;
@@ -217,7 +217,7 @@ impl Manager {
         if ready.first() == Some(&true) {
             self.drain_wake();
         }
-        let heard = self.hear();
+        let heard = self.hear(ready.get(1..).unwrap_or_default());
         // What was heard in this very moment counts; only then the clock.
         if let (false, Some(Duration::ZERO), Some(limit)) = (heard, left, limit) {
             self.lost(&Loss::TimedOut(limit));
@@ -225,9 +225,9 @@ impl Manager {
     }
 
     /// Takes all whole answers. `true`: there was one, or the worker is gone.
-    fn hear(&mut self) -> bool {
+    fn hear(&mut self, ready: &[bool]) -> bool {
         let Some(worker) = &mut self.worker else { return true };
-        worker.listen(&mut self.buffer);
+        worker.listen(&mut self.buffer, ready);
         let mut heard = false;
         while let Some(worker) = &mut self.worker {
             let frame = match worker.next() {

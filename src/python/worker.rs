@@ -125,7 +125,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// What to wait for.
+    /// What to wait for: its answers, and its standard error while that is open.
     pub(super) fn readers(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         std::iter::once(self.stdout.as_fd()).chain(self.stderr.as_ref().map(AsFd::as_fd))
     }
@@ -155,10 +155,12 @@ impl Worker {
         done
     }
 
-    /// Reads all that is there.
-    pub(super) fn listen(&mut self, buffer: &mut [u8]) {
-        self.drain_stderr(buffer);
-        loop {
+    /// Reads all that is there, from those of [`Worker::readers`] that have something.
+    pub(super) fn listen(&mut self, buffer: &mut [u8], ready: &[bool]) {
+        if ready.get(1) == Some(&true) {
+            self.drain_stderr(buffer);
+        }
+        while ready.first() == Some(&true) {
             match self.stdout.read(buffer) {
                 Ok(0) => self.ended = true,
                 Ok(got) => {

@@ -1,0 +1,156 @@
+//! Folders on their way to their lock: it is tried, never waited for, and a busy folder comes back later.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::base::Result;
+use crate::base::lock::{self, Attempt, DirLock};
+use crate::base::sys::Dir;
+use crate::model::Cause;
+
+use super::Run;
+use super::folder::{Guarded, Item};
+use super::job::Command;
+use super::policy::Decision;
+use super::queue::{Busy, Locking, Task};
+use super::report::{Action, Event};
+
+/// After so long it is told that a lock is waited for.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+/// So often a lock that is waited for is tried, and not only looked at.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// After how many directories that went away while we write a folder is left alone.
+const GONE_TRIES: u32 = 10;
+
+impl Run<'_> {
+    /// Takes a folder's lock and sends on what is to be done under it; a busy folder comes back later.
+    pub(super) fn take_lock(&self, mut locking: Locking) {
+        let too_often = {
+            let mut lost = locking.folder.lost.lock().unwrap_or_else(PoisonError::into_inner);
+            lost.queued = false;
+            locking.todo.append(&mut lost.items);
+            lost.times > GONE_TRIES
+        };
+        if too_often {
+            self.give_up_gone(&locking);
+            return;
+        }
+        if self.is_still_held(&locking) {
+            return self.queue.push_later(Task::Lock(locking));
+        }
+        if locking.busy.is_some() && !self.is_still_wanted(&mut locking) {
+            return;
+        }
+        let only_leftovers = locking.todo.iter().all(|item| !matches!(item, Item::Entry(_)));
+        match self.try_lock(&locking) {
+            Ok(Some((dir, Attempt::Held(lock)))) => {
+                if !lock.excludes() {
+                    self.note_once(
+                        "no-locks",
+                        dir.path(),
+                        "this file system has no usable locks: going on by atomic renames alone, so work may be done twice",
+                    );
+                }
+                let guard = Arc::new(Guarded { folder: locking.folder, dir, lock: Arc::new(lock) });
+                for item in locking.todo {
+                    self.queue.push(Task::Act(Arc::clone(&guard), item));
+                }
+            }
+            // What looked left over belongs to somebody who is at work.
+            Ok(Some((_, Attempt::Busy(_)))) if only_leftovers => self.forget(locking.todo.len()),
+            Ok(Some((dir, Attempt::Busy(holder)))) => {
+                let now = Instant::now();
+                let fresh = || Busy { since: now, tried: now, dir: Arc::clone(&dir), told: false };
+                let busy = locking.busy.get_or_insert_with(fresh);
+                (busy.tried, busy.dir) = (now, Arc::clone(&dir));
+                if busy.since.elapsed() >= self.job.options.lock_timeout {
+                    let who = holder.pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
+                    let text = format!("the directory was locked{who} for {} s", self.job.options.lock_timeout.as_secs());
+                    self.give_up(&locking, Action::Skipped, &Cause::new("locked", text).at(dir.path()));
+                    return;
+                }
+                if !busy.told && busy.since.elapsed() >= TELL_AFTER {
+                    busy.told = true;
+                    self.report.event(&Event::Waiting { dir: dir.path(), holder: &holder });
+                }
+                self.queue.push_later(Task::Lock(locking));
+            }
+            // The directory is not there and nothing is to be made in it: removed meanwhile.
+            Ok(None) => self.give_up_gone(&locking),
+            Err(error) if error.is_gone() => self.begin_anew(locking),
+            Err(error) if error.is_out_of_descriptors() => self.queue.push_later(Task::Lock(locking)),
+            Err(error) => self.give_up(&locking, Action::Failed, &Cause::from(&error)),
+        }
+    }
+
+    /// Is a lock that was busy a moment ago still held, as far as one look tells? A living holder takes the lock file away with it, so only
+    /// whether it lives must be asked of the lock, and not each time: many wait here for many.
+    fn is_still_held(&self, locking: &Locking) -> bool {
+        locking.busy.as_ref().is_some_and(|busy| {
+            let time_out = busy.since.elapsed() >= self.job.options.lock_timeout;
+            !time_out && busy.tried.elapsed() < TRY_AGAIN && lock::is_there(&busy.dir)
+        })
+    }
+
+    /// Whoever held the lock is done, most likely with what we wanted to do as well: that is seen without taking the lock for it. `false`:
+    /// nothing is left to do.
+    fn is_still_wanted(&self, locking: &mut Locking) -> bool {
+        let folder = Arc::clone(&locking.folder);
+        let Ok(Some(dir)) = folder.open_artifacts() else { return true };
+        if lock::is_there(&dir) {
+            return true;
+        }
+        locking.todo.retain(|item| {
+            let Item::Entry(entry) = item else { return true };
+            let found = self.find(&folder, Some(&dir), entry);
+            let done = found.decision == Decision::Leave && !found.is_out_of_descriptors();
+            if done {
+                self.tell_entry(&folder, entry, &found, Action::None, found.judged.cause.as_ref(), &[]);
+            }
+            !done
+        });
+        !locking.todo.is_empty()
+    }
+
+    fn try_lock(&self, locking: &Locking) -> Result<Option<(Arc<Dir>, Attempt)>> {
+        let folder = &locking.folder;
+        let makes = matches!(self.job.command, Command::Compile) && locking.todo.iter().any(|item| matches!(item, Item::Entry(_)));
+        let (dir, made) = match folder.open_artifacts()? {
+            Some(dir) => (dir, false),
+            None if makes => folder.make_artifacts()?,
+            None => return Ok(None),
+        };
+        let attempt = DirLock::try_take(&dir)?;
+        if let (Attempt::Held(lock), true) = (&attempt, made) {
+            // If nothing comes of it, the directory that we made goes again: others' `rmdir` shall not fail for it.
+            lock.remove_when_empty();
+        }
+        Ok(Some((dir, attempt)))
+    }
+
+    /// The directory of artifacts went away between two steps: look anew, a few times.
+    fn begin_anew(&self, locking: Locking) {
+        for item in locking.todo {
+            self.gone(&locking.folder, None, item);
+        }
+    }
+
+    fn give_up_gone(&self, locking: &Locking) {
+        let cause = Cause::new("gone", "its directory was removed meanwhile").at(&locking.folder.path);
+        let action = if self.job.command == Command::Compile { Action::Skipped } else { Action::None };
+        self.give_up(locking, action, &cause);
+    }
+
+    fn give_up(&self, locking: &Locking, action: Action, cause: &Cause) {
+        for item in &locking.todo {
+            match item {
+                Item::Entry(entry) => {
+                    let mut found = self.find(&locking.folder, locking.folder.artifacts.as_deref(), entry);
+                    found.wrong = action != Action::None;
+                    self.tell_entry(&locking.folder, entry, &found, action, Some(cause), &[]);
+                }
+                Item::Leftover(..) | Item::ForeignTemp(_) => self.tell_leftover(&locking.folder, item, action, Some(cause)),
+            }
+        }
+    }
+}

@@ -14,6 +14,24 @@ use crate::whole::{files, is_artifact};
 
 const JOBS: usize = 2;
 
+/// What nobody who lets CPython compile can do without: two processes read, compile and marshal, and write nothing.
+const FLOOR: &str = "
+import marshal, multiprocessing, os, sys, warnings
+
+def one(path):
+    with open(path, 'rb') as file:
+        text = file.read()
+    try:
+        return len(marshal.dumps(compile(text, path, 'exec', dont_inherit=True)))
+    except (SyntaxError, ValueError):
+        return 0
+
+warnings.simplefilter('ignore')
+paths = [os.path.join(top, name) for top, _, names in os.walk(sys.argv[1]) for name in names if name.endswith('.py')]
+with multiprocessing.get_context('fork').Pool(2) as pool:
+    print(sum(pool.imap_unordered(one, paths, 16)))
+";
+
 /// A tree in a fresh place, with a cache directory in which the interpreter is already known, as it is to uv: nobody is measured
 /// while asking it for its version.
 struct Laid {
@@ -106,6 +124,15 @@ pub(crate) fn cold(bench: &mut Bench<'_>) -> Result<()> {
             }),
         ),
     ];
+    contenders.push((
+        "CPython's compile() alone, nothing written".into(),
+        Box::new(|| {
+            let laid = Laid::with(setting, &tree)?;
+            let mut command = Command::new(&setting.python.path);
+            command.args(["-I", "-c", FLOOR]).arg(&laid.site);
+            measure(vec![command])
+        }),
+    ));
     if let Ok(uv) = &uv {
         contenders.push((format!("{}, its compile phase", version(uv)), Box::new(|| uv_compiles(setting, corpus, uv))));
     }
@@ -116,14 +143,18 @@ pub(crate) fn cold(bench: &mut Bench<'_>) -> Result<()> {
     if least("bytekeep") < least("compileall") {
         bench.tally.violation("bytekeep made fewer artifacts than compileall", "compare --only cold");
     }
-    let (ours, none, theirs) = (all[0].wall(), all[1].wall(), all[2].wall());
-    let mut verdicts = vec![against(ours / theirs, "× compileall", 0.85, true), against(ours / none, "× none", 1.10, true)];
-    if let Some(uv) = all.get(4) {
+    let (ours, none, theirs, floor) = (all[0].wall(), all[1].wall(), all[2].wall(), all[4].wall());
+    let mut verdicts = vec![
+        against(ours / theirs, "× compileall", 0.85, true),
+        against(ours / none, "× none", 1.10, true),
+        format!("{:.2} × compile() alone", ours / floor),
+    ];
+    if let Some(uv) = all.get(5) {
         verdicts.insert(0, against(ours / uv.wall(), "× uv", 0.95, true));
     }
     bench.line("cold", &all[0], &verdicts);
     for samples in &all[1..] {
-        bench.line("cold", samples, &[]);
+        bench.line("cold", samples, &[format!("{:.2} × compile() alone", samples.wall() / floor)]);
     }
     if let Err(why) = uv {
         bench.skip("cold, uv", &why);

@@ -180,6 +180,15 @@ pub fn process_id() -> u32 {
     std::process::id()
 }
 
+/// The names in a directory.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Directories; a link to one is none.
+    pub dirs: Vec<Name>,
+    /// Everything else: files, links, and what is neither.
+    pub others: Vec<Name>,
+}
+
 /// An open directory. Every name that is looked up in it is one component, and links are not followed.
 #[derive(Debug)]
 pub struct Dir {
@@ -351,13 +360,27 @@ impl Dir {
 
     /// The names in it, without `.` and `..`, in no order.
     pub fn names(&self) -> Result<Vec<Name>> {
-        let entries = call("list", &self.path, || rustix::fs::Dir::read_from(&self.fd))?;
-        let mut names = Vec::new();
-        for entry in entries {
+        let Listing { mut dirs, others } = self.list()?;
+        dirs.extend(others);
+        Ok(dirs)
+    }
+
+    /// The names in it by kind. Read through the descriptor: no path is walked, and what was opened is what is listed.
+    pub fn list(&self) -> Result<Listing> {
+        use rustix::fs::FileType;
+        let mut listing = Listing::default();
+        for entry in call("list", &self.path, || rustix::fs::Dir::read_from(&self.fd))? {
             let entry = entry.map_err(|cause| Error::new("list", &self.path, cause))?;
-            names.extend(Name::from_bytes(entry.file_name().to_bytes()));
+            let Some(name) = Name::from_bytes(entry.file_name().to_bytes()) else { continue };
+            let is_dir = match entry.file_type() {
+                FileType::Directory => true,
+                // Some file systems do not say. A name that is gone by now is no directory.
+                FileType::Unknown => self.stat_of(&name).is_ok_and(|stat| stat.kind == Kind::Dir),
+                _ => false,
+            };
+            if is_dir { listing.dirs.push(name) } else { listing.others.push(name) }
         }
-        Ok(names)
+        Ok(listing)
     }
 
     /// The name under which it was opened, and the directory in which that was; `None` for a root.

@@ -1,12 +1,9 @@
-//! From roots to folders: which directories, which entries in them. Names come from walkdir, one directory at a time so that many
-//! threads walk at once; every directory is then opened beneath its root without following links, so a walk that was led astray by a
-//! directory swapped meanwhile yields names and nothing else.
+//! From roots to folders: which directories, which entries in them. One directory at a time, so that many threads walk
+//! at once; each is opened beneath its root without following links, so a directory that is swapped meanwhile leads nobody astray.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-
-use walkdir::WalkDir;
 
 use crate::base::leftover;
 use crate::base::sys::{Dir, Name};
@@ -132,35 +129,6 @@ impl Root {
     }
 }
 
-/// The names in a directory, by kind.
-#[derive(Default)]
-struct Listing {
-    dirs: Vec<Name>,
-    /// Everything that is no directory: files, links, and what is neither.
-    others: Vec<Name>,
-}
-
-fn list(dir: &Path) -> Result<Listing> {
-    let mut listing = Listing::default();
-    // follow_root_links: the user may have named a link; below the root every path is one that was opened without links.
-    for entry in WalkDir::new(dir).min_depth(1).max_depth(1).follow_links(false) {
-        let entry = match entry {
-            Ok(entry) => entry,
-            // One name that went away since it was listed: the others are still there.
-            Err(error) if error.depth() == 1 && error.io_error().is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound) => {
-                continue;
-            }
-            Err(error) => {
-                let cause = error.into_io_error().unwrap_or_else(|| std::io::ErrorKind::Other.into());
-                return Err(Error::new("list", dir, cause));
-            }
-        };
-        let Some(name) = Name::new(entry.file_name()) else { continue };
-        if entry.file_type().is_dir() { listing.dirs.push(name) } else { listing.others.push(name) }
-    }
-    Ok(listing)
-}
-
 impl Run<'_> {
     fn is_excluded(&self, path: &Path) -> bool {
         self.job.options.exclude.is_some_and(|exclude| exclude(path))
@@ -190,13 +158,13 @@ impl Run<'_> {
             What::Tree => self.scan_tree(tree, relative, &absolute),
             What::CacheDir => {
                 let dir = open()?;
-                let listing = list(dir.path())?;
-                let sources = self.sources_in(dir.path(), &listing.others);
+                let listing = dir.list()?;
+                let sources = self.sources_in(&dir, &listing.others);
                 self.folders(&dir, &absolute, &sources, &[], None)
             }
             What::Sources(names) => {
                 let dir = open()?;
-                let beside = if self.job.command == Command::Compile { Vec::new() } else { list(dir.path())?.others };
+                let beside = if self.job.command == Command::Compile { Vec::new() } else { dir.list()?.others };
                 let sources: Vec<Name> = names.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
                 self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)))
             }
@@ -210,15 +178,15 @@ impl Run<'_> {
 
     /// One directory of a tree, and those below it.
     fn scan_tree(&self, tree: &Arc<Tree>, relative: &Path, absolute: &Path) -> Result<()> {
-        let path = if relative.as_os_str().is_empty() { tree.dir.path().to_path_buf() } else { tree.dir.path().join(relative) };
-        let listing = list(&path)?;
+        let dir = tree.dir.open_beneath(relative)?;
+        let listing = dir.list()?;
         let cache_dir = self.job.format.cache_dir();
-        let sources = self.sources_in(&path, &listing.others);
-        // Most directories of most trees hold nothing for us, and are not even opened.
+        let sources = self.sources_in(&dir, &listing.others);
+        // Most directories of most trees hold nothing for us.
         let beside = !listing.others.is_empty() && self.layouts().contains(&Layout::Beside);
         let cached = listing.dirs.contains(cache_dir) || listing.others.contains(cache_dir);
         if beside || cached || !sources.is_empty() || self.prefix.is_some() {
-            self.folders(&tree.dir.open_beneath(relative)?, absolute, &sources, &listing.others, None)?;
+            self.folders(&dir, absolute, &sources, &listing.others, None)?;
         }
         for name in &listing.dirs {
             let below = relative.join(name);
@@ -229,8 +197,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn sources_in(&self, dir: &Path, others: &[Name]) -> Vec<Name> {
-        let is_source = |name: &&Name| self.job.format.is_source(name) && !self.is_excluded(&dir.join(name));
+    fn sources_in(&self, dir: &Dir, others: &[Name]) -> Vec<Name> {
+        let is_source = |name: &&Name| self.job.format.is_source(name) && !self.is_excluded(&dir.path_of(name));
         others.iter().filter(is_source).cloned().collect()
     }
 
@@ -251,7 +219,7 @@ impl Run<'_> {
             let there: Vec<Name> = match (layout, &folder.artifacts) {
                 (Layout::Beside, _) => beside.to_vec(),
                 (_, None) => Vec::new(),
-                (_, Some(artifacts)) => match list(artifacts.path()) {
+                (_, Some(artifacts)) => match artifacts.list() {
                     Ok(listing) => listing.others.into_iter().chain(listing.dirs).collect(),
                     Err(error) if error.is_gone() => Vec::new(),
                     Err(error) if error.is_out_of_descriptors() => return Err(error),
@@ -375,7 +343,7 @@ impl Run<'_> {
 
     /// A pycache prefix by itself: the sources' directory is what the path below the prefix says.
     fn scan_prefix(&self, tree: &Arc<Tree>, relative: &Path, dir: &Arc<Dir>) -> Result<()> {
-        let listing = list(dir.path())?;
+        let listing = dir.list()?;
         let absolute = Path::new("/").join(relative);
         let sources = match Dir::open_root(&absolute) {
             Ok(sources) => Some(Arc::new(sources)),

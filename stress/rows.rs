@@ -298,17 +298,21 @@ pub(crate) fn unsealed(bench: &mut Bench<'_>) -> Result<()> {
 
 pub(crate) fn eight(bench: &mut Bench<'_>) -> Result<()> {
     let (setting, tree) = (bench.setting, laid_out(bench)?);
-    let many = |count: usize| {
+    let many = |count: usize, jobs: usize| {
         let laid = Laid::with(setting, &tree)?;
-        measure((0..count).map(|_| laid.compile(setting)).collect())
+        measure((0..count).map(|_| setting.bytekeep("compile", &laid.site, jobs, &laid.cache)).collect())
     };
     let all = bench.alternate(&mut [
-        ("1 process, cold".into(), Box::new(|| many(1))),
-        ("8 processes on one tree, cold".into(), Box::new(|| many(8))),
+        ("1 process, cold".into(), Box::new(|| many(1, JOBS))),
+        ("8 processes on one tree, cold".into(), Box::new(|| many(8, JOBS))),
+        // What so many workers cost on so few processors, without anybody to share the tree with.
+        (format!("1 process with as many workers, -j{}", 8 * JOBS), Box::new(|| many(1, 8 * JOBS))),
     ])?;
     bench.line("eight", &all[0], &[]);
-    let verdicts = [against(all[1].cpu() / all[0].cpu(), "× CPU", 1.2, true), format!("{:.2} × wall", all[1].wall() / all[0].wall())];
+    let against_one = |samples: &Samples| samples.cpu() / all[0].cpu();
+    let verdicts = [against(against_one(&all[1]), "× CPU", 1.2, true), format!("{:.2} × wall", all[1].wall() / all[0].wall())];
     bench.line("eight", &all[1], &verdicts);
+    bench.line("eight", &all[2], &[format!("{:.2} × CPU", against_one(&all[2]))]);
     Ok(())
 }
 

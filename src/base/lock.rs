@@ -155,7 +155,8 @@ impl DirLock {
                 sys::empty(&file, &path).and_then(|()| sys::write_all(&file, text.as_bytes(), &path)),
                 "the lock file does not name its holder"
             );
-            return Ok(held(Some(file), !created));
+            // A file that nobody has written to yet is one that somebody made a moment ago: we were faster to lock it.
+            return Ok(held(Some(file), !created && own.size > 0));
         }
         Ok(Attempt::Busy(Holder::default()))
     }

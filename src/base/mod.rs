@@ -30,6 +30,7 @@ pub mod lock;
 pub mod memo;
 pub mod seal;
 pub mod source;
+mod stat;
 pub mod sys;
 pub mod write;
 

@@ -1,0 +1,157 @@
+//! Names, and what the system says of them. Pure; the calls are in [`sys`](super::sys).
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+/// One component of a path: not empty, no slash, no NUL, neither `.` nor `..`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(OsString);
+
+impl Name {
+    /// The name, or `None` where it is not one component.
+    pub fn new(name: impl Into<OsString>) -> Option<Self> {
+        let name = name.into();
+        let bytes = name.as_bytes();
+        let plain = !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.iter().any(|b| matches!(b, b'/' | 0));
+        plain.then_some(Self(name))
+    }
+
+    /// The name from its raw bytes.
+    pub fn from_bytes(name: &[u8]) -> Option<Self> {
+        Self::new(OsString::from_vec(name.to_vec()))
+    }
+
+    /// The name as raw bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The name as a string of the system.
+    pub fn as_os_str(&self) -> &OsStr {
+        &self.0
+    }
+}
+
+impl AsRef<Path> for Name {
+    fn as_ref(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+/// What kind of thing a name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Link,
+    /// A FIFO, socket or device.
+    Special,
+}
+
+impl Kind {
+    /// As a noun for messages.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::File => "a file",
+            Self::Dir => "a directory",
+            Self::Link => "a symbolic link",
+            Self::Special => "a FIFO, socket or device",
+        }
+    }
+}
+
+/// A point in time: seconds since 1970, which may be negative, and nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time {
+    /// Whole seconds since 1970-01-01 UTC.
+    pub sec: i64,
+    /// Nanoseconds within the second, 0 to 999,999,999.
+    pub nsec: u32,
+}
+
+impl Time {
+    /// The system's clock now.
+    pub fn now() -> Self {
+        std::time::SystemTime::now().into()
+    }
+
+    /// This time so many whole seconds earlier.
+    #[must_use]
+    pub fn minus_seconds(self, seconds: i64) -> Self {
+        Self { sec: self.sec.saturating_sub(seconds), nsec: self.nsec }
+    }
+}
+
+impl From<std::time::SystemTime> for Time {
+    fn from(time: std::time::SystemTime) -> Self {
+        match time.duration_since(std::time::UNIX_EPOCH) {
+            Ok(since) => Self { sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nsec: since.subsec_nanos() },
+            Err(before) => Self { sec: -i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX) - 1, nsec: 0 },
+        }
+    }
+}
+
+/// What `stat` says, as far as we use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Device of the file system.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits, set-id bits included.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// How many names it has; 0 when it was removed while open.
+    pub nlink: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+}
+
+impl Stat {
+    /// Are both the same file?
+    pub fn same_file(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
+    /// Has nothing that an edit changes changed between the two looks?
+    pub fn unchanged(&self, later: &Self) -> bool {
+        self.same_file(later) && (self.size, self.mtime, self.ctime) == (later.size, later.mtime, later.ctime)
+    }
+}
+
+/// The names in a directory.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Directories; a link to one is none.
+    pub dirs: Vec<Name>,
+    /// Everything else: files, links, and what is neither.
+    pub others: Vec<Name>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_component() {
+        for bad in ["", ".", "..", "a/b", "/", "a\0b"] {
+            assert_eq!(Name::new(bad), None, "{bad:?}");
+        }
+        for good in ["a", ".a", "a.b", "-rf", "\n", "..."] {
+            assert!(Name::new(good).is_some(), "{good:?}");
+        }
+    }
+}

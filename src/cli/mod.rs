@@ -24,7 +24,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::FromArgMatches;
 
@@ -114,7 +114,16 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
         Command::Inspect(args) => Ok(inspect_all(args, &cli.global, out, cwd.as_deref())),
         chosen => {
             let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;
-            let plan = Plan::new(chosen, &setup::Environment::of_process())?;
+            let plan = match Plan::new(chosen, &setup::Environment::of_process(), &stop) {
+                // Whatever went wrong: it was to end.
+                Err(_) if stop.load(Ordering::SeqCst) => {
+                    if !cli.global.quiet {
+                        out.message("Interrupted before anything was begun\n");
+                    }
+                    return Ok(Exit::Interrupted);
+                }
+                plan => plan?,
+            };
             plan.map_or(Ok(Exit::Good), |plan| work(&plan, &cli.global, out, cwd, &stop))
         }
     }

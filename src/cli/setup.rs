@@ -1,6 +1,7 @@
 //! From arguments to a job: roots, interpreters, options. The only file of the command that knows which language it serves.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::base::sys::Time;
 use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
 use crate::model::{Compiler, Format, Mode};
 use crate::python::Pyc;
-use crate::python::interpreter::Interpreter;
+use crate::python::interpreter::{Interpreter, InterpreterError};
 use crate::python::memo::Probes;
 use crate::python::pool::{Limits, WorkerPool};
 
@@ -70,8 +71,8 @@ impl Environment {
 }
 
 impl Plan {
-    /// Of a command that works on trees; `None` for the others.
-    pub(crate) fn new(chosen: &Chosen, environment: &Environment) -> Result<Option<Self>, Failure> {
+    /// Of a command that works on trees; `None` for the others. An error where `stop` is set on the way means no more than that.
+    pub(crate) fn new(chosen: &Chosen, environment: &Environment, stop: &Arc<AtomicBool>) -> Result<Option<Self>, Failure> {
         let mut options = Options::default();
         let mut timeout = None;
         let (command, tree, select, interpreters, common) = match chosen {
@@ -118,10 +119,10 @@ impl Plan {
         set_common(&mut options, common);
         options.prefix = prefix(command, tree, environment)?;
         let compile = if let Chosen::Compile(args) = chosen { Some(args) } else { None };
-        let mut place = Placed::new(command, tree, select, compile, options.prefix.as_deref(), environment)?;
+        let mut place = Placed::new(command, tree, select, compile, options.prefix.as_deref(), environment, stop)?;
         let dir = cache_dir();
         // Outside of hooks `PYTHONHOME` is the user's own wish.
-        let probes = Probes::open(dir.clone()).keeping_pythonhome();
+        let probes = Probes::open(dir.clone()).keeping_pythonhome().until(Arc::clone(stop));
         let found = match interpreters {
             // Who asks for no completeness starts no interpreter.
             Some(args) if command == Command::Verify && !options.complete && args.python.is_empty() => Vec::new(),
@@ -250,6 +251,7 @@ impl Placed {
         compile: Option<&Compile>,
         prefix: Option<&Path>,
         environment: &Environment,
+        stop: &AtomicBool,
     ) -> Result<Self, Failure> {
         let mut roots = roots::Roots::new(format());
         let mut notes = Vec::new();
@@ -261,7 +263,7 @@ impl Placed {
             roots.add_named(path)?;
         }
         if let Some(file) = &select.files_from {
-            let listed = roots::read_list(file, select.null, select.root.as_deref())?;
+            let listed = roots::read_list(file, select.null, select.root.as_deref(), stop)?;
             for path in &listed {
                 roots.add_listed(path);
             }
@@ -343,7 +345,7 @@ fn find(
     }
     match (command, Interpreter::default_for(paths, probes)) {
         (_, Ok(interpreter)) => Ok(vec![interpreter]),
-        (Command::Repair, Err(error)) => {
+        (Command::Repair, Err(error)) if error != InterpreterError::Stopped => {
             notes.push(format!(
                 "what is bad is removed, not rebuilt, since no interpreter was found: {}",
                 crate::base::error::chain(&error)

@@ -78,6 +78,9 @@ pub enum InterpreterError {
         /// The limit.
         seconds: u64,
     },
+    /// Nobody wants the answer any more.
+    #[error("stopped")]
+    Stopped,
     /// Root does not run what others can change.
     #[error(
         "root does not start the interpreter `{}`, since others can write `{}`; to use it all the same, say --python {}",
@@ -191,7 +194,7 @@ impl Interpreter {
         let answer = if let Some(answer) = probes.recall(path, &real) {
             answer
         } else {
-            let answer = ask(path, probes.keep_home())?;
+            let answer = ask(path, probes)?;
             probes.remember(path, &real, &answer);
             answer
         };

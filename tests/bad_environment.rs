@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use support::Python;
 use whole::{Outcome, Tree, all_pythons, aloud, is_root, must, python, python_for_all, root_or_skip, set_mtime, tool_or_skip, two_pythons};
 
 const NONE: [PathBuf; 0] = [];
@@ -130,7 +131,48 @@ fn variables_of_ours_are_checked_as_options_are() {
     let outcome = tree.bytekeep(Some(python()), ["compile", "."]).env("TMPDIR", "/no/such/place").run();
     assert!(matches!(outcome.code, Some(0 | 2)) && errors(&outcome) <= 1, "{}", outcome.shown());
     assert!(outcome.code == Some(0) || outcome.stderr.contains("/no/such/place"), "{}", outcome.shown());
+    // The interpreter is known by now, and its workers need the directory as well.
+    tree.compile(python()).exits(0);
+    let outcome = tree.bytekeep(Some(python()), ["compile", "--force", "."]).env("TMPDIR", "/no/such/place").run().exits(2);
+    assert!(outcome.stderr.contains("/no/such/place") && outcome.stderr.contains("is TMPDIR writable?"), "{}", outcome.shown());
+    assert_eq!(errors(&outcome), 1, "{}", outcome.shown());
     tree.bytekeep(Some(python()), ["compile", "."]).env("TZ", "nonsense").env("CACHE_DIRECTORY", "a:b").run().exits(0);
+}
+
+/// It came with 3.8: who is older looks beside the sources, whatever is set.
+#[test]
+fn a_prefix_is_for_those_that_know_it() {
+    let knows = |python: &Python| python.version >= (3, 8);
+    for python in all_pythons() {
+        let tree = Tree::new();
+        let prefix = tree.outside("prefix");
+        let outcome = tree.bytekeep(Some(python), ["compile", "good.py"]).arg("--pycache-prefix").arg(&prefix).run();
+        if knows(python) {
+            let outcome = outcome.exits(0);
+            assert!(prefix.exists() && !tree.artifact("good.py", python).exists(), "{}", outcome.shown());
+            std::fs::remove_dir_all(&prefix).unwrap();
+        } else {
+            let outcome = outcome.exits(2);
+            assert!(outcome.stderr.contains("knows no pycache prefix") && errors(&outcome) == 1, "{}", outcome.shown());
+        }
+        tree.bytekeep(Some(python), ["compile", "good.py"]).env("PYTHONPYCACHEPREFIX", &prefix).run().exits(0);
+        assert_eq!(prefix.exists(), knows(python), "{}", python.tag);
+        if !knows(python) {
+            tree.assert_good(python);
+            let verified = tree.bytekeep(Some(python), ["verify", "--complete", "."]).env("PYTHONPYCACHEPREFIX", &prefix).run().exits(0);
+            assert!(verified.stderr.contains("1 ok"), "{}", verified.shown());
+        }
+    }
+    let old = all_pythons().iter().find(|python| !knows(python));
+    let (Some(old), true) = (old, knows(python())) else {
+        aloud("SKIP: there are no interpreters with and without a pycache prefix");
+        return;
+    };
+    let tree = Tree::new();
+    let run = tree.bytekeep(Some(python()), ["compile", "."]).arg("--python").arg(&old.path);
+    let outcome = run.env("PYTHONPYCACHEPREFIX", tree.outside("prefix")).run().exits(2);
+    assert!(outcome.stderr.contains("PYTHONPYCACHEPREFIX") && outcome.stderr.contains(&old.tag), "{}", outcome.shown());
+    assert_eq!(whole::all_below(&tree.root()), [tree.path("good.py")]);
 }
 
 #[test]
@@ -272,6 +314,10 @@ fn closed_and_broken_streams_are_no_panic() {
     // What was asked for and cannot be written is told.
     let outcome = tree.bytekeep(None, ["verify", "-v", "."]).by_shell("\"$@\" >/dev/full").run().exits(1);
     assert!(outcome.stderr.contains("cannot write to standard output") && outcome.stderr.contains("storage space"), "{}", outcome.shown());
+    for words in [&["--help"][..], &["--version"], &["compile", "--help"], &["completions", "bash"]] {
+        let outcome = tree.bytekeep(None, words.iter().copied()).by_shell("\"$@\" >/dev/full").run().exits(1);
+        assert!(outcome.stderr.contains("cannot write to standard output"), "{words:?}: {}", outcome.shown());
+    }
 }
 
 #[test]

@@ -60,7 +60,11 @@ fn run(arguments: &[OsString]) -> Exit {
     let parsed = args::definition().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error, arguments),
+        Err(error) => {
+            let out = Out::of_process(ColorArg::Auto);
+            let exit = refuse(&error, arguments, &out);
+            return told(exit, &out);
+        }
     };
     let out = Out::of_process(cli.global.color);
     listen_to_library(&cli.global);
@@ -71,6 +75,11 @@ fn run(arguments: &[OsString]) -> Exit {
             Exit::Unable
         }
     };
+    told(exit, &out)
+}
+
+/// The end, where all that was asked for could be written; else that is told, and counts.
+fn told(exit: Exit, out: &Out) -> Exit {
     if let Some(kind) = out.data_failure() {
         out.message(&error_block(out.style, "cannot write to standard output", &[std::io::Error::from(kind).to_string()], None));
         return exit.at_least_wrong();
@@ -79,9 +88,8 @@ fn run(arguments: &[OsString]) -> Exit {
 }
 
 /// Help and version are answers; everything else is an error in the shape of all errors.
-fn refuse(error: &clap::Error, arguments: &[OsString]) -> Exit {
+fn refuse(error: &clap::Error, arguments: &[OsString], out: &Out) -> Exit {
     use clap::error::ErrorKind as Kind;
-    let out = Out::of_process(ColorArg::Auto);
     let rendered = error.render();
     match error.kind() {
         Kind::DisplayHelp | Kind::DisplayVersion => {

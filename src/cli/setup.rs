@@ -137,6 +137,10 @@ impl Plan {
         if compile.is_some_and(|args| args.stdlib) {
             place.add_stdlib(&found)?;
         }
+        let (missing, roots) = (place.roots.missing.clone(), place.roots.into_list());
+        if tree.pycache_prefix.is_none() && roots.iter().all(|root| root.what != What::Prefix) {
+            options.prefix = heeded(options.prefix, &found)?;
+        }
         let limits =
             Limits { jobs: common.width(), timeout: compile_timeout(timeout, environment)?, keep_pythonhome: true, ..Limits::default() };
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
@@ -145,8 +149,8 @@ impl Plan {
             pools: found.iter().map(|interpreter| WorkerPool::new(interpreter, limits.clone())).collect(),
             levels: interpreters.map(Interpreters::levels).unwrap_or_default(),
             excludes: place.excludes,
-            missing: place.roots.missing.clone(),
-            roots: place.roots.into_list(),
+            missing,
+            roots,
             notes: place.notes,
             memo,
             options,
@@ -216,6 +220,21 @@ fn prefix(command: Command, tree: &Tree, environment: &Environment) -> Result<Op
     let fallback = environment.pycache_prefix.as_ref().filter(|_| command != Command::Clean);
     let Some(dir) = tree.pycache_prefix.as_ref().or(fallback) else { return Ok(None) };
     std::path::absolute(dir).map(Some).map_err(|cause| Failure::of_path("cannot use the pycache prefix", dir, cause))
+}
+
+/// The prefix that a variable names, as far as it concerns these interpreters: who does not know it puts artifacts beside the sources.
+fn heeded(prefix: Option<PathBuf>, found: &[Interpreter]) -> Result<Option<PathBuf>, Failure> {
+    let knows = |interpreter: &&Interpreter| format().knows_prefix(&interpreter.target);
+    let without = found.iter().find(|interpreter| !knows(interpreter));
+    match (prefix, found.iter().find(knows), without) {
+        (Some(_), Some(one), Some(other)) => Err(Failure::new(format!(
+            "PYTHONPYCACHEPREFIX is set, which {} goes by and {} does not know",
+            one.target.tag, other.target.tag
+        ))
+        .hint("run it once for each `--python`, or unset the variable")),
+        (Some(_), None, Some(_)) => Ok(None),
+        (prefix, ..) => Ok(prefix),
+    }
 }
 
 /// Where this user's own caches are kept. `None`: nowhere, and nothing is remembered.

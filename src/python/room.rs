@@ -128,7 +128,9 @@ impl Want {
         let pools: Vec<Arc<Shared>> = state.pools.iter().filter_map(Weak::upgrade).collect();
         let seats = state.seats;
         drop(state);
-        pools.iter().for_each(|pool| pool.wake_all());
+        for pool in &pools {
+            pool.wake_all();
+        }
         drop(pools);
         let state = self.room.state();
         if state.seats >= seats {

@@ -307,6 +307,12 @@ pub trait Format: Send + Sync {
     /// The layout of an interpreter's artifacts beside their sources: [`Layout::Cache`] or [`Layout::Beside`].
     fn layout(&self, target: &Target) -> Layout;
 
+    /// Do interpreters of this target look for their artifacts in a tree apart ([`Layout::Prefix`]) where they are told to?
+    fn knows_prefix(&self, target: &Target) -> bool;
+
+    /// The name of some source: by its artifacts' names it is seen who would write the same ones.
+    fn example(&self) -> &Name;
+
     /// The name of the artifact of a source. `None`: the name is no source's.
     fn artifact_name(&self, source: &Name, target: &Target, level: u8) -> Option<Name>;
 

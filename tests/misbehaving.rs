@@ -130,12 +130,12 @@ fn a_stop_ends_a_hanging_compile_at_once() {
         let told = Instant::now();
         pool.stop();
         assert!(caller.join().unwrap().iter().all(|made| *made == Err(CompileError::Stopped)));
-        assert!(told.elapsed() < Duration::from_millis(400), "{:?}", told.elapsed());
+        assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
     });
     // For good: whoever asks later gets the same answer.
     let told = Instant::now();
     assert!(pool.is_stopped() && twelve(&pool).iter().all(|made| *made == Err(CompileError::Stopped)));
-    assert!(told.elapsed() < Duration::from_millis(400), "{:?}", told.elapsed());
+    assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
 }
 
 #[test]

@@ -98,4 +98,10 @@ fn root_does_not_believe_settings_of_an_environment_that_others_can_write() {
     std::fs::set_permissions(tree.path("venv/pyvenv.cfg"), std::fs::Permissions::from_mode(0o666)).unwrap();
     let outcome = tree.bytekeep(None, ["compile", "venv/mod.py"]).run().exits(2);
     assert!(outcome.stderr.contains("pyvenv.cfg") && outcome.stderr.contains("--python"), "{}", outcome.shown());
+    // Settings that lead nowhere are written by nobody else, and are not to be believed either.
+    std::fs::set_permissions(tree.path("venv/pyvenv.cfg"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(tree.path("venv/pyvenv.cfg"), "home = /no/such/place\n").unwrap();
+    let outcome = tree.bytekeep(None, ["compile", "--force", "venv/mod.py"]).run().exits(2);
+    assert!(outcome.stderr.contains("`/no/such/place`") && outcome.stderr.contains("is not there"), "{}", outcome.shown());
+    assert!(!outcome.stderr.contains("others can write"), "{}", outcome.shown());
 }

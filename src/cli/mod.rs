@@ -24,7 +24,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::FromArgMatches;
 
@@ -60,7 +60,11 @@ fn run(arguments: &[OsString]) -> Exit {
     let parsed = args::definition().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error, arguments),
+        Err(error) => {
+            let out = Out::of_process(ColorArg::Auto);
+            let exit = refuse(&error, arguments, &out);
+            return told(exit, &out);
+        }
     };
     let out = Out::of_process(cli.global.color);
     listen_to_library(&cli.global);
@@ -71,6 +75,11 @@ fn run(arguments: &[OsString]) -> Exit {
             Exit::Unable
         }
     };
+    told(exit, &out)
+}
+
+/// The end, where all that was asked for could be written; else that is told, and counts.
+fn told(exit: Exit, out: &Out) -> Exit {
     if let Some(kind) = out.data_failure() {
         out.message(&error_block(out.style, "cannot write to standard output", &[std::io::Error::from(kind).to_string()], None));
         return exit.at_least_wrong();
@@ -79,9 +88,8 @@ fn run(arguments: &[OsString]) -> Exit {
 }
 
 /// Help and version are answers; everything else is an error in the shape of all errors.
-fn refuse(error: &clap::Error, arguments: &[OsString]) -> Exit {
+fn refuse(error: &clap::Error, arguments: &[OsString], out: &Out) -> Exit {
     use clap::error::ErrorKind as Kind;
-    let out = Out::of_process(ColorArg::Auto);
     let rendered = error.render();
     match error.kind() {
         Kind::DisplayHelp | Kind::DisplayVersion => {
@@ -114,7 +122,16 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
         Command::Inspect(args) => Ok(inspect_all(args, &cli.global, out, cwd.as_deref())),
         chosen => {
             let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;
-            let plan = Plan::new(chosen, &setup::Environment::of_process())?;
+            let plan = match Plan::new(chosen, &setup::Environment::of_process(), &stop) {
+                // Whatever went wrong: it was to end.
+                Err(_) if stop.load(Ordering::SeqCst) => {
+                    if !cli.global.quiet {
+                        out.message("Interrupted before anything was begun\n");
+                    }
+                    return Ok(Exit::Interrupted);
+                }
+                plan => plan?,
+            };
             plan.map_or(Ok(Exit::Good), |plan| work(&plan, &cli.global, out, cwd, &stop))
         }
     }

@@ -5,6 +5,9 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use super::failure::Failure;
 use super::text;
@@ -14,6 +17,8 @@ use crate::model::{Format, Layout, Recognised};
 
 /// The most that a list of paths may have: it is kept in memory.
 const LIST_LIMIT: u64 = 1 << 30;
+/// How often it is looked whether reading a list shall stop.
+const TICK: Duration = Duration::from_millis(40);
 
 /// Roots, gathered so that one directory is one root however many of its files are named.
 pub(crate) struct Roots<'a> {
@@ -163,18 +168,40 @@ fn parent(path: &Path) -> PathBuf {
 }
 
 /// The paths in a list, `-` being standard input, ended by newlines or NUL bytes and relative to `root`.
-pub(crate) fn read_list(file: &Path, null: bool, root: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
-    let told = |cause| Failure::of_path("cannot read the list of paths", file, cause);
-    let mut bytes = Vec::new();
-    if file == Path::new("-") {
-        io::stdin().lock().take(LIST_LIMIT).read_to_end(&mut bytes).map_err(told)?;
-    } else {
-        std::fs::File::open(file).and_then(|file| file.take(LIST_LIMIT).read_to_end(&mut bytes)).map_err(told)?;
-    }
+pub(crate) fn read_list(file: &Path, null: bool, root: Option<&Path>, stop: &AtomicBool) -> Result<Vec<PathBuf>, Failure> {
+    let bytes = read_until(file, stop).map_err(|cause| Failure::of_path("cannot read the list of paths", file, cause))?;
     if bytes.len() as u64 == LIST_LIMIT {
         return Err(Failure::new("the list of paths is longer than 1 GB").hint("name directories instead of files"));
     }
     Ok(split_list(&bytes, null, root))
+}
+
+/// Reads a list, or gives up when it is told to: a pipe may say nothing for ever. A thread of its own does it, since neither opening a
+/// FIFO nor reading can be called off; it ends with the process.
+fn read_until(file: &Path, stop: &AtomicBool) -> io::Result<Vec<u8>> {
+    let (done, answer) = channel();
+    let path = file.to_path_buf();
+    std::thread::Builder::new().name("bytekeep-list".to_owned()).spawn(move || {
+        // Nobody hears it who has given up.
+        drop(done.send(read_all(&path)));
+    })?;
+    loop {
+        match answer.recv_timeout(TICK) {
+            Ok(bytes) => return bytes,
+            Err(RecvTimeoutError::Timeout) if !stop.load(Ordering::SeqCst) => {}
+            Err(_) => return Err(io::ErrorKind::Interrupted.into()),
+        }
+    }
+}
+
+fn read_all(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if file == Path::new("-") {
+        io::stdin().lock().take(LIST_LIMIT).read_to_end(&mut bytes)?;
+    } else {
+        std::fs::File::open(file)?.take(LIST_LIMIT).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 fn split_list(bytes: &[u8], null: bool, root: Option<&Path>) -> Vec<PathBuf> {

@@ -1,6 +1,7 @@
 //! From arguments to a job: roots, interpreters, options. The only file of the command that knows which language it serves.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::base::sys::Time;
 use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
 use crate::model::{Compiler, Format, Mode};
 use crate::python::Pyc;
-use crate::python::interpreter::Interpreter;
+use crate::python::interpreter::{Interpreter, InterpreterError};
 use crate::python::memo::Probes;
 use crate::python::pool::{Limits, WorkerPool};
 
@@ -70,8 +71,8 @@ impl Environment {
 }
 
 impl Plan {
-    /// Of a command that works on trees; `None` for the others.
-    pub(crate) fn new(chosen: &Chosen, environment: &Environment) -> Result<Option<Self>, Failure> {
+    /// Of a command that works on trees; `None` for the others. An error where `stop` is set on the way means no more than that.
+    pub(crate) fn new(chosen: &Chosen, environment: &Environment, stop: &Arc<AtomicBool>) -> Result<Option<Self>, Failure> {
         let mut options = Options::default();
         let mut timeout = None;
         let (command, tree, select, interpreters, common) = match chosen {
@@ -118,10 +119,10 @@ impl Plan {
         set_common(&mut options, common);
         options.prefix = prefix(command, tree, environment)?;
         let compile = if let Chosen::Compile(args) = chosen { Some(args) } else { None };
-        let mut place = Placed::new(command, tree, select, compile, options.prefix.as_deref(), environment)?;
+        let mut place = Placed::new(command, tree, select, compile, options.prefix.as_deref(), environment, stop)?;
         let dir = cache_dir();
         // Outside of hooks `PYTHONHOME` is the user's own wish.
-        let probes = Probes::open(dir.clone()).keeping_pythonhome();
+        let probes = Probes::open(dir.clone()).keeping_pythonhome().until(Arc::clone(stop));
         let found = match interpreters {
             // Who asks for no completeness starts no interpreter.
             Some(args) if command == Command::Verify && !options.complete && args.python.is_empty() => Vec::new(),
@@ -136,6 +137,10 @@ impl Plan {
         if compile.is_some_and(|args| args.stdlib) {
             place.add_stdlib(&found)?;
         }
+        let (missing, roots) = (place.roots.missing.clone(), place.roots.into_list());
+        if tree.pycache_prefix.is_none() && roots.iter().all(|root| root.what != What::Prefix) {
+            options.prefix = heeded(options.prefix, &found)?;
+        }
         let limits =
             Limits { jobs: common.width(), timeout: compile_timeout(timeout, environment)?, keep_pythonhome: true, ..Limits::default() };
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
@@ -144,8 +149,8 @@ impl Plan {
             pools: found.iter().map(|interpreter| WorkerPool::new(interpreter, limits.clone())).collect(),
             levels: interpreters.map(Interpreters::levels).unwrap_or_default(),
             excludes: place.excludes,
-            missing: place.roots.missing.clone(),
-            roots: place.roots.into_list(),
+            missing,
+            roots,
             notes: place.notes,
             memo,
             options,
@@ -217,6 +222,21 @@ fn prefix(command: Command, tree: &Tree, environment: &Environment) -> Result<Op
     std::path::absolute(dir).map(Some).map_err(|cause| Failure::of_path("cannot use the pycache prefix", dir, cause))
 }
 
+/// The prefix that a variable names, as far as it concerns these interpreters: who does not know it puts artifacts beside the sources.
+fn heeded(prefix: Option<PathBuf>, found: &[Interpreter]) -> Result<Option<PathBuf>, Failure> {
+    let knows = |interpreter: &&Interpreter| format().knows_prefix(&interpreter.target);
+    let without = found.iter().find(|interpreter| !knows(interpreter));
+    match (prefix, found.iter().find(knows), without) {
+        (Some(_), Some(one), Some(other)) => Err(Failure::new(format!(
+            "PYTHONPYCACHEPREFIX is set, which {} goes by and {} does not know",
+            one.target.tag, other.target.tag
+        ))
+        .hint("run it once for each `--python`, or unset the variable")),
+        (Some(_), None, Some(_)) => Ok(None),
+        (prefix, ..) => Ok(prefix),
+    }
+}
+
 /// Where this user's own caches are kept. `None`: nowhere, and nothing is remembered.
 fn cache_dir() -> Option<PathBuf> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -250,6 +270,7 @@ impl Placed {
         compile: Option<&Compile>,
         prefix: Option<&Path>,
         environment: &Environment,
+        stop: &AtomicBool,
     ) -> Result<Self, Failure> {
         let mut roots = roots::Roots::new(format());
         let mut notes = Vec::new();
@@ -261,7 +282,7 @@ impl Placed {
             roots.add_named(path)?;
         }
         if let Some(file) = &select.files_from {
-            let listed = roots::read_list(file, select.null, select.root.as_deref())?;
+            let listed = roots::read_list(file, select.null, select.root.as_deref(), stop)?;
             for path in &listed {
                 roots.add_listed(path);
             }
@@ -343,7 +364,7 @@ fn find(
     }
     match (command, Interpreter::default_for(paths, probes)) {
         (_, Ok(interpreter)) => Ok(vec![interpreter]),
-        (Command::Repair, Err(error)) => {
+        (Command::Repair, Err(error)) if error != InterpreterError::Stopped => {
             notes.push(format!(
                 "what is bad is removed, not rebuilt, since no interpreter was found: {}",
                 crate::base::error::chain(&error)

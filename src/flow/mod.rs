@@ -30,7 +30,7 @@ use crate::base::Error;
 use crate::base::sys::{self, Dir, Name, Time};
 use crate::base::write::Durability;
 use crate::ignored;
-use crate::model::{Cause, Entry, Layout, Verdict, Warning};
+use crate::model::{Cause, Entry, Verdict, Warning};
 
 use commit::{Bounds, Inbox};
 use folder::{Folder, Open};
@@ -177,11 +177,12 @@ fn check_makers(job: &Job<'_>) -> Result<(), JobError> {
     let mut seen = HashSet::new();
     for maker in &job.makers {
         let target = maker.compiler.target();
-        if job.options.prefix.is_some() && job.format.layout(target) == Layout::Beside {
-            return Err(JobError::Conflict(format!("{} knows no pycache prefix: its artifacts stand beside their sources", target.tag)));
+        if job.options.prefix.is_some() && !job.format.knows_prefix(target) {
+            let text = format!("{} knows no pycache prefix: it looks for its artifacts beside their sources only", target.tag);
+            return Err(JobError::Conflict(text));
         }
-        let sample = crate::base::sys::Name::new("x.py").into_iter();
-        for name in sample.flat_map(|name| maker.levels.iter().filter_map(move |level| job.format.artifact_name(&name, target, *level))) {
+        let names = maker.levels.iter().filter_map(|level| job.format.artifact_name(job.format.example(), target, *level));
+        for name in names {
             if !seen.insert(name.clone()) {
                 let name = name.as_os_str().display();
                 return Err(JobError::Conflict(format!(

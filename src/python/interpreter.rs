@@ -78,6 +78,9 @@ pub enum InterpreterError {
         /// The limit.
         seconds: u64,
     },
+    /// Nobody wants the answer any more.
+    #[error("stopped")]
+    Stopped,
     /// Root does not run what others can change.
     #[error(
         "root does not start the interpreter `{}`, since others can write `{}`; to use it all the same, say --python {}",
@@ -89,6 +92,17 @@ pub enum InterpreterError {
         /// What of it others can write.
         place: PathBuf,
     },
+    /// Root does not believe settings that lead nowhere: who knows who will put something there.
+    #[error(
+        "root does not start the interpreter `{}`, since `{}`, which `pyvenv.cfg` names as its home, is not there; to use it all the same, \
+         say --python {}", path.display(), home.display(), path.display()
+    )]
+    NoHome {
+        /// The executable.
+        path: PathBuf,
+        /// What its settings name.
+        home: PathBuf,
+    },
     /// Several trees with virtual environments of their own.
     #[error("the paths belong to different virtual environments (`{}` and `{}`); name the interpreter with --python", one.display(), other.display())]
     Ambiguous {
@@ -98,7 +112,7 @@ pub enum InterpreterError {
         other: PathBuf,
     },
     /// There is no directory to start it in.
-    #[error("no empty directory to start interpreters in: {0}; is TMPDIR writable?")]
+    #[error("{0}")]
     NoDirectory(String),
 }
 
@@ -186,12 +200,14 @@ impl Interpreter {
             && sys::effective_user() == 0
             && let Some(place) = writable_by_others(path).or_else(|| loose_home(path))
         {
-            return Err(InterpreterError::Writable { path: path.to_owned(), place });
+            let gone = std::fs::symlink_metadata(&place).is_err_and(|cause| cause.kind() == std::io::ErrorKind::NotFound);
+            let path = path.to_owned();
+            return Err(if gone { InterpreterError::NoHome { path, home: place } } else { InterpreterError::Writable { path, place } });
         }
         let answer = if let Some(answer) = probes.recall(path, &real) {
             answer
         } else {
-            let answer = ask(path, probes.keep_home())?;
+            let answer = ask(path, probes)?;
             probes.remember(path, &real, &answer);
             answer
         };

@@ -129,6 +129,11 @@ pub fn header_len(number: u16) -> usize {
     }
 }
 
+/// Does its interpreter know `PYTHONPYCACHEPREFIX`? It came with 3.8, whoever implements it.
+pub fn knows_prefix(number: u16) -> bool {
+    matches!(number, 256..3000 | 3400..62000)
+}
+
 /// Is it one of PyPy's for Python 3?
 pub fn is_pypy3(number: u16) -> bool {
     number < 3000
@@ -200,6 +205,10 @@ mod tests {
         }
         for tag in ["cpython-27", "cpython-31", "cpython-317", "pypy312", "pypy35", "graalpy", "cpython-312-pytest-8", "", "\u{e9}"] {
             assert!(known_tag(tag.as_bytes()).is_none(), "{tag}");
+        }
+        for row in ROWS.iter().filter(|row| row.standing == Release) {
+            let old = ["27", "30", "31", "32", "33", "34", "35", "36", "37"].iter().any(|version| row.tag.ends_with(version));
+            assert_eq!(knows_prefix(row.first), !old, "{}", row.tag);
         }
         assert_eq!(number(bytes(3571)), Some(3571));
         assert_eq!(number([0; 4]), None);

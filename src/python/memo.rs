@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,8 @@ use crate::base::sys::{self, ChildLimits, Name};
 const PROBE: &str = include_str!("probe.py");
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is looked whether the asking shall stop.
+const TICK: Duration = Duration::from_millis(40);
 /// How much it may say.
 const LONGEST: usize = 64 << 10;
 const FILE: &str = "interpreters-1.json";
@@ -31,6 +35,7 @@ const MEMO_ENTRIES: usize = 200;
 pub struct Probes {
     dir: Option<PathBuf>,
     keep_home: bool,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 /// What tells one state of a file from another. `None`: not there.
@@ -54,7 +59,7 @@ fn guard(path: &Path) -> Guard {
 impl Probes {
     /// A memory in `cache_dir`, or none. It need not exist yet.
     pub fn open(cache_dir: Option<PathBuf>) -> Self {
-        Self { dir: cache_dir, keep_home: false }
+        Self { dir: cache_dir, ..Self::default() }
     }
 
     /// The same, for runs that keep `PYTHONHOME` (hooks must not).
@@ -64,8 +69,15 @@ impl Probes {
         self
     }
 
-    pub(super) fn keep_home(&self) -> bool {
-        self.keep_home
+    /// The same, for who may want no answer any more: when it is set, an interpreter that is being asked is ended.
+    #[must_use]
+    pub fn until(mut self, stop: Arc<AtomicBool>) -> Self {
+        self.stop = Some(stop);
+        self
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst))
     }
 
     /// What `path` said when it was what it is now.
@@ -147,18 +159,24 @@ fn is_script(path: &Path) -> bool {
 }
 
 /// Starts an interpreter and asks it what it is.
-pub(super) fn ask(path: &Path, keep_home: bool) -> Result<Answer, InterpreterError> {
+pub(super) fn ask(path: &Path, probes: &Probes) -> Result<Answer, InterpreterError> {
+    if probes.stopped() {
+        return Err(InterpreterError::Stopped);
+    }
     let broken = |how: String| InterpreterError::Broken { path: path.to_owned(), how };
     let cwd = process::empty_dir().map_err(|cause| InterpreterError::NoDirectory(cause.to_string()))?;
     let limits = ChildLimits { address_space: None };
-    let mut command = process::command(path, &[], PROBE, cwd.path(), keep_home, limits);
+    let mut command = process::command(path, &[], PROBE, cwd.path(), probes.keep_home, limits);
     command.stdin(std::process::Stdio::null());
     let mut child = command.spawn().map_err(|cause| broken(cause.to_string()))?;
-    let heard = listen(&mut child);
+    let heard = listen(&mut child, probes);
     // Before it is reaped: until then the number is the child's.
     let ending = process::ending(child.id(), if heard.is_ok() { Duration::from_secs(1) } else { Duration::ZERO });
     sys::kill_group(child.id());
     crate::ignored!(child.wait(), "a probe cannot be waited for");
+    if probes.stopped() {
+        return Err(InterpreterError::Stopped);
+    }
     let (out, err) = heard
         .map_err(|cause| broken(cause.to_string()))?
         .ok_or_else(|| InterpreterError::TimedOut { path: path.to_owned(), seconds: PATIENCE.as_secs() })?;
@@ -175,8 +193,9 @@ pub(super) fn ask(path: &Path, keep_home: bool) -> Result<Answer, InterpreterErr
     }
 }
 
-/// What a child writes to standard output, until it closes that, and to standard error. `None`: not in time, or without end.
-fn listen(child: &mut std::process::Child) -> std::io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+/// What a child writes to standard output, until it closes that, and to standard error. `None`: not in time, or without end, or nobody
+/// wants it any more.
+fn listen(child: &mut std::process::Child, probes: &Probes) -> std::io::Result<Option<(Vec<u8>, Vec<u8>)>> {
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(std::io::ErrorKind::BrokenPipe.into());
     };
@@ -186,11 +205,11 @@ fn listen(child: &mut std::process::Child) -> std::io::Result<Option<(Vec<u8>, V
     let (mut out, mut err, mut err_open) = (Vec::new(), Vec::new(), true);
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || out.len() + err.len() > LONGEST {
+        if left.is_zero() || probes.stopped() || out.len() + err.len() > LONGEST {
             return Ok(None);
         }
         let both = [stdout.as_fd(), stderr.as_fd()];
-        sys::wait_any(if err_open { &both } else { &both[..1] }, None, Some(left))?;
+        sys::wait_any(if err_open { &both } else { &both[..1] }, None, Some(left.min(TICK)))?;
         err_open = err_open && take(&mut stderr, &mut err)?;
         if !take(&mut stdout, &mut out)? {
             // What it says on standard error as it ends is already there, or comes with its end.

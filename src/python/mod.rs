@@ -13,6 +13,7 @@
 //!
 //! The pool's own promises (K1 to K4) stand in [`pool`].
 
+mod bell;
 mod code_object;
 pub mod frame;
 pub mod interpreter;
@@ -24,6 +25,7 @@ pub mod pool;
 mod process;
 pub mod pyc;
 mod quote;
+mod room;
 mod slot;
 mod worker;
 

@@ -9,17 +9,17 @@
 //! - **K4** A worker can open nothing while it compiles.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{PipeWriter, Write};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::bell::Bell;
 use super::interpreter::Interpreter;
 use super::message::{self, Answer};
+use super::room::{self, room};
 use super::{quote, slot};
-use crate::base::sys;
 use crate::model::{CompileError, Compiler, Made, Request, Target};
 
 /// How much a pool may take.
@@ -95,7 +95,7 @@ impl Task {
 struct Slot {
     inbox: VecDeque<Task>,
     load: usize,
-    wake: Arc<PipeWriter>,
+    bell: Arc<Bell>,
 }
 
 #[derive(Debug, Default)]
@@ -119,11 +119,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     state: Mutex<State>,
     next_id: AtomicU32,
-    /// Descriptors ran out: workers without a request give theirs back.
-    scarce: AtomicBool,
     stopped: AtomicBool,
-    /// Every living worker holds a copy: so many there are.
-    pub(super) alive: Arc<()>,
     /// What the dead left in the directory for temporary files is looked for once, not by every worker.
     pub(super) sweep: Once,
 }
@@ -139,9 +135,9 @@ impl Shared {
     }
 
     /// Makes every manager look what there is to do.
-    fn poke_all(&self) {
+    pub(super) fn wake_all(&self) {
         for slot in self.lock().groups.values().flat_map(|group| &group.slots) {
-            poke(&slot.wake);
+            slot.bell.ring();
         }
     }
 
@@ -165,25 +161,18 @@ impl Shared {
         let least = group.slots.iter().map(|slot| slot.load).min();
         if group.slots.len() < self.limits.jobs.max(1) && least != Some(0) {
             let index = group.slots.len();
-            let started = std::io::pipe().and_then(|(reader, writer)| {
-                sys::set_nonblocking(&reader)?;
-                sys::set_nonblocking(&writer)?;
-                let shared = Arc::clone(self);
-                let thread = std::thread::Builder::new()
-                    .name("bytekeep-worker".to_owned())
-                    .spawn(move || slot::Manager::new(shared, kind, index, reader).run())?;
-                Ok((writer, thread))
-            });
-            match started {
-                Ok((wake, thread)) => {
+            let (shared, bell) = (Arc::clone(self), Arc::new(Bell::default()));
+            let heard = Arc::clone(&bell);
+            let named = std::thread::Builder::new().name("bytekeep-worker".to_owned());
+            match named.spawn(move || slot::Manager::new(shared, kind, index, heard).run()) {
+                Ok(thread) => {
                     // Its manager looks into its inbox first of all.
-                    group.slots.push(Slot { inbox: VecDeque::from([task]), load: 1, wake: Arc::new(wake) });
+                    group.slots.push(Slot { inbox: VecDeque::from([task]), load: 1, bell });
                     state.threads.push(thread);
                     return;
                 }
                 // The slots that there are do it.
                 Err(cause) if least.is_some() => tracing::debug!(%cause, "no further worker can be managed"),
-                Err(cause) if is_out_of_descriptors(&cause) => return task.answer(Err(CompileError::Start { how: cause.to_string() })),
                 Err(cause) => return task.answer(Err(CompileError::Unusable(format!("no worker can be managed: {cause}")))),
             }
         }
@@ -195,9 +184,9 @@ impl Shared {
                 slot.inbox.push_back(task);
                 if runs_dry {
                     // The lock is let go first: who is woken wants it at once.
-                    let wake = Arc::clone(&group.slots[index].wake);
+                    let bell = Arc::clone(&group.slots[index].bell);
                     drop(state);
-                    poke(&wake);
+                    bell.ring();
                 }
             }
             None => group.overflow.push_back(task),
@@ -221,24 +210,6 @@ impl Shared {
         (!closing).then_some(())
     }
 
-    /// Must idle workers go?
-    pub(super) fn scarce(&self) -> bool {
-        self.scarce.load(Ordering::Relaxed)
-    }
-
-    /// Descriptors ran out: idle workers are asked to go. `true`: there are workers, which will be idle. (Slots that have requests and no
-    /// worker wait for descriptors themselves: to wait for them would be to wait for ever.)
-    pub(super) fn make_room(&self) -> bool {
-        self.scarce.store(true, Ordering::Relaxed);
-        self.poke_all();
-        Arc::strong_count(&self.alive) > 1
-    }
-
-    /// A worker could be started: there are descriptors.
-    pub(super) fn has_room(&self) {
-        self.scarce.store(false, Ordering::Relaxed);
-    }
-
     /// Why the interpreter cannot be used, where that was found out.
     pub(super) fn unusable(&self) -> Option<String> {
         self.lock().unusable.clone()
@@ -256,31 +227,20 @@ pub(super) fn is_out_of_descriptors(cause: &std::io::Error) -> bool {
     matches!(cause.raw_os_error(), Some(23 | 24))
 }
 
-/// Makes a manager look at its inbox. A full pipe has woken it already.
-fn poke(mut wake: &PipeWriter) {
-    if let Err(cause) = wake.write_all(&[1]) {
-        tracing::trace!(%cause, "a manager is awake already");
-    }
-}
-
 impl WorkerPool {
     /// The workers of an interpreter; none runs yet.
     pub fn new(interpreter: &Interpreter, mut limits: Limits) -> Self {
-        // A worker takes five descriptors, and three more while it starts.
-        let few = usize::try_from(sys::raise_open_file_limit() / 16).unwrap_or(usize::MAX);
-        limits.jobs = limits.jobs.min(few).max(1);
-        Self {
-            shared: Arc::new(Shared {
-                interpreter: interpreter.clone(),
-                limits,
-                state: Mutex::default(),
-                next_id: AtomicU32::new(1),
-                scarce: AtomicBool::new(false),
-                stopped: AtomicBool::new(false),
-                alive: Arc::default(),
-                sweep: Once::new(),
-            }),
-        }
+        limits.jobs = limits.jobs.min(room::seats()).max(1);
+        let shared = Arc::new(Shared {
+            interpreter: interpreter.clone(),
+            limits,
+            state: Mutex::default(),
+            next_id: AtomicU32::new(1),
+            stopped: AtomicBool::new(false),
+            sweep: Once::new(),
+        });
+        room().admit(&shared);
+        Self { shared }
     }
 
     /// The interpreter.
@@ -331,7 +291,7 @@ impl Compiler for WorkerPool {
 
     fn stop(&self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
-        self.shared.poke_all();
+        self.shared.wake_all();
     }
 
     fn is_stopped(&self) -> bool {
@@ -343,7 +303,7 @@ impl Drop for WorkerPool {
     fn drop(&mut self) {
         let threads = {
             self.shared.lock().closing = true;
-            self.shared.poke_all();
+            self.shared.wake_all();
             let mut state = self.shared.lock();
             // None is added any more.
             std::mem::take(&mut state.threads)

@@ -15,7 +15,11 @@ pub(super) const EMPTY_DIR: &str = ".bytekeep-";
 /// An empty directory that only this user can enter: some versions import from the working directory before our first statement runs.
 pub(super) fn empty_dir() -> std::io::Result<TempDir> {
     use std::os::unix::fs::PermissionsExt;
-    tempfile::Builder::new().prefix(EMPTY_DIR).permissions(std::fs::Permissions::from_mode(0o700)).tempdir()
+    let made = tempfile::Builder::new().prefix(EMPTY_DIR).permissions(std::fs::Permissions::from_mode(0o700)).tempdir();
+    made.map_err(|cause| {
+        let text = format!("no empty directory to start interpreters in: {cause}; is TMPDIR writable?");
+        std::io::Error::new(cause.kind(), text)
+    })
 }
 
 /// A command that runs `program` in `executable` and knows nothing of the caller's settings. Standard streams are pipes.

@@ -31,6 +31,8 @@ const CHECK_SOURCE: u32 = 2;
 
 static CACHE_DIR: LazyLock<Name> = LazyLock::new(|| Name::from_bytes(b"__pycache__").expect("it is one component"));
 
+static EXAMPLE: LazyLock<Name> = LazyLock::new(|| Name::from_bytes(b"x.py").expect("it is one component"));
+
 /// The format of `.pyc` files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pyc;
@@ -240,6 +242,14 @@ impl Format for Pyc {
 
     fn layout(&self, target: &Target) -> Layout {
         if magic::is_untagged(&target.tag) { Layout::Beside } else { Layout::Cache }
+    }
+
+    fn knows_prefix(&self, target: &Target) -> bool {
+        magic::number(target.magic).is_some_and(magic::knows_prefix)
+    }
+
+    fn example(&self) -> &Name {
+        &EXAMPLE
     }
 
     fn artifact_name(&self, source: &Name, target: &Target, level: u8) -> Option<Name> {

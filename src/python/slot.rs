@@ -4,13 +4,13 @@
 //! worker dies with this thread, which lives as long as the pool.
 
 use std::collections::VecDeque;
-use std::io::{PipeReader, Read};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bell::Bell;
 use super::message::{self, Answer};
 use super::pool::{self, Kind, Shared, Task};
+use super::room::{Want, room};
 use super::worker::{self, Heard, Start, Worker};
 use crate::base::sys;
 use crate::model::CompileError;
@@ -28,7 +28,7 @@ pub(super) struct Manager {
     shared: Arc<Shared>,
     kind: Kind,
     index: usize,
-    wake: PipeReader,
+    bell: Arc<Bell>,
     worker: Option<Worker>,
     flight: VecDeque<Task>,
     /// Tasks answered or given away since the pool was told.
@@ -37,8 +37,8 @@ pub(super) struct Manager {
     since: Instant,
     /// Workers lost in a row before they did anything.
     barren: u32,
-    /// Since when there is no descriptor for a worker.
-    scarce: Option<Instant>,
+    /// There is no room for a worker.
+    want: Option<Want>,
     buffer: Vec<u8>,
 }
 
@@ -49,18 +49,18 @@ enum Loss {
 }
 
 impl Manager {
-    pub(super) fn new(shared: Arc<Shared>, kind: Kind, index: usize, wake: PipeReader) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, kind: Kind, index: usize, bell: Arc<Bell>) -> Self {
         Self {
             shared,
             kind,
             index,
-            wake,
+            bell,
             worker: None,
             flight: VecDeque::new(),
             done: 0,
             since: Instant::now(),
             barren: 0,
-            scarce: None,
+            want: None,
             buffer: vec![0; 64 << 10],
         }
     }
@@ -103,17 +103,18 @@ impl Manager {
 
     /// Nothing to do: waits for a request. A worker that ends meanwhile is no request's fault.
     fn idle(&mut self) {
-        if self.shared.scarce() || self.shared.stopped() {
+        self.want = None;
+        if self.shared.stopped() || (self.worker.is_some() && room().is_asked_for()) {
             self.worker = None;
         }
-        let mut readers = vec![self.wake.as_fd()];
-        readers.extend(self.worker.iter().flat_map(Worker::readers));
-        let ready = sys::wait_any(&readers, None, None);
-        drop(readers);
-        match ready {
+        let Some(worker) = &mut self.worker else { return self.bell.wait() };
+        match sys::wait_any(&worker.readers(), None, None) {
             Ok(ready) => {
-                if ready.iter().skip(1).any(|ready| *ready) {
-                    self.hear_idle(&ready[1..]);
+                worker.woken();
+                if let Some((_, spoke)) = ready.split_first()
+                    && spoke.contains(&true)
+                {
+                    self.hear_idle(spoke);
                 }
             }
             Err(cause) => {
@@ -121,7 +122,6 @@ impl Manager {
                 std::thread::sleep(TICK);
             }
         }
-        self.drain_wake();
     }
 
     fn hear_idle(&mut self, ready: &[bool]) {
@@ -133,26 +133,21 @@ impl Manager {
         }
     }
 
-    fn drain_wake(&mut self) {
-        let mut small = [0; 64];
-        while matches!(self.wake.read(&mut small), Ok(got) if got == small.len()) {}
-    }
-
     fn start(&mut self) {
+        let Some(seat) = room().take() else { return self.wait_for_room() };
         let codec = self.flight.front().and_then(|task| task.codec.as_deref());
         let limits = &self.shared.limits;
-        let started = Worker::start(Start {
+        let start = Start {
             interpreter: &self.shared.interpreter,
             keep_home: limits.keep_pythonhome,
             address_space: limits.address_space.filter(|_| self.shared.interpreter.wide),
             level: self.kind.level,
             codec,
-            alive: &self.shared.alive,
-        });
-        match started {
+            bell: &self.bell,
+        };
+        match Worker::start(start, seat) {
             Ok(worker) => {
-                self.scarce = None;
-                self.shared.has_room();
+                self.want = None;
                 self.shared.sweep.call_once(worker::sweep);
                 self.worker = Some(worker);
                 self.since = Instant::now();
@@ -162,8 +157,8 @@ impl Manager {
             }
             // What others have open says nothing of the interpreter.
             Err(cause) if pool::is_out_of_descriptors(&cause) => {
-                if self.may_wait() {
-                    std::thread::sleep(TICK);
+                if self.want.get_or_insert_with(|| room().want()).has_hope(SCARCE) {
+                    self.wait_for_room();
                 } else {
                     self.answer_all(&CompileError::Start { how: cause.to_string() });
                 }
@@ -172,10 +167,8 @@ impl Manager {
         }
     }
 
-    /// Descriptors ran out. Is there hope that others give some back?
-    fn may_wait(&mut self) -> bool {
-        let since = *self.scarce.get_or_insert_with(Instant::now);
-        self.shared.make_room() || since.elapsed() < SCARCE
+    fn wait_for_room(&mut self) {
+        self.want.get_or_insert_with(|| room().want()).wait(TICK);
     }
 
     /// A worker was lost before it did anything: twice in a row, and no worker will.
@@ -205,17 +198,13 @@ impl Manager {
         let limit = if worker.ready { self.shared.limits.timeout } else { Some(START) };
         let left = limit.map(|limit| limit.saturating_sub(self.since.elapsed()));
         let patience = left.unwrap_or(TICK).min(TICK);
-        let ready = {
-            let mut readers = vec![self.wake.as_fd()];
-            readers.extend(worker.readers());
-            sys::wait_any(&readers, unsent.then(|| worker.writer()), Some(patience))
-        };
+        let ready = { sys::wait_any(&worker.readers(), unsent.then(|| worker.writer()), Some(patience)) };
         let ready = match ready {
             Ok(ready) => ready,
             Err(cause) => return self.lost(&Loss::Died(format!("waiting for it failed: {cause}"))),
         };
         if ready.first() == Some(&true) {
-            self.drain_wake();
+            worker.woken();
         }
         let heard = self.hear(ready.get(1..).unwrap_or_default());
         // What was heard in this very moment counts; only then the clock.

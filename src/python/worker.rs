@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::bell::{Bell, Ear};
 use super::frame::{self, Decoder, Frame};
 use super::interpreter::Interpreter;
 use super::process;
+use super::room::Seat;
 use crate::base::leftover;
 use crate::base::sys::{self, ChildLimits, Dir, Kind, Time};
 
@@ -32,8 +34,8 @@ pub(super) struct Start<'a> {
     pub(super) level: u8,
     /// The codec to load before the worker can open nothing any more.
     pub(super) codec: Option<&'a str>,
-    /// A copy is held as long as the worker lives.
-    pub(super) alive: &'a Arc<()>,
+    /// What wakes its manager.
+    pub(super) bell: &'a Arc<Bell>,
 }
 
 /// Removes working directories of workers whose parent was killed before they said hello: old, empty, and only this user's. Nobody starts
@@ -87,12 +89,14 @@ pub(super) struct Worker {
     /// The working directory that it was started in, until it says hello. From then on it works in a removed directory: nothing can be
     /// put there for it to import, and a killed parent leaves no directory behind.
     cwd: Option<TempDir>,
-    _alive: Arc<()>,
+    ear: Option<Ear>,
+    /// Given back when all else of it is gone.
+    seat: Seat,
 }
 
 impl Worker {
     /// Starts one. It dies with the calling thread.
-    pub(super) fn start(start: Start<'_>) -> std::io::Result<Self> {
+    pub(super) fn start(start: Start<'_>, seat: Seat) -> std::io::Result<Self> {
         let limits = ChildLimits { address_space: start.address_space };
         let flags = start.interpreter.flags(start.level);
         let cwd = process::empty_dir()?;
@@ -103,7 +107,7 @@ impl Worker {
         let mut child = command.spawn()?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { return Err(ErrorKind::BrokenPipe.into()) };
-        let worker = Self {
+        let mut worker = Self {
             child,
             stdin,
             stdout,
@@ -113,8 +117,12 @@ impl Worker {
             ended: false,
             ready: false,
             cwd: Some(cwd),
-            _alive: Arc::clone(start.alive),
+            ear: None,
+            seat,
         };
+        // Only now: starting takes more descriptors than running.
+        worker.ear = Some(start.bell.listen()?);
+        worker.seat.settle();
         sys::widen_pipe(&worker.stdin);
         sys::widen_pipe(&worker.stdout);
         sys::set_nonblocking(&worker.stdin)?;
@@ -125,9 +133,15 @@ impl Worker {
         Ok(worker)
     }
 
-    /// What to wait for: its answers, and its standard error while that is open.
-    pub(super) fn readers(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        std::iter::once(self.stdout.as_fd()).chain(self.stderr.as_ref().map(AsFd::as_fd))
+    /// What to wait for: the bell, its answers, and its standard error while that is open.
+    pub(super) fn readers(&self) -> Vec<BorrowedFd<'_>> {
+        let ear = self.ear.as_ref().map(AsFd::as_fd).into_iter();
+        ear.chain([self.stdout.as_fd()]).chain(self.stderr.as_ref().map(AsFd::as_fd)).collect()
+    }
+
+    /// The bell rang.
+    pub(super) fn woken(&mut self) {
+        self.ear.iter_mut().for_each(Ear::heard);
     }
 
     /// What to wait for when there is something to send.
@@ -155,7 +169,7 @@ impl Worker {
         done
     }
 
-    /// Reads all that is there, from those of [`Worker::readers`] that have something.
+    /// Reads all that is there, from those of [`Worker::readers`] behind the bell that have something.
     pub(super) fn listen(&mut self, buffer: &mut [u8], ready: &[bool]) {
         if ready.get(1) == Some(&true) {
             self.drain_stderr(buffer);

@@ -17,11 +17,12 @@ pub fn name(text: &str) -> Name {
 
 pub struct Toy {
     cache_dir: Name,
+    example: Name,
 }
 
 impl Toy {
     pub fn new() -> Self {
-        Self { cache_dir: name("__toys__") }
+        Self { cache_dir: name("__toys__"), example: name("x.toy") }
     }
 }
 
@@ -43,6 +44,14 @@ impl Format for Toy {
 
     fn layout(&self, _target: &Target) -> Layout {
         Layout::Cache
+    }
+
+    fn knows_prefix(&self, _target: &Target) -> bool {
+        true
+    }
+
+    fn example(&self) -> &Name {
+        &self.example
     }
 
     fn artifact_name(&self, source: &Name, _target: &Target, level: u8) -> Option<Name> {

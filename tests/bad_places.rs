@@ -179,10 +179,12 @@ for n in range(25):
 ";
     tree.dress(command.args(["-S", "-c", program]));
     assert!(command.status().unwrap().success());
-    let outcome = tree.compile(python()).exits(1);
-    assert!(outcome.wrong() >= 1 && outcome.actions("built") >= 1, "{}", outcome.shown());
-    let too_long = outcome.entries().find(|entry| entry["wrong"] == true).unwrap();
-    assert_eq!(too_long["cause"]["code"], "name-too-long", "{too_long:.3000}");
+    // Everything is reached from directory to directory, so the length of the whole does not matter.
+    let outcome = tree.compile(python()).exits(0);
+    assert_eq!(outcome.actions("built"), 2, "{}", outcome.shown());
+    let outcome = tree.compile(python()).exits(0);
+    assert_eq!(outcome.actions("built"), 0, "{}", outcome.shown());
+    tree.verify().exits(0);
     tree.assert_good(python());
     tree.bytekeep(None, ["clean", "."]).run();
     assert!(!tree.artifact(deep.join("mod.py"), python()).exists());
@@ -355,6 +357,9 @@ fn a_cache_directory_that_is_something_else() {
         }
         assert_eq!(std::fs::read(tree.path("file/__pycache__")).unwrap(), b"a file\n");
         assert!(tree.path("link/__pycache__").is_symlink() && tree.path("dangling/__pycache__").is_symlink());
+        if python.version < (3, 8) {
+            continue;
+        }
         // Elsewhere there is room for them.
         let prefix = tree.outside("prefix").into_os_string().into_string().unwrap();
         tree.bytekeep(Some(python), ["compile", "--pycache-prefix", &prefix, "."]).run().exits(0);

@@ -420,6 +420,44 @@ fn a_root_named_twice_or_inside_another_is_worked_on_once() {
 }
 
 #[test]
+fn a_root_that_another_leaves_out_is_worked_on_by_itself() {
+    let tree = Tree::new(&["a.toy", "out/b.toy", "out/deep/c.toy", "in/d.toy"]);
+    std::os::unix::fs::symlink("out", tree.path("link")).unwrap();
+    let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
+    let left_out = tree.path("out");
+    let exclude = move |path: &Path| path.starts_with(&left_out);
+    let options = Options { exclude: Some(&exclude), ..Options::default() };
+    let mut job = tree.job(Command::Compile, &compiler, &format, &stop, options);
+    // By another name it is not left out; the tree inside it and the one that is walked anyway are worked on once.
+    let root = |path: &str| Root { dir: tree.path(path), what: What::Tree };
+    job.roots.extend([root("link/deep"), root("link"), root("in")]);
+    let (summary, _) = listen(&job, tree.top.path());
+    assert_eq!((summary.entries, compiler.count()), (4, 4));
+    // By the same name it is.
+    job.roots = vec![Root { dir: tree.path("out"), what: What::Sources(vec![toy::name("b.toy")]) }];
+    assert_eq!(listen(&job, tree.top.path()).0.entries, 0);
+}
+
+#[test]
+fn in_a_prefix_each_name_of_a_directory_has_artifacts_of_its_own() {
+    let tree = Tree::new(&["real/a.toy"]);
+    std::os::unix::fs::symlink("real", tree.path("link")).unwrap();
+    let prefix = tempfile::tempdir().unwrap();
+    let run = |command| {
+        let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
+        let options = Options { prefix: Some(prefix.path().into()), complete: true, ..Options::default() };
+        let mut job = tree.job(command, &compiler, &format, &stop, options);
+        // The tree above walks through no link.
+        job.roots.extend(["link", "real", "real"].map(|path| Root { dir: tree.path(path), what: What::Tree }));
+        let (summary, said) = listen(&job, tree.top.path());
+        assert!(summary.is_good(), "{said:?}");
+        summary.entries
+    };
+    assert_eq!(run(Command::Compile), 2);
+    assert_eq!(run(Command::Verify), 2);
+}
+
+#[test]
 fn one_large_folder_keeps_all_workers_busy() {
     let files: Vec<String> = (0..64).map(|n| format!("m{n}.toy")).collect();
     let tree = Tree::new(&files.iter().map(String::as_str).collect::<Vec<_>>());

@@ -112,12 +112,13 @@ impl Dir {
         let mut dir = Arc::clone(self);
         for part in relative {
             let name = Name::new(part).ok_or_else(|| Error::new("open", self.path.join(relative), io::ErrorKind::InvalidInput))?;
-            dir = Arc::new(dir.open_in(&name)?);
+            // As `openat2` leaves it: a chain of open parents would take a descriptor a level.
+            dir = Arc::new(Self { parent: None, ..dir.open_in(&name)? });
         }
         Ok(dir)
     }
 
-    /// The path as a person would write it. For messages: no call is made with it, but for the walk that lists names.
+    /// The path as a person would write it. For messages: no call is made with it.
     pub fn path(&self) -> &Path {
         &self.path
     }

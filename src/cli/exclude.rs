@@ -1,10 +1,12 @@
 //! `--exclude`: patterns against paths.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
 use super::failure::Failure;
+use crate::base::sys::Name;
 
 /// What an interpreter's own library has that is not its own, and the files in it that are bad on purpose (its tests compile them to
 /// see them fail). Found by compiling the libraries of 2.7 and 3.6 to 3.13.
@@ -19,14 +21,22 @@ const OPTIONS: MatchOptions = MatchOptions { case_sensitive: true, require_liter
 pub(crate) struct Excludes {
     patterns: Vec<Pattern>,
     /// Named directories, which patterns may be relative to.
-    roots: Vec<PathBuf>,
+    roots: HashSet<PathBuf>,
     /// Libraries of interpreters: only below these [`STDLIB`] holds.
-    libraries: Vec<(PathBuf, Vec<Pattern>)>,
+    libraries: Vec<Library>,
+}
+
+#[derive(Debug)]
+struct Library {
+    dir: PathBuf,
+    patterns: Vec<Pattern>,
+    /// What in it was named by itself, which [`STDLIB`] does not leave out.
+    named: HashSet<PathBuf>,
 }
 
 impl Excludes {
     /// From the patterns of the command line, for these roots.
-    pub(crate) fn new(patterns: &[String], roots: Vec<PathBuf>) -> Result<Self, Failure> {
+    pub(crate) fn new(patterns: &[String], roots: impl IntoIterator<Item = PathBuf>) -> Result<Self, Failure> {
         let compile = |text: &String| {
             let plain = if text == "/" { text } else { text.trim_end_matches('/') };
             Pattern::new(plain).map_err(|error| {
@@ -34,13 +44,33 @@ impl Excludes {
                     .hint(format!("{} (at its character {})", error.msg, error.pos))
             })
         };
-        Ok(Self { patterns: patterns.iter().map(compile).collect::<Result<_, _>>()?, roots, libraries: Vec::new() })
+        let patterns = patterns.iter().map(compile).collect::<Result<_, _>>()?;
+        Ok(Self { patterns, roots: roots.into_iter().collect(), libraries: Vec::new() })
     }
 
-    /// Leaves out what is not to be compiled in this library.
-    pub(crate) fn add_library(&mut self, dir: PathBuf) {
+    /// Leaves out what is not to be compiled in this library, but nothing of what was named by itself: whole directories (without names)
+    /// and single sources.
+    pub(crate) fn add_library<'n>(&mut self, dir: PathBuf, named: impl Iterator<Item = (&'n Path, &'n [Name])>) {
+        // Each by its real path too: what a person names must not depend on how it is spelled.
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let library = real(&dir);
+        let mut own = HashSet::new();
+        for (place, names) in named {
+            let whole = real(place);
+            if names.is_empty() && library.starts_with(&whole) {
+                return;
+            }
+            let places = [Some(place.to_path_buf()), whole.strip_prefix(&library).ok().map(|below| dir.join(below))];
+            for place in places.into_iter().flatten() {
+                if names.is_empty() {
+                    own.insert(place);
+                } else {
+                    own.extend(names.iter().map(|name| place.join(name)));
+                }
+            }
+        }
         let patterns = STDLIB.iter().filter_map(|text| Pattern::new(text).ok()).collect();
-        self.libraries.push((dir, patterns));
+        self.libraries.push(Library { dir, patterns, named: own });
     }
 
     /// Is nothing left out?
@@ -50,14 +80,21 @@ impl Excludes {
 
     /// Is this path, or a directory above it, left out?
     pub(crate) fn matches(&self, path: &Path) -> bool {
-        self.libraries.iter().any(|(dir, patterns)| path.strip_prefix(dir).is_ok_and(|below| any_level(patterns, below, false)))
-            || (!self.patterns.is_empty() && self.matches_patterns(path))
+        self.libraries.iter().any(|library| library.leaves_out(path)) || (!self.patterns.is_empty() && self.matches_patterns(path))
     }
 
     fn matches_patterns(&self, path: &Path) -> bool {
-        let mut below = self.roots.iter().filter_map(|root| path.strip_prefix(root).ok()).filter(|rest| !rest.as_os_str().is_empty());
+        let roots = path.ancestors().skip(1).filter(|above| self.roots.contains(*above));
+        let mut below = roots.filter_map(|root| path.strip_prefix(root).ok());
         // Only below the named directory is a name enough: `--exclude build` leaves `/home/build/tree` alone when that was asked for.
         below.any(|rest| any_level(&self.patterns, rest, true)) || any_level(&self.patterns, path, false)
+    }
+}
+
+impl Library {
+    fn leaves_out(&self, path: &Path) -> bool {
+        path.strip_prefix(&self.dir).is_ok_and(|below| any_level(&self.patterns, below, false))
+            && !path.ancestors().any(|above| self.named.contains(above))
     }
 }
 
@@ -78,7 +115,7 @@ mod tests {
 
     fn excludes(patterns: &[&str], roots: &[&str]) -> Excludes {
         let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
-        Excludes::new(&patterns, roots.iter().map(PathBuf::from).collect()).unwrap()
+        Excludes::new(&patterns, roots.iter().map(PathBuf::from)).unwrap()
     }
 
     #[test]
@@ -104,7 +141,7 @@ mod tests {
     #[test]
     fn a_library_without_what_is_bad_on_purpose() {
         let mut excludes = Excludes::default();
-        excludes.add_library("/usr/lib/python3.12".into());
+        excludes.add_library("/usr/lib/python3.12".into(), std::iter::empty());
         for (path, left_out) in [
             ("test/bad_coding.py", true),
             ("test/tokenizedata/badsyntax_3131.py", true),
@@ -119,5 +156,21 @@ mod tests {
             assert_eq!(excludes.matches(&Path::new("/usr/lib/python3.12").join(path)), left_out, "{path}");
         }
         assert!(!excludes.matches(Path::new("/home/test/bad_coding.py")));
+        let mut excludes = Excludes::default();
+        let (names, dir) = ([Name::new("bad_coding.py").unwrap()], Path::new("/usr/lib/python3.12"));
+        let (packages, tests) = (dir.join("site-packages"), dir.join("test"));
+        excludes.add_library(dir.into(), [(packages.as_path(), &[][..]), (tests.as_path(), &names[..])].into_iter());
+        for (path, left_out) in [
+            ("site-packages", false),
+            ("site-packages/pip/__init__.py", false),
+            ("dist-packages", true),
+            ("test/bad_coding.py", false),
+            ("test/bad_coding3.py", true),
+        ] {
+            assert_eq!(excludes.matches(&dir.join(path)), left_out, "{path}, where some of it is named");
+        }
+        let mut excludes = Excludes::default();
+        excludes.add_library(dir.into(), [(Path::new("/"), &[][..])].into_iter());
+        assert!(excludes.is_empty(), "the whole library is named");
     }
 }

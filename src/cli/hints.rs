@@ -15,6 +15,7 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
         "name-too-long" => "the artifact's name is longer than the file system allows: shorten the source's name",
         "stale-handle" => "the network file system lost the directory: run it again",
         "gone" | "vanished" => "something else removed it meanwhile: run it again when the tree is at rest",
+        "no-such-path" => "make the list anew: it names what cannot be there",
         "io" => "look into the system's log for errors of the device, then run it again",
         "too-large" => "allow it with `--max-source SIZE`, or leave it out with `--exclude GLOB`",
         "timeout" => "give it longer with `--timeout SECONDS` (0 is without limit), or leave it out with `--exclude GLOB`",

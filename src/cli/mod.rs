@@ -178,7 +178,7 @@ fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &At
     }
     let answer = plan.with_job(stop, |job| flow::run(job, report));
     let mut summary = answer.inspect_err(|_| human.finish())?;
-    plan.missing.iter().for_each(|path| tell_missing(path, report, &mut summary));
+    plan.unusable.iter().for_each(|(path, cause)| tell_unusable(path, cause, report, &mut summary));
     human.finish();
     match &json {
         Some(json) => json.summary(plan.command, plan.is_dry_run(), &summary),
@@ -202,9 +202,8 @@ fn conclude(plan: &Plan, out: &Out, human: &Human<'_>, summary: &Summary, loudne
     }
 }
 
-/// A listed source that is not there: an entry like any other that fails, so that it neither stops the rest nor goes unseen.
-fn tell_missing(path: &Path, report: &dyn Report, summary: &mut Summary) {
-    let cause = Cause::new("gone", "it was listed, but it is not there").at(path);
+/// A path that cannot be used: an entry like any other that fails, so that it neither stops the rest nor goes unseen.
+fn tell_unusable(path: &Path, cause: &Cause, report: &dyn Report, summary: &mut Summary) {
     let event = EntryEvent {
         artifact: path,
         source: Some(path),
@@ -212,7 +211,7 @@ fn tell_missing(path: &Path, report: &dyn Report, summary: &mut Summary) {
         level: None,
         verdict: Verdict::Unreadable,
         action: Action::Failed,
-        cause: Some(&cause),
+        cause: Some(cause),
         warnings: &[],
         wrong: true,
         bytes: 0,

@@ -20,7 +20,7 @@ pub(crate) fn sources(env: &Path) -> Result<BTreeMap<PathBuf, Vec<OsString>>, Fa
             let record = site.join(info).join("RECORD");
             if let Some(text) = read(&record)? {
                 any = true;
-                collect(&text, &site, env, &mut found);
+                collect(&text, site.strip_prefix(env).unwrap_or(&site), env, &mut found);
             }
         }
     }
@@ -66,19 +66,29 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
     std::fs::read(path).map(Some).map_err(|cause| Failure::of_path("cannot read", path, cause))
 }
 
-/// Adds the sources of one record.
+/// Adds the sources of one record of a site directory, which is `site` below the environment.
 fn collect(record: &[u8], site: &Path, env: &Path, found: &mut BTreeMap<PathBuf, Vec<OsString>>) {
     for row in rows(record) {
         if !row.ends_with(b".py") {
             continue;
         }
-        let Some(path) = normal(&site.join(PathBuf::from(OsString::from_vec(row)))) else { continue };
+        let row = PathBuf::from(OsString::from_vec(row));
+        // Some records name what is outside of the site directory by its whole path.
+        let below = if row.is_absolute() { beneath(&row, env) } else { normal(&site.join(row)) };
+        let Some(below) = below.filter(|below| !below.starts_with("..")) else { continue };
+        // By its letters only below the environment: however that is spelled, it is the user's word.
+        let path = env.join(below);
         let Some((dir, name)) = path.parent().zip(path.file_name()) else { continue };
         // Removed since it was recorded: nothing to compile.
-        if path.starts_with(env) && path.symlink_metadata().is_ok() {
+        if path.symlink_metadata().is_ok() {
             found.entry(dir.to_path_buf()).or_default().push(name.to_os_string());
         }
     }
+}
+
+fn beneath(path: &Path, env: &Path) -> Option<PathBuf> {
+    let whole = normal(&std::path::absolute(env).ok()?)?;
+    Some(normal(path)?.strip_prefix(whole).ok()?.to_path_buf())
 }
 
 /// The first field of every row of a CSV file: quotes may enclose commas, newlines and doubled quotes.

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use super::failure::Failure;
 use super::text;
+use crate::base::Error;
 use crate::base::sys::Name;
 use crate::flow::{Root, What};
-use crate::model::{Format, Layout, Recognised};
+use crate::model::{Cause, Format, Layout, Recognised};
 
 /// The most that a list of paths may have: it is kept in memory.
 const LIST_LIMIT: u64 = 1 << 30;
@@ -25,8 +26,8 @@ pub(crate) struct Roots<'a> {
     format: &'a dyn Format,
     list: Vec<Root>,
     places: HashMap<(PathBuf, Place), usize>,
-    /// Listed paths that are not there.
-    pub(crate) missing: Vec<PathBuf>,
+    /// Paths that cannot be used, each for a reason that is its own.
+    pub(crate) unusable: Vec<(PathBuf, Cause)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,14 +41,15 @@ enum Place {
 enum Named {
     Root(Root),
     File(PathBuf, Place, Name),
-    NotThere(io::Error),
+    /// It is not there, or the system does not let us see it.
+    Unseen(io::Error),
     Other,
 }
 
 impl<'a> Roots<'a> {
     /// None yet.
     pub(crate) fn new(format: &'a dyn Format) -> Self {
-        Self { format, list: Vec::new(), places: HashMap::new(), missing: Vec::new() }
+        Self { format, list: Vec::new(), places: HashMap::new(), unusable: Vec::new() }
     }
 
     /// The roots in the order in which they were named.
@@ -55,12 +57,33 @@ impl<'a> Roots<'a> {
         self.list
     }
 
+    /// The directories of the roots, from the `first` one on.
+    pub(crate) fn dirs(&self, first: usize) -> impl Iterator<Item = PathBuf> + '_ {
+        self.list.iter().skip(first).map(|root| root.dir.clone())
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// What is named: whole directories, and single sources.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&Path, &[Name])> {
+        self.list.iter().filter_map(|root| match &root.what {
+            What::Tree => Some((root.dir.as_path(), &[][..])),
+            What::Sources(names) => Some((root.dir.as_path(), names.as_slice())),
+            _ => None,
+        })
+    }
+
     /// A path of the command line: it must be there and of use.
     pub(crate) fn add_named(&mut self, path: &Path) -> Result<(), Failure> {
         match self.look(path) {
             Named::Root(root) => self.list.push(root),
             Named::File(dir, place, name) => self.add_file(dir, place, name),
-            Named::NotThere(cause) => {
+            // As a directory that cannot be read: told, and the others go on.
+            Named::Unseen(cause) if cause.kind() == io::ErrorKind::PermissionDenied => self.add_unusable(path, cause),
+            Named::Unseen(cause) => {
                 return Err(Failure::of_path("cannot use", path, cause).hint("nothing was done: name paths that are there"));
             }
             Named::Other => {
@@ -77,8 +100,8 @@ impl<'a> Roots<'a> {
         match self.look(path) {
             Named::Root(root) => self.list.push(root),
             Named::File(dir, place, name) => self.add_file(dir, place, name),
-            Named::NotThere(_) if self.is_ours(path) => self.missing.push(path.to_path_buf()),
-            Named::NotThere(_) | Named::Other => {
+            Named::Unseen(cause) if self.is_ours(path) => self.add_unusable(path, cause),
+            Named::Unseen(_) | Named::Other => {
                 tracing::debug!(path = %path.display(), "listed, but neither directory nor source nor artifact");
             }
         }
@@ -100,7 +123,7 @@ impl<'a> Roots<'a> {
         // Through links first: the user's word counts. A dangling link of a source's name is that entry's own trouble.
         let seen = match path.metadata().or_else(|cause| path.symlink_metadata().map_err(|_| cause)) {
             Ok(seen) => seen,
-            Err(cause) => return Named::NotThere(cause),
+            Err(cause) => return Named::Unseen(cause),
         };
         if seen.is_dir() {
             return Named::Root(self.directory(path));
@@ -140,6 +163,15 @@ impl<'a> Roots<'a> {
 
     fn is_ours(&self, path: &Path) -> bool {
         path.file_name().and_then(Name::new).is_some_and(|name| self.format.is_source(&name))
+    }
+
+    fn add_unusable(&mut self, path: &Path, cause: io::Error) {
+        let cause = match cause.kind() {
+            io::ErrorKind::NotFound => Cause::new("gone", "it was listed, but it is not there").at(path),
+            io::ErrorKind::NotADirectory => Cause::new("no-such-path", "it was listed, but a directory above it is a file").at(path),
+            _ => Cause::from(&Error::new("find", path, cause)),
+        };
+        self.unusable.push((path.to_path_buf(), cause));
     }
 
     fn add_file(&mut self, dir: PathBuf, place: Place, name: Name) {
@@ -286,10 +318,16 @@ mod tests {
     fn lists_name_all_sorts_of_files() {
         let top = tree();
         let mut roots = Roots::new(setup::format());
-        for path in split_list(b"pkg/a.py\0pkg/data.txt\0pkg/gone.py\0pkg/gone.txt\0\0", true, Some(top.path())) {
-            roots.add_listed(&path);
+        let long = top.path().join(format!("{}.py", "x".repeat(300)));
+        let list = b"pkg/a.py\0pkg/data.txt\0pkg/gone.py\0pkg/gone.txt\0\0pkg/a.py/x.py\0";
+        for path in split_list(list, true, Some(top.path())).iter().chain([&long]) {
+            roots.add_listed(path);
         }
-        assert_eq!(roots.missing, [top.path().join("pkg/gone.py")]);
+        let unusable: Vec<_> = roots.unusable.iter().map(|(path, cause)| (path.clone(), cause.code)).collect();
+        assert_eq!(
+            unusable,
+            [(top.path().join("pkg/gone.py"), "gone"), (top.path().join("pkg/a.py/x.py"), "no-such-path"), (long, "name-too-long")]
+        );
         assert_eq!(roots.into_list(), [Root { dir: top.path().join("pkg"), what: What::Sources(vec![name("a.py")]) }]);
     }
 

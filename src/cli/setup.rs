@@ -1,5 +1,6 @@
 //! From arguments to a job: roots, interpreters, options. The only file of the command that knows which language it serves.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,7 +14,7 @@ use super::{record, roots, text};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
 use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
-use crate::model::{Compiler, Format, Mode};
+use crate::model::{Cause, Compiler, Format, Mode};
 use crate::python::Pyc;
 use crate::python::interpreter::{Interpreter, InterpreterError};
 use crate::python::memo::Probes;
@@ -33,8 +34,8 @@ pub(crate) struct Plan {
     pub(crate) command: Command,
     /// Where.
     pub(crate) roots: Vec<Root>,
-    /// Listed paths that are not there: entries that failed before the start.
-    pub(crate) missing: Vec<PathBuf>,
+    /// Paths that cannot be used: entries that failed before the start.
+    pub(crate) unusable: Vec<(PathBuf, Cause)>,
     /// What people are told before it starts.
     pub(crate) notes: Vec<String>,
     pools: Vec<WorkerPool>,
@@ -137,7 +138,8 @@ impl Plan {
         if compile.is_some_and(|args| args.stdlib) {
             place.add_stdlib(&found)?;
         }
-        let (missing, roots) = (place.roots.missing.clone(), place.roots.into_list());
+        let unusable = std::mem::take(&mut place.roots.unusable);
+        let roots = place.roots.into_list();
         if tree.pycache_prefix.is_none() && roots.iter().all(|root| root.what != What::Prefix) {
             options.prefix = heeded(options.prefix, &found)?;
         }
@@ -149,7 +151,7 @@ impl Plan {
             pools: found.iter().map(|interpreter| WorkerPool::new(interpreter, limits.clone())).collect(),
             levels: interpreters.map(Interpreters::levels).unwrap_or_default(),
             excludes: place.excludes,
-            missing,
+            unusable,
             roots,
             notes: place.notes,
             memo,
@@ -219,7 +221,24 @@ fn prefix(command: Command, tree: &Tree, environment: &Environment) -> Result<Op
     // What is removed must have been named: a variable that somebody once set is not enough.
     let fallback = environment.pycache_prefix.as_ref().filter(|_| command != Command::Clean);
     let Some(dir) = tree.pycache_prefix.as_ref().or(fallback) else { return Ok(None) };
-    std::path::absolute(dir).map(Some).map_err(|cause| Failure::of_path("cannot use the pycache prefix", dir, cause))
+    let trouble = |cause| unusable_prefix(dir, tree, cause);
+    match dir.metadata() {
+        Ok(seen) if !seen.is_dir() => return Err(trouble(std::io::ErrorKind::NotADirectory.into())),
+        // Not there yet, it is as good as empty.
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(trouble(cause)),
+        _ => {}
+    }
+    std::path::absolute(dir).map(Some).map_err(trouble)
+}
+
+fn unusable_prefix(dir: &Path, tree: &Tree, cause: std::io::Error) -> Failure {
+    let hint = match (tree.pycache_prefix.is_some(), cause.kind()) {
+        (true, std::io::ErrorKind::NotFound) => "`bytekeep compile` makes it when it writes there",
+        (true, _) => "name a directory, or leave `--pycache-prefix` away",
+        (false, std::io::ErrorKind::NotFound) => "PYTHONPYCACHEPREFIX names it; `bytekeep compile` makes it when it writes there",
+        (false, _) => "PYTHONPYCACHEPREFIX names it: set it to a directory, or unset it",
+    };
+    Failure::of_path("cannot use the pycache prefix", dir, cause).hint(hint)
 }
 
 /// The prefix that a variable names, as far as it concerns these interpreters: who does not know it puts artifacts beside the sources.
@@ -275,6 +294,8 @@ impl Placed {
         let mut roots = roots::Roots::new(format());
         let mut notes = Vec::new();
         let mut paths = tree.paths.clone();
+        // Directories that patterns may be relative to, apart from the roots.
+        let mut below: Vec<PathBuf> = select.root.iter().cloned().collect();
         for path in &paths {
             if roots::is_empty(path) {
                 return Err(Failure::new("an empty path was named").hint("name a directory; `.` is the working directory"));
@@ -282,17 +303,20 @@ impl Placed {
             roots.add_named(path)?;
         }
         if let Some(file) = &select.files_from {
-            let listed = roots::read_list(file, select.null, select.root.as_deref(), stop)?;
-            for path in &listed {
+            let named = roots.len();
+            for path in &roots::read_list(file, select.null, select.root.as_deref(), stop)? {
                 roots.add_listed(path);
             }
-            paths.extend(select.root.clone().or_else(|| listed.first().cloned()));
+            // Whatever in the list lies in another environment than the rest shall be seen.
+            paths.extend(roots.dirs(named));
+            paths.extend(select.root.clone().filter(|_| roots.len() == named));
         }
         for env in compile.map(|args| args.env.as_slice()).unwrap_or_default() {
             for (dir, names) in record::sources(env)? {
                 roots.add_sources(&dir, names);
             }
             paths.push(env.clone());
+            below.push(env.clone());
         }
         let named =
             !tree.paths.is_empty() || select.files_from.is_some() || compile.is_some_and(|args| args.stdlib || !args.env.is_empty());
@@ -300,8 +324,10 @@ impl Placed {
             match (prefix, &environment.active) {
                 // A prefix alone is a tree of artifacts; sources to compile do not follow from it.
                 (Some(prefix), _) if command != Command::Compile => {
-                    prefix.read_dir().map_err(|cause| Failure::of_path("cannot use the pycache prefix", prefix, cause))?;
+                    prefix.read_dir().map_err(|cause| unusable_prefix(prefix, tree, cause))?;
                     roots.add(prefix.to_path_buf(), What::Prefix);
+                    // Below it stand the paths of the sources from the root on.
+                    below.push(PathBuf::from("/"));
                 }
                 (_, Some(active)) if !matches!(command, Command::Clean | Command::Seal) => {
                     notes.push(format!("no path was named: working on the active environment `{}`", text::path(active, None)));
@@ -311,7 +337,7 @@ impl Placed {
                 _ => return Err(Failure::new("no path was named").hint("name a directory; `.` is the working directory")),
             }
         }
-        let excludes = Excludes::new(&select.exclude, paths.clone())?;
+        let excludes = Excludes::new(&select.exclude, below.into_iter().chain(roots.dirs(0)))?;
         Ok(Self { roots, excludes, paths, notes })
     }
 
@@ -321,8 +347,8 @@ impl Placed {
                 Failure::new("`--stdlib` is the library of one interpreter, and several are named").hint("run it once for each `--python`")
             );
         };
+        self.excludes.add_library(interpreter.stdlib.clone(), self.roots.named());
         self.roots.add(interpreter.stdlib.clone(), What::Tree);
-        self.excludes.add_library(interpreter.stdlib.clone());
         Ok(())
     }
 }
@@ -330,7 +356,8 @@ impl Placed {
 /// The interpreters of the environments that hold these paths. One that does not work only leaves open what it would expect.
 fn of_trees(paths: &[PathBuf], probes: &Probes) -> Vec<Interpreter> {
     let mut found: Vec<Interpreter> = Vec::new();
-    for executable in paths.iter().filter_map(|path| Interpreter::of_tree(path)) {
+    let executables: BTreeSet<PathBuf> = paths.iter().filter_map(|path| Interpreter::of_tree(path)).collect();
+    for executable in executables {
         match Interpreter::find(&executable, false, probes) {
             Ok(interpreter) if found.iter().all(|known| known.target != interpreter.target) => found.push(interpreter),
             Ok(_) => {}

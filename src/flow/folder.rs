@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::leftover::Leftover;
 use crate::base::lock::DirLock;
@@ -13,12 +13,34 @@ use crate::model::{Cause, Entry, Layout, Verdict};
 
 use super::job::What;
 
-/// A root of the job, opened.
+/// A root of the job.
 pub(super) struct Tree {
-    pub(super) dir: Arc<Dir>,
+    /// Its path as it was named.
+    pub(super) path: PathBuf,
     pub(super) what: What,
     /// The root's absolute path, links in it unresolved: what compiled code calls its sources.
     pub(super) absolute: PathBuf,
+    dir: Mutex<Option<Arc<Dir>>>,
+}
+
+impl Tree {
+    pub(super) fn new(path: PathBuf, what: What, absolute: PathBuf) -> Self {
+        Self { path, what, absolute, dir: Mutex::default() }
+    }
+
+    /// The directory, opened when it is first needed: there may be more roots than descriptors.
+    pub(super) fn dir(&self) -> Result<Arc<Dir>> {
+        let mut dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*dir {
+            Some(dir) => Ok(Arc::clone(dir)),
+            None => Ok(Arc::clone(dir.insert(Arc::new(Dir::open_root(&self.path)?)))),
+        }
+    }
+
+    /// Gives its descriptor back until it is needed again.
+    pub(super) fn close(&self) {
+        *self.dir.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// Something in a folder that is looked at.

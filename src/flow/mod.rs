@@ -56,7 +56,7 @@ struct Run<'r> {
     report: &'r dyn Report,
     queue: Queue,
     inbox: Inbox,
-    /// A directory, and where below it the prefix is: not there yet in a dry run.
+    /// A directory, and where below it the prefix is: not there yet where nothing was written to it.
     prefix: Option<(Arc<Dir>, PathBuf)>,
     /// Where copies of what is bad are kept.
     keep: Option<Dir>,
@@ -79,7 +79,7 @@ struct Run<'r> {
 pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     let started = Instant::now();
     check_makers(job)?;
-    let trees = scan::open_roots(job)?;
+    let trees = scan::roots(job)?;
     let prefix = match &job.options.prefix {
         Some(path) => Some(open_prefix(path, job)?),
         None => None,
@@ -211,8 +211,8 @@ fn open_prefix(path: &Path, job: &Job<'_>) -> Result<(Arc<Dir>, PathBuf), JobErr
     }
     match Dir::open_root(path) {
         Ok(dir) => Ok((Arc::new(dir), PathBuf::new())),
-        // A plan for a prefix that is not there yet: everything is missing in it.
-        Err(error) if error.is_gone() && job.options.dry_run => {
+        // Not there yet, and nothing is written now: everything is missing in it.
+        Err(error) if error.is_gone() && (job.options.dry_run || job.command != Command::Compile) => {
             let there = path.ancestors().find(|above| above.is_dir()).ok_or(error)?;
             let below = path.strip_prefix(there).unwrap_or(path).to_path_buf();
             Ok((Arc::new(Dir::open_root(there)?), below))

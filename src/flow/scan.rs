@@ -18,34 +18,63 @@ use super::queue::Task;
 /// So many items of one folder are looked at by one thread at a time: one large folder keeps all of them busy.
 const CHUNK: usize = 256;
 
-/// Opens the roots; those inside others, and those named twice, once. Files of one directory are one root, however many were named: it
-/// is listed, locked and told once.
-pub(super) fn open_roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobError> {
-    let mut kept: Vec<(PathBuf, Root)> = Vec::new();
-    let mut files: HashMap<(PathBuf, Part), usize> = HashMap::new();
+/// The roots that are worked on; those inside others, and those named twice, once. Files of one directory are one root, however many were
+/// named: it is listed, locked and told once.
+pub(super) fn roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobError> {
+    let mut placed: Vec<Placed> = Vec::new();
+    let mut known: HashMap<(PathBuf, PathBuf, Part), usize> = HashMap::new();
     for root in &job.roots {
-        let real = std::fs::canonicalize(&root.dir).map_err(|cause| Error::new("find", &root.dir, cause))?;
-        let at = *files.entry((real.clone(), Part::of(&root.what))).or_insert(kept.len());
-        match kept.get_mut(at) {
-            Some((_, there)) => there.what.absorb(&root.what),
-            None => kept.push((real, root.clone())),
+        let absolute = absolute(&root.dir)?;
+        let real = match std::fs::canonicalize(&root.dir) {
+            Ok(real) => real,
+            // It may be there: told when its turn comes, and the others go on.
+            Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => absolute.clone(),
+            Err(cause) => return Err(Error::new("find", &root.dir, cause).into()),
+        };
+        // In a prefix each name of a directory has artifacts of its own.
+        let name = if job.options.prefix.is_some() { absolute.clone() } else { PathBuf::new() };
+        let at = *known.entry((real.clone(), name, Part::of(&root.what))).or_insert(placed.len());
+        match placed.get_mut(at) {
+            Some(there) => there.root.what.absorb(&root.what),
+            None => placed.push(Placed { root: root.clone(), real, absolute }),
         }
     }
-    let trees: Vec<PathBuf> = kept.iter().filter(|(_, root)| root.what == What::Tree).map(|(real, _)| real.clone()).collect();
-    let covered = |real: &Path, what: &What| match what {
-        What::Prefix => false,
-        What::Tree => trees.iter().any(|tree| real != tree && real.starts_with(tree)),
-        _ => trees.iter().any(|tree| real.starts_with(tree)),
-    };
-    let mut open = Vec::new();
-    for (real, root) in kept {
-        if covered(&real, &root.what) {
+    // From the outside in, so that only a tree that is walked itself takes in others.
+    placed.sort_by_key(|one| (one.real.components().count(), one.root.what != What::Tree));
+    let mut trees: HashMap<PathBuf, Vec<Placed>> = HashMap::new();
+    let mut kept = Vec::new();
+    for one in placed {
+        let within = |tree: &Placed| tree.reaches(&one, job);
+        if one.root.what != What::Prefix && one.real.ancestors().filter_map(|above| trees.get(above)).flatten().any(within) {
             continue;
         }
-        let absolute = absolute(&root.dir)?;
-        open.push(Arc::new(Tree { dir: Arc::new(Dir::open_root(&root.dir)?), what: root.what, absolute }));
+        kept.push(Arc::new(Tree::new(one.root.dir.clone(), one.root.what.clone(), one.absolute.clone())));
+        if one.root.what == What::Tree {
+            trees.entry(one.real.clone()).or_default().push(one);
+        }
     }
-    Ok(open)
+    Ok(kept)
+}
+
+/// A root with what its path comes to.
+struct Placed {
+    root: Root,
+    /// With all links resolved.
+    real: PathBuf,
+    /// As Python would call it.
+    absolute: PathBuf,
+}
+
+impl Placed {
+    /// Does the walk through this tree come to another root? Not where something on the way is left out.
+    fn reaches(&self, other: &Self, job: &Job<'_>) -> bool {
+        let Ok(below) = other.real.strip_prefix(&self.real) else { return false };
+        if job.options.prefix.is_some() && other.absolute.strip_prefix(&self.absolute) != Ok(below) {
+            return false;
+        }
+        let Some(exclude) = job.options.exclude else { return true };
+        !below.ancestors().filter(|level| !level.as_os_str().is_empty()).any(|level| exclude(&self.root.dir.join(level)))
+    }
 }
 
 /// The absolute path without `.` and `..`, by its letters alone, as Python makes the entries of its path: links stay.
@@ -138,6 +167,8 @@ impl Run<'_> {
     pub(super) fn scan(&self, tree: &Arc<Tree>, relative: &Path) {
         if let Err(error) = self.try_scan(tree, relative) {
             if error.is_out_of_descriptors() {
+                // Many roots that wait for descriptors must not hold the last ones.
+                tree.close();
                 self.inbox.flush();
                 self.queue.push_later(Task::Scan(Arc::clone(tree), relative.to_path_buf()));
                 return;
@@ -153,7 +184,7 @@ impl Run<'_> {
 
     fn try_scan(&self, tree: &Arc<Tree>, relative: &Path) -> Result<()> {
         let absolute = if relative.as_os_str().is_empty() { tree.absolute.clone() } else { tree.absolute.join(relative) };
-        let open = || tree.dir.open_beneath(relative);
+        let open = || tree.dir()?.open_beneath(relative);
         match &tree.what {
             What::Tree => self.scan_tree(tree, relative, &absolute),
             What::CacheDir => {
@@ -165,7 +196,8 @@ impl Run<'_> {
             What::Sources(names) => {
                 let dir = open()?;
                 let beside = if self.job.command == Command::Compile { Vec::new() } else { dir.list()?.others };
-                let sources: Vec<Name> = names.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
+                let sources: BTreeSet<&Name> = names.iter().filter(|name| !self.is_excluded(&dir.path_of(name))).collect();
+                let sources: Vec<Name> = sources.into_iter().cloned().collect();
                 self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)))
             }
             What::Artifacts { names, beside } => {
@@ -178,7 +210,7 @@ impl Run<'_> {
 
     /// One directory of a tree, and those below it.
     fn scan_tree(&self, tree: &Arc<Tree>, relative: &Path, absolute: &Path) -> Result<()> {
-        let dir = tree.dir.open_beneath(relative)?;
+        let dir = tree.dir()?.open_beneath(relative)?;
         let listing = dir.list()?;
         let cache_dir = self.job.format.cache_dir();
         let sources = self.sources_in(&dir, &listing.others);
@@ -190,7 +222,7 @@ impl Run<'_> {
         }
         for name in &listing.dirs {
             let below = relative.join(name);
-            if name != cache_dir && !self.is_excluded(&tree.dir.path().join(&below)) {
+            if name != cache_dir && !self.is_excluded(&tree.path.join(&below)) {
                 self.queue.push(Task::Scan(Arc::clone(tree), below));
             }
         }
@@ -308,7 +340,9 @@ impl Run<'_> {
 
     fn entry_of(&self, name: &Name, folder: &Folder) -> Option<Entry> {
         let Recognised::Artifact { source, tag, level, known: _ } = self.job.format.recognise(name, folder.layout) else { return None };
-        if folder.sources.as_ref().is_some_and(|dir| self.is_excluded(&dir.path_of(&source))) {
+        // A directory of sources that is gone is left out by the same pattern as when it was there.
+        let source_path = folder.sources.as_ref().map_or_else(|| folder.absolute.join(&source), |dir| dir.path_of(&source));
+        if self.is_excluded(&source_path) {
             return None;
         }
         let maker = tag.as_deref().and_then(|tag| self.maker_of(tag));
@@ -357,10 +391,12 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         };
-        let home = Home::Prefix(Arc::clone(&tree.dir), relative.to_path_buf());
+        let home = Home::Prefix(tree.dir()?, relative.to_path_buf());
         let folder = Folder::open(Layout::Prefix, home, sources, absolute, &self.open)?;
         for name in &listing.dirs {
-            self.queue.push(Task::Scan(Arc::clone(tree), relative.join(name)));
+            if !self.is_excluded(&folder.absolute.join(name)) {
+                self.queue.push(Task::Scan(Arc::clone(tree), relative.join(name)));
+            }
         }
         let mut items = self.leftovers(&listing.others, Layout::Prefix);
         items.extend(listing.others.iter().filter_map(|name| self.entry_of(name, &folder)).map(Item::Entry));

@@ -72,7 +72,8 @@ pub type Exclude<'a> = dyn Fn(&Path) -> bool + Sync + 'a;
 pub struct Job<'a> {
     /// The column of the table.
     pub command: Command,
-    /// Where. Roots that lie in one another or are named twice are worked on once.
+    /// Where. Roots that lie in one another or are named twice are worked on once; one that is left out in another stands by itself. One
+    /// that is there and cannot be opened is told like any directory.
     pub roots: Vec<Root>,
     /// What artifacts look like.
     pub format: &'a dyn Format,

@@ -37,7 +37,8 @@ pub(crate) struct Tree {
     pub(crate) paths: Vec<PathBuf>,
     /// The artifacts stand in this tree instead of beside their sources, as with `PYTHONPYCACHEPREFIX`
     ///
-    /// `PYTHONPYCACHEPREFIX` itself is read where this is not given, but by `clean`, which removes nothing that was not named.
+    /// `PYTHONPYCACHEPREFIX` itself is read where this is not given, but by `clean`, which removes nothing that was not named. Python 3.7 and
+    /// earlier know neither: there the option is refused, and the variable ignored.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) pycache_prefix: Option<PathBuf>,
 }

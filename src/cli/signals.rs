@@ -1,4 +1,5 @@
 //! Signals only set a flag: the run ends between entries, and no handler touches a file. So a second Ctrl-C is no more than the first.
+//! Whatever may take long before the run (a list, an interpreter that is asked) looks at the flag too.
 
 use std::io;
 use std::sync::Arc;

@@ -200,6 +200,11 @@ impl Run<'_> {
         match &item {
             Item::Entry(entry) => {
                 let found = self.find(&guard.folder, Some(&guard.dir), entry);
+                if found.is_out_of_descriptors() {
+                    // Others in this process will close theirs; this one comes back.
+                    self.inbox.flush();
+                    return self.queue.push_later(Task::Act(Arc::clone(guard), item));
+                }
                 match self.act_on(guard, entry, &found) {
                     Ok(Done::Staged) => {}
                     Ok(Done::Now(action)) => self.tell_entry(&guard.folder, entry, &found, action, found.judged.cause.as_ref(), &[]),

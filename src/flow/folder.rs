@@ -195,9 +195,10 @@ impl Folder {
                     if made {
                         dir.sync()?;
                     }
-                    dir = Arc::new(dir.open_in(&name)?);
+                    // Without its place, so that not all those above stay open.
+                    dir = dir.open_beneath(name.as_ref())?;
                 }
-                Ok((dir, made))
+                Ok((open_placed(prefix, relative)?, made))
             }
             (Home::Below(_) | Home::Beside, None) => Err(Error::new("create", &self.path, std::io::ErrorKind::NotFound)),
         }

@@ -383,10 +383,10 @@ pub enum CompileError {
         tries: u32,
     },
     /// It took longer than the time limit, on each of so many tries.
-    #[error("compiling it took longer than {seconds} s (tried {tries} times)")]
+    #[error("compiling it took longer than {} s (tried {tries} times)", limit.as_secs_f64())]
     TimedOut {
         /// The limit.
-        seconds: u64,
+        limit: std::time::Duration,
         /// How many fresh workers were tried.
         tries: u32,
     },

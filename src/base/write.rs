@@ -63,7 +63,7 @@ impl Staged {
         let path = staged.path();
         if let Some(file) = &staged.file {
             sys::write_all(file, bytes, &path)?;
-            follow_directory(file, lock.dir_stat(), &path);
+            follow_directory(file, lock.dir_stat(), source_mode, &path);
             sys::set_mtime(file, mtime, &path)?;
         }
         Ok(staged)
@@ -124,17 +124,19 @@ impl Drop for Staged {
     }
 }
 
-/// Owner, group and group-write follow the directory where root writes for another, or the directory asks for it (setgid): else who
-/// runs first would lock the others out. Best effort: unmapped users, root squash and vfat refuse it.
-fn follow_directory(file: &File, dir: &Stat, path: &Path) {
+/// Owner, group and the group's permissions follow the directory where root writes for another, or the directory asks for it (setgid):
+/// else who runs first would lock the others out. Best effort: unmapped users, root squash and vfat refuse it.
+fn follow_directory(file: &File, dir: &Stat, source_mode: u32, path: &Path) {
     let root_for_another = sys::effective_user() == 0 && dir.uid != 0;
     if !root_for_another && dir.mode & 0o2000 == 0 {
         return;
     }
     ignored!(sys::set_owner(file, root_for_another.then_some(dir.uid), Some(dir.gid), path), "the artifact keeps its owner");
-    if dir.mode & 0o020 != 0 {
-        let widened = sys::stat(file, path).and_then(|own| sys::set_mode(file, own.mode | 0o020, path));
-        ignored!(widened, "the artifact is not writable by the group");
+    // Who may not read the source gets nothing to read here, and nothing to write either.
+    let group = if source_mode & 0o040 == 0 { 0 } else { dir.mode & 0o060 };
+    if group != 0 {
+        let widened = sys::stat(file, path).and_then(|own| sys::set_mode(file, own.mode | group, path));
+        ignored!(widened, "the artifact is not as open to the group as its directory");
     }
 }
 

@@ -197,7 +197,7 @@ impl Folder {
     }
 }
 
-/// Makes one directory as CPython does; owner, group and group-write follow the directory above as for artifacts.
+/// Makes one directory as CPython does; owner, group and the group's permissions follow the directory above as for artifacts.
 fn make_dir(parent: &Arc<Dir>, name: &Name) -> Result<bool> {
     if !parent.make_dir(name, 0o777)? {
         return Ok(false);
@@ -214,7 +214,7 @@ fn make_dir(parent: &Arc<Dir>, name: &Name) -> Result<bool> {
 fn follow(dir: &Dir, above: &Stat, for_another: bool) -> Result<()> {
     dir.set_owner(for_another.then_some(above.uid), Some(above.gid))?;
     let own = dir.stat()?;
-    dir.set_mode(own.mode | (above.mode & 0o2020))
+    dir.set_mode(own.mode | (above.mode & 0o2070))
 }
 
 /// Opens a directory below a prefix so that it knows its place (its parent and name).

@@ -228,18 +228,26 @@ pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, note: &str) 
     };
     let size = sys::stat(file, from)?.size;
     let cut = if size > KEPT { format!("only the first {KEPT} of its {size} bytes are kept\n") } else { String::new() };
-    let copy = |to: &Name, fill: &dyn Fn(&File, &Path) -> Result<()>| -> Result<()> {
+    let copy = |suffix: &str, fill: &dyn Fn(&File, &Path) -> Result<()>| -> Result<()> {
+        let to = &named(suffix.as_bytes())?;
         if keep.stat_of(to).is_ok() {
             return Ok(());
         }
-        let (temp, made) = leftover::fresh(".tmp", keep.path(), |name| keep.create_new(name, 0o600))?;
+        // Not a temp file by our names: this directory is not locked, and where it lies in a tree they would be swept at once. Only the
+        // holder of the artifact's own lock copies it, so what is there is a dead one's.
+        let temp = named(format!("{suffix}.part").as_bytes())?;
+        match keep.unlink(&temp) {
+            Err(error) if !error.is_gone() => return Err(error),
+            _ => {}
+        }
+        let made = keep.create_new(&temp, 0o600)?;
         let done = fill(&made, &keep.path_of(to)).and_then(|()| keep.rename(&temp, to));
         if done.is_err() {
             ignored!(keep.unlink(&temp), "half a copy stays in the directory of evidence");
         }
         done
     };
-    copy(&named(b"")?, &|made, path| {
+    copy("", &|made, path| {
         let mut piece = vec![0; 1 << 20];
         let mut at = 0;
         while at < size.min(KEPT) {
@@ -252,7 +260,7 @@ pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, note: &str) 
         }
         Ok(())
     })?;
-    copy(&named(b".txt")?, &|made, path| sys::write_all(made, format!("{note}{cut}").as_bytes(), path))
+    copy(".txt", &|made, path| sys::write_all(made, format!("{note}{cut}").as_bytes(), path))
 }
 
 #[cfg(test)]

@@ -163,7 +163,12 @@ fn level_of(text: &[u8]) -> Level {
     }
 }
 
+/// A name with a tag is none that import looks for beside sources: whoever put it there (a pycache prefix in the tree, a copy that was
+/// kept) knows what it is.
 fn beside(name: &[u8]) -> Option<Recognised> {
+    if matches!(tagged(name), Some(Recognised::Artifact { tag: Some(tag), .. }) if magic::looks_like_tag(&tag)) {
+        return None;
+    }
     let (stem, level) = match name.strip_suffix(b".pyc") {
         Some(stem) => (stem, Level::Known(0)),
         None => (name.strip_suffix(b".pyo")?, Level::Other),

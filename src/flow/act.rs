@@ -171,6 +171,9 @@ impl Run<'_> {
             } else {
                 ("vanished", "its source vanished meanwhile")
             };
+        if let Some(cause) = judged.cause.as_ref().filter(|cause| cause.code == judge::IN_VAIN) {
+            self.note_once(cause.code, &folder.path.join(&entry.artifact), &format!("{}; give the source another time", cause.text));
+        }
             judged.cause = Some(Cause::new(code, text));
             wrong = !is_link;
         }
@@ -315,7 +318,7 @@ impl Run<'_> {
         if sys::is_signed(&file) {
             return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
         }
-        let bytes = sys::read_all(&file, stat.size, 1 << 30, &path)?.unwrap_or_default();
+        let bytes = sys::read_all(&file, stat.size, judge::LARGEST, &path)?.unwrap_or_default();
         let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
         let format = self.job.format;
@@ -326,7 +329,7 @@ impl Run<'_> {
         let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
         format.body(&head, &bytes).map_err(flaw)?;
         let fits = match head.stamp {
-            crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat),
+            crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat),
             crate::model::Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
         };
         if !fits {

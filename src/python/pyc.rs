@@ -53,7 +53,7 @@ fn whole_seconds(time: Time) -> i64 {
 /// How a reader of these headers compares times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Clock {
-    /// 2.7 and 3.0 to 3.2, written in C: whole seconds rounded down, compared as signed 32 bits.
+    /// 2.7 and 3.0 to 3.2, written in C: whole seconds rounded down; the source's modulo 2^32 and the header's, which is read as signed.
     Floor,
     /// 3.3 to 3.6: the float, and times outside of 32 bits never agree.
     Unmasked,
@@ -81,8 +81,8 @@ impl Clock {
 
     fn agrees(self, kept: u32, time: Time) -> bool {
         match self {
-            // From 2038 on its sign bit is set, and 2.7 compiles such files again at every import.
-            Self::Floor => i32::try_from(kept).is_ok_and(|kept| i64::from(kept) == time.sec),
+            // Where the sign bit is set (from 2038 on, and before 1970) 2.7 compiles such files again at every import.
+            Self::Floor => i32::try_from(kept).is_ok() && self.kept(time) == kept,
             Self::Unmasked => whole_seconds(time) == i64::from(kept),
             Self::Masked => py_mtime(time) == kept,
         }
@@ -315,6 +315,13 @@ impl Format for Pyc {
         }
     }
 
+    fn is_in_vain(&self, head: &Head, source: &Stat) -> bool {
+        let Stamp::Time { mtime, size } = head.stamp else { return false };
+        let clock = Clock::of(head.len);
+        let is_own = clock.kept(source.mtime) == mtime && size.is_none_or(|size| size == kept_size(source.size));
+        is_own && !clock.agrees(mtime, source.mtime)
+    }
+
     /// `SipHash` with the magic as its key: 1-3 rounds in CPython since 3.11, 2-4 before and in PyPy.
     fn source_hash(&self, magic: [u8; 4], source: &[u8]) -> [u8; 8] {
         let key = u64::from(u32::from_le_bytes(magic));
@@ -514,7 +521,7 @@ mod tests {
         assert!(floor.agrees(1_763_600_000, late) && !floor.agrees(1_763_600_001, late));
         for (time, wanted) in [
             (Time { sec: 1 << 31, nsec: 0 }, [false, true, true]),
-            (Time { sec: (1 << 32) + 5, nsec: 0 }, [false, false, true]),
+            (Time { sec: (1 << 32) + 5, nsec: 0 }, [true, false, true]),
             (Time { sec: -7, nsec: 0 }, [false, false, true]),
             (Time { sec: -1, nsec: 500_000_000 }, [false, true, true]),
         ] {

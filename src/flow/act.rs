@@ -87,12 +87,18 @@ impl Run<'_> {
 
     fn has_leftover_work(&self, folder: &Folder, item: &Item) -> bool {
         let Some(dir) = &folder.artifacts else { return false };
-        // Released between the listing and this look: it was alive, and is none.
-        if dir.stat_of(item.name()).is_err_and(|error| error.is_gone()) {
+        let stat = dir.stat_of(item.name());
+        let stands_in_the_way = matches!(item, Item::Leftover(_, Leftover::Lock)).then(|| stat.as_ref().ok().and_then(lock::obstacle));
+        if let Some(what) = stands_in_the_way.flatten() {
+            self.tell_obstacle(folder, item, &what);
+            return false;
+        }
+        // Released between the listing and this look: it was alive, and is none. Or of another kind than what we and interpreters leave.
+        if stat.as_ref().map_or_else(Error::is_gone, |stat| !item.may_be(stat.kind)) {
             self.forget(1);
             return false;
         }
-        let old = || dir.stat_of(item.name()).is_ok_and(|stat| leftover::is_old(&stat, Time::now()));
+        let old = || stat.as_ref().is_ok_and(|stat| leftover::is_old(stat, Time::now()));
         let dead = match item {
             Item::ForeignTemp(_) | Item::Leftover(_, Leftover::Aside) => old(),
             // Looked at without the lock: a living process may hold it. Then it is that process's, and no left-over.
@@ -383,17 +389,15 @@ impl Run<'_> {
             // The stale lock file became ours when we locked it, and goes with the release.
             Item::Leftover(_, Leftover::Lock) if guard.lock.was_left_behind() => Ok(()),
             Item::Leftover(_, Leftover::Lock) => return self.forget(1),
-            Item::Leftover(_, Leftover::Temp) => match guard.dir.stat_of(name) {
-                Ok(stat) if guard.lock.excludes() || leftover::is_old(&stat, Time::now()) => guard.dir.unlink(name),
-                Ok(_) => return self.forget(1),
-                Err(error) => Err(error),
-            },
-            Item::Leftover(_, Leftover::Aside) => match guard.dir.stat_of(name) {
-                Ok(stat) if stat.kind == Kind::Dir => leftover::remove_below(&guard.dir, name),
+            _ => match guard.dir.stat_of(name) {
+                Ok(stat) if !item.may_be(stat.kind) => return self.forget(1),
+                Ok(_) if matches!(item, Item::Leftover(_, Leftover::Aside)) => leftover::remove_below(&guard.dir, name),
+                Ok(stat) if matches!(item, Item::Leftover(..)) && !guard.lock.excludes() && !leftover::is_old(&stat, Time::now()) => {
+                    return self.forget(1);
+                }
                 Ok(_) => guard.dir.unlink(name),
                 Err(error) => Err(error),
             },
-            _ => guard.dir.unlink(name),
         };
         match removed {
             Err(error) if error.is_gone() => self.forget(1),
@@ -416,6 +420,15 @@ impl Run<'_> {
     ) {
         let told = Told { verdict: found.judged.verdict, cause: cause.cloned(), tag: found.tag.clone() };
         self.tell(folder, entry, &told, action, warnings, found.wrong, found.bytes);
+    }
+
+    /// What stands where the lock file belongs is nobody's left-over, and keeps everybody out.
+    fn tell_obstacle(&self, folder: &Folder, item: &Item, what: &str) {
+        let path = folder.path.join(item.name());
+        let text = format!("{what}, where the lock file belongs: nobody can lock this directory until it is removed by hand");
+        let wrong = policy::is_wrong(self.job.command, Verdict::Unsafe, false);
+        let action = if self.job.command == Command::Clean { Action::Skipped } else { Action::None };
+        self.tell_path(&path, Verdict::Unsafe, action, Some(&Cause::new("lock-file", text).at(&path)), wrong);
     }
 
     pub(super) fn tell_leftover(&self, folder: &Folder, item: &Item, action: Action, cause: Option<&Cause>) {

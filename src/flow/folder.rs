@@ -39,6 +39,14 @@ impl Item {
             Self::Leftover(name, _) | Self::ForeignTemp(name) => name,
         }
     }
+
+    /// Is a left-over of this name of such a kind? Anything else of the name is somebody else's, and stays.
+    pub(super) fn may_be(&self, kind: Kind) -> bool {
+        match self {
+            Self::Leftover(_, Leftover::Aside) => kind == Kind::Dir,
+            Self::Leftover(..) | Self::ForeignTemp(_) | Self::Entry(_) => kind == Kind::File,
+        }
+    }
 }
 
 /// Where the artifacts of a folder are.

@@ -140,6 +140,9 @@ impl<'a> Human<'a> {
     }
 
     fn error(&self, event: &EntryEvent<'_>) {
+        // People know their sources; the artifact is named where the source is not the matter.
+        let of_source = matches!(self.command, Command::Compile | Command::Repair);
+        let path = event.source.filter(|_| of_source).unwrap_or(event.artifact);
         // A source that cannot be read is its own trouble; a directory that cannot be written is that of all in it.
         let is_own = |cause: &Cause| cause.path.is_some() && cause.path.as_deref() == event.source;
         if let Some(cause) = event.cause.filter(|cause| hints::is_shared(cause.code) && !is_own(cause)) {
@@ -148,8 +151,7 @@ impl<'a> Human<'a> {
             let shared = match shared.entry(cause.code) {
                 Slot::Occupied(slot) => slot.into_mut(),
                 Slot::Vacant(slot) => {
-                    let first = event.source.unwrap_or(event.artifact).to_path_buf();
-                    slot.insert(Shared { cause: cause.clone(), first, entries: 0, folders: BTreeSet::new() })
+                    slot.insert(Shared { cause: cause.clone(), first: path.to_path_buf(), entries: 0, folders: BTreeSet::new() })
                 }
             };
             shared.entries += 1;
@@ -159,9 +161,6 @@ impl<'a> Human<'a> {
             }
             return self.out.message(&self.line(event, self.out.style));
         }
-        // People know their sources; the artifact is named where the source is not the matter.
-        let of_source = matches!(self.command, Command::Compile | Command::Repair);
-        let path = event.source.filter(|_| of_source).unwrap_or(event.artifact);
         let what = format!("cannot {} `{}`", hints::verb(self.command), self.path(path));
         let causes: Vec<String> = match event.cause {
             Some(cause) => vec![cause.text.clone()],

@@ -16,7 +16,7 @@ use super::text;
 use crate::base::lock::Holder;
 use crate::base::sys::Time;
 use crate::flow::{Action, Command, EntryEvent, Event, Report};
-use crate::model::Cause;
+use crate::model::{Cause, Verdict};
 
 /// How much is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,8 @@ impl<'a> Human<'a> {
         match self.command {
             Command::Repair => event.action != Action::None,
             Command::Status | Command::Verify => false,
-            Command::Compile | Command::Clean | Command::Seal => event.action == Action::Skipped,
+            Command::Compile | Command::Clean => event.action == Action::Skipped,
+            Command::Seal => event.action == Action::Skipped || (event.verdict == Verdict::Unsealed && event.action == Action::None),
         }
     }
 
@@ -230,7 +231,7 @@ pub(crate) fn held_by(holder: &Holder) -> String {
 mod tests {
     use super::super::out::capture;
     use super::*;
-    use crate::model::{Verdict, Warning};
+    use crate::model::Warning;
 
     const NORMAL: Loudness = Loudness { quiet: false, verbose: false };
 

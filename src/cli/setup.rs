@@ -12,7 +12,7 @@ use super::{record, roots, text};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
 use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
-use crate::model::{Compiler, Format, Mode};
+use crate::model::{Compiler, Format, Layout, Mode, Recognised};
 use crate::python::Pyc;
 use crate::python::interpreter::Interpreter;
 use crate::python::memo::Probes;
@@ -135,6 +135,9 @@ impl Plan {
         }
         if compile.is_some_and(|args| args.stdlib) {
             place.add_stdlib(&found)?;
+        }
+        if command == Command::Compile {
+            refuse_others(&tree.paths, &found)?;
         }
         let limits =
             Limits { jobs: common.width(), timeout: compile_timeout(timeout, environment)?, keep_pythonhome: true, ..Limits::default() };
@@ -304,6 +307,21 @@ impl Placed {
         self.excludes.add_library(interpreter.stdlib.clone());
         Ok(())
     }
+}
+
+/// Refuses artifacts that were named and that none of the interpreters makes, by the tags in their names.
+fn refuse_others(paths: &[PathBuf], found: &[Interpreter]) -> Result<(), Failure> {
+    for path in paths {
+        let Ok(Root { what: What::Artifacts { names, beside: false }, .. }) = Root::of(path, format()) else { continue };
+        let recognised = names.first().map(|name| format().recognise(name, Layout::Cache));
+        let Some(Recognised::Artifact { tag: Some(tag), .. }) = recognised else { continue };
+        if found.iter().all(|interpreter| interpreter.target.tag != tag) {
+            let shown = text::path(path, None);
+            return Err(Failure::new(format!("`{shown}` is an artifact of {tag}, which none of the interpreters makes"))
+                .hint("name the interpreter that it is for with `--python`, or name the source"));
+        }
+    }
+    Ok(())
 }
 
 /// The interpreters of the environments that hold these paths. One that does not work only leaves open what it would expect.

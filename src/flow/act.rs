@@ -7,11 +7,11 @@ use std::sync::{Arc, PoisonError};
 use crate::base::Error;
 use crate::base::leftover::{self, Leftover};
 use crate::base::lock;
-use crate::base::seal::{self, Artifact};
+use crate::base::seal::{self, Artifact, Seal};
 use crate::base::source::Source;
-use crate::base::sys::{self, Dir, Kind, Time};
+use crate::base::sys::{self, Dir, Time};
 use crate::base::write::{self, Staged};
-use crate::model::{Cause, CompileError, Entry, Level, Mode, Request, Verdict, Warning};
+use crate::model::{Cause, CompileError, Entry, Mode, Request, Verdict, Warning};
 
 use super::commit::Pending;
 use super::folder::{Folder, Guarded, Item};
@@ -29,6 +29,7 @@ pub(super) struct Found {
     pub(super) wrong: bool,
     bytes: u64,
     tag: Option<Arc<str>>,
+    level: Option<u8>,
 }
 
 impl Found {
@@ -104,7 +105,7 @@ impl Run<'_> {
             // Looked at without the lock: a living process may hold it. Then it is that process's, and no left-over.
             _ => !lock::is_held(dir),
         };
-        let facts = self.facts(false, false, None, Level::Other);
+        let facts = self.facts(false, false, None, None);
         let sweep = policy::decide(self.job.command, Verdict::Leftover, &facts) == Decision::Sweep;
         if dead && sweep && !self.job.options.dry_run {
             return true;
@@ -117,10 +118,20 @@ impl Run<'_> {
         false
     }
 
-    fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>, level: Level) -> Facts<'f> {
+    fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>, level: Option<u8>) -> Facts<'f> {
         let options = &self.job.options;
-        let has_maker = level.number().is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
+        let has_maker = level.is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
         Facts { damaged, has_maker, sealed, old_enough: true, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
+    }
+
+    /// The level of an entry: by its name; where that does not tell, by its seal; else the one that was asked for and is written under
+    /// this name.
+    fn level_of(&self, entry: &Entry, tag: Option<&str>, seal: Option<&Seal>) -> Option<u8> {
+        let named = || {
+            let maker = self.job.makers.get(entry.maker.or_else(|| self.maker_of(tag?))?)?;
+            maker.levels.iter().copied().find(|level| self.makes(maker, *level, &entry.source, &entry.artifact))
+        };
+        entry.level.number().or_else(|| judge::labelled_level(self.job.format, tag?, seal?)).or_else(named)
     }
 
     fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
@@ -160,13 +171,24 @@ impl Run<'_> {
             evidence
         };
         let mut judged = judge::judge(&evidence);
+        if let Some(cause) = judged.cause.as_ref().filter(|cause| cause.code == judge::IN_VAIN) {
+            self.note_once(cause.code, &folder.path.join(&entry.artifact), &format!("{}; give the source another time", cause.text));
+        }
         let seen = evidence.seen();
         let head = seen.and_then(|seen| seen.head.as_ref().ok());
         let sealed = seen.is_some_and(judge::Seen::is_sealed);
         let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag)));
-        let mut facts = self.facts(judged.damaged, sealed, tag.as_deref(), entry.level);
+        let seal = seen.and_then(|seen| seen.seal.as_ref().ok()?.as_ref());
+        let level = self.level_of(entry, tag.as_deref(), seal);
+        let mut facts = self.facts(judged.damaged, sealed, tag.as_deref(), level);
         facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
         let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
+        if decision == Decision::Seal && level.is_none() {
+            decision = Decision::Leave;
+            let text =
+                "its name does not say which optimisation level it has, and a seal does: `compile --adopt --optimize LEVEL` seals it";
+            judged.cause = Some(Cause::new("level", text));
+        }
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
         if self.job.command == Command::Compile && folder.trouble.is_none() && matches!(evidence.source, judge::SourceSeen::Absent) {
             decision = Decision::Leave;
@@ -177,9 +199,6 @@ impl Run<'_> {
             } else {
                 ("vanished", "its source vanished meanwhile")
             };
-        if let Some(cause) = judged.cause.as_ref().filter(|cause| cause.code == judge::IN_VAIN) {
-            self.note_once(cause.code, &folder.path.join(&entry.artifact), &format!("{}; give the source another time", cause.text));
-        }
             judged.cause = Some(Cause::new(code, text));
             wrong = !is_link;
         }
@@ -187,7 +206,7 @@ impl Run<'_> {
             wrong = true;
             judged.cause.get_or_insert(cause);
         }
-        Found { judged, decision, wrong, bytes: seen.map_or(0, |seen| seen.stat.size), tag }
+        Found { judged, decision, wrong, bytes: seen.map_or(0, |seen| seen.stat.size), tag, level }
     }
 
     /// What `verify` calls a problem only when asked.
@@ -285,9 +304,10 @@ impl Run<'_> {
     fn build(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
         let maker = entry.maker.or_else(|| self.maker_of(found.tag.as_deref()?)).and_then(|index| self.job.makers.get(index));
         let (Some(maker), Some(sources)) = (maker, &guard.folder.sources) else {
-            return Err(Trouble::Cause(Cause::new("no-interpreter", "no interpreter for it was named")));
+            let tag = found.tag.as_deref().map(|tag| format!(" ({tag})")).unwrap_or_default();
+            return Err(Trouble::Cause(Cause::new("no-interpreter", format!("no interpreter for it{tag} was named"))));
         };
-        let Some(level) = entry.level.number() else {
+        let Some(level) = found.level else {
             return Err(Trouble::Cause(Cause::new("level", "its name does not say an optimisation level that can be made")));
         };
         if !guard.dir.is_in_place(guard.lock.dir_stat())? {
@@ -314,7 +334,7 @@ impl Run<'_> {
     fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
         let refuse = |code, text: &str| Err(Trouble::Cause(Cause::new(code, text)));
         let Some(sources) = &guard.folder.sources else { return refuse("no-source", "it has no source to seal it against") };
-        let (Some(tag), Level::Known(level)) = (&found.tag, entry.level) else {
+        let (Some(tag), Some(level)) = (&found.tag, found.level) else {
             return refuse("level", "its name does not say which optimisation level it has");
         };
         let path = guard.dir.path_of(&entry.artifact);

@@ -144,6 +144,9 @@ impl From<&Error> for Cause {
             // Without stable kinds: ELOOP (links that lead round, or one where none is followed), and ENFILE and EMFILE.
             _ if matches!(number, Some(40 | 62)) => "link",
             _ if matches!(number, Some(23 | 24)) => "descriptors",
+            // Nothing that the system said: what stands in the lock file's place is none.
+            Kind::Other if error.operation == "lock" => "lock-file",
+            Kind::OutOfMemory => "memory",
             Kind::NotFound => "gone",
             Kind::PermissionDenied => "permission",
             Kind::ReadOnlyFilesystem => "read-only",
@@ -287,6 +290,9 @@ pub enum Stamp {
     },
 }
 
+/// The code of the one flaw that says nothing of the bytes: there was no memory to look through them.
+pub const NO_MEMORY: &str = "memory";
+
 /// What the artifacts of a language look like. One implementation serves all interpreters and needs none of them.
 pub trait Format: Send + Sync {
     /// The name of the directory beside the sources that holds artifacts (`__pycache__`).
@@ -324,6 +330,12 @@ pub trait Format: Send + Sync {
 
     /// Does a time stamp agree with a source's `stat`, by the rule of the interpreter that reads it? Always `false` for hash stamps.
     fn agrees(&self, head: &Head, source: &Stat) -> bool;
+
+    /// Is a time stamp the very one that its interpreter writes for this source, and yet finds no agreement with? So it is with times that
+    /// a header cannot keep: such sources are compiled at every import, whatever is cached.
+    fn is_in_vain(&self, _head: &Head, _source: &Stat) -> bool {
+        false
+    }
 
     /// The hash that a hash stamp of this magic has for these source bytes.
     fn source_hash(&self, magic: [u8; 4], source: &[u8]) -> [u8; 8];
@@ -389,10 +401,10 @@ pub enum CompileError {
         tries: u32,
     },
     /// It took longer than the time limit, on each of so many tries.
-    #[error("compiling it took longer than {seconds} s (tried {tries} times)")]
+    #[error("compiling it took longer than {} s (tried {tries} times)", limit.as_secs_f64())]
     TimedOut {
         /// The limit.
-        seconds: u64,
+        limit: std::time::Duration,
         /// How many fresh workers were tried.
         tries: u32,
     },

@@ -316,3 +316,32 @@ fn an_artifact_that_may_not_be_read_is_named() {
         run(&["verify", "."], false).exits(0);
     }
 }
+
+/// What is too large to be held as a whole is judged as everything else.
+#[test]
+fn large_artifacts_are_judged_by_every_byte_too() {
+    type Change<'c> = &'c dyn Fn(&mut Vec<u8>);
+    let tree = Tree::new();
+    tree.old_file("large.py", format!("VALUE = '{}'\n", "x".repeat(6 << 20)).as_bytes());
+    tree.compile(python()).exits(0);
+    let artifact = tree.artifact("large.py", python());
+    let whole = std::fs::read(&artifact).unwrap();
+    assert!(whole.len() > 6 << 20);
+    let end = whole.len();
+    let rows: [(&str, Change<'_>); 8] = [
+        ("ok", &|_| {}),
+        ("corrupt", &|bytes| bytes[3 << 20] ^= 1),
+        ("corrupt", &|bytes| bytes[end - SEAL - 1] ^= 1),
+        ("truncated", &|bytes| bytes.truncate(5 << 20)),
+        ("truncated", &|bytes| bytes.truncate(end - 1)),
+        ("unsealed", &|bytes| bytes.truncate(end - SEAL)),
+        ("bad-magic", &|bytes| bytes[..SEAL].fill(0)),
+        ("unknown", &|bytes| set_seal(bytes, 72, 2)),
+    ];
+    for (verdict, change) in rows {
+        std::fs::write(&artifact, &whole).unwrap();
+        edit(&artifact, change);
+        let outcome = tree.verify();
+        outcome.is("large.py", verdict, "none");
+    }
+}

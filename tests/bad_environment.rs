@@ -257,7 +257,7 @@ fn times_far_from_now() {
     let within = [0, 1, 315_532_800, 2_147_483_647, 2_147_483_648, 4_000_000_000, 4_294_967_295];
     let beyond = [4_294_967_296, 6_000_000_000, -1, -86_400];
     for python in two_pythons() {
-        // Before 3.7 a time that does not fit into the header never agrees with it: whatever is cached is made anew at each start.
+        // Before 3.7 a time that does not fit into the header never agrees with it: see the next test.
         let beyond = if python.version >= (3, 7) { &beyond[..] } else { &[] };
         let times: Vec<i64> = within.iter().chain(beyond).copied().collect();
         let tree = Tree::new();
@@ -284,6 +284,47 @@ fn times_far_from_now() {
         tree.bytekeep(Some(python), ["repair", "."]).run().exits(0);
         tree.verify().exits(0);
         assert_eq!(tree.import(python, "at0"), "2");
+    }
+}
+
+/// Interpreters before 3.7 compile some sources at every import, whatever is cached. It is told of these, and of no others; and there is
+/// nothing to be done about them again and again.
+#[test]
+fn times_that_a_header_cannot_keep() {
+    let times = [0, 2_147_483_647, 2_147_483_648, 4_294_967_295, 4_294_967_296, 6_000_000_000, 7_000_000_000, -1, -2, -86_400];
+    for python in all_pythons().iter().filter(|python| python.version < (3, 7) && !python.pypy) {
+        let tree = Tree::new();
+        let sources: Vec<_> = (0..times.len()).map(|number| tree.path(format!("at{number}.py"))).collect();
+        let write = |content: &[u8]| {
+            for (path, time) in sources.iter().zip(times) {
+                std::fs::write(path, content).unwrap();
+                set_mtime(path, time);
+            }
+        };
+        write(b"VALUE = 1\n");
+        let all = times.len() as u64 + 1;
+        assert_eq!(tree.compile(python).exits(0).actions("built"), all);
+        let again = tree.compile(python).exits(0);
+        assert_eq!(again.actions("none"), all, "{}", again.shown());
+        let verified = tree.verify().exits(0);
+        for (number, time) in times.into_iter().enumerate() {
+            let (cached, value) = tree.import_anyhow(python, &format!("at{number}"));
+            let entry = verified.entry(&format!("at{number}.py"));
+            assert_eq!((&entry["verdict"], value.as_str()), (&"ok".into(), "1"), "{time} by {}", python.tag);
+            assert_eq!(entry["cause"]["code"] == "time", !cached, "{time} by {}: {entry}", python.tag);
+        }
+        let told = tree.bytekeep(None, ["verify", "."]).run().exits(0);
+        assert!(told.stderr.contains("at every import") && told.stderr.contains("give the source another time"), "{}", told.shown());
+        // What is not used hides no edit, and what is used does.
+        write(b"VALUE = 2\n");
+        let edited = tree.verify().exits(1);
+        for number in 0..times.len() {
+            let used = verified.entry(&format!("at{number}.py"))["cause"].is_null();
+            let name = format!("at{number}.py");
+            assert_eq!(edited.entry(&name)["verdict"], if used { "silently-stale" } else { "stale" }, "{name} by {}", python.tag);
+        }
+        tree.bytekeep(Some(python), ["repair", "."]).run().exits(0);
+        tree.verify().exits(0);
     }
 }
 

@@ -77,7 +77,7 @@ fn a_worker_that_hangs_or_stops_runs_into_the_time_limit() {
     for behaviour in
         ["if bad:\n    time.sleep(99)\ngood(ident, body)", "if bad:\n    os.kill(os.getpid(), signal.SIGSTOP)\ngood(ident, body)"]
     {
-        assert_eq!(only_the_bad_one_fails(behaviour), CompileError::TimedOut { seconds: 1, tries: 2 });
+        assert_eq!(only_the_bad_one_fails(behaviour), CompileError::TimedOut { limit: Duration::from_secs(1), tries: 2 });
     }
 }
 

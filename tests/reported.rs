@@ -8,7 +8,9 @@ mod whole;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use whole::{Tree, all_below, must, python, python_for_all, root_or_skip, set_mtime};
+use std::path::Path;
+
+use whole::{Tree, all_below, all_pythons, must, python, python_for_all, root_or_skip, set_mtime};
 
 /// A root named through `..` was mirrored under a path that no Python looks at, said "up to date", and was missing to `verify`.
 #[test]
@@ -308,4 +310,242 @@ fn root_does_not_believe_settings_of_an_environment_that_others_can_write() {
     let outcome = tree.bytekeep(None, ["compile", "--force", "venv/mod.py"]).run().exits(2);
     assert!(outcome.stderr.contains("`/no/such/place`") && outcome.stderr.contains("is not there"), "{}", outcome.shown());
     assert!(!outcome.stderr.contains("others can write"), "{}", outcome.shown());
+}
+
+/// A directory named like a left-over could not be unlinked, and made every run fail.
+#[test]
+fn what_no_process_leaves_behind_is_not_swept() {
+    let tree = Tree::new();
+    tree.compile(python()).exits(0);
+    let cache = tree.path("__pycache__");
+    let temp = tree.artifact("good.py", python()).file_name().unwrap().to_str().unwrap().to_owned() + ".123";
+    let theirs = [temp.as_str(), ".bytekeep-abc.tmp", "other.cpython-313.pyc.7", ".bytekeep-def.tmp", ".bytekeep-ghi.old"];
+    std::fs::create_dir(cache.join(theirs[0])).unwrap();
+    std::fs::create_dir(cache.join(theirs[1])).unwrap();
+    symlink("nowhere", cache.join(theirs[2])).unwrap();
+    must("mkfifo", &[cache.join(theirs[3])]);
+    std::fs::write(cache.join(theirs[4]), b"").unwrap();
+    for name in theirs {
+        must("touch", &[Path::new("-hd"), Path::new("2 days ago"), &cache.join(name)]);
+    }
+    for words in [&["compile", "."][..], &["compile", "-f", "."], &["clean", "--leftovers", "."], &["verify", "."]] {
+        let python = (words[0] == "compile").then(python);
+        let outcome = tree.bytekeep(python, words.iter().copied()).run().exits(0);
+        assert!(!outcome.stdout.contains("leftover") && !outcome.stderr.contains("left-over"), "{words:?}: {}", outcome.shown());
+    }
+    assert!(theirs.iter().all(|name| cache.join(name).symlink_metadata().is_ok()), "{:?}", all_below(&cache));
+}
+
+/// What stood in the lock file's place was called a left-over, which `clean --leftovers` could not remove either.
+#[test]
+fn what_stands_in_the_lock_files_place_is_told_as_what_it_is() {
+    type Put = fn(&Path, &Tree);
+    let kinds: [(&str, Put); 4] = [
+        ("a directory", |path, _| std::fs::create_dir(path).unwrap()),
+        ("FIFO", |path, _| must("mkfifo", &[path])),
+        ("a symbolic link", |path, _| symlink("nowhere", path).unwrap()),
+        ("hard links", |path, tree| std::fs::hard_link(tree.path("good.py"), path).unwrap()),
+    ];
+    for (what, put) in kinds {
+        let tree = Tree::new();
+        tree.compile(python()).exits(0);
+        let lock = tree.path("__pycache__/.bytekeep.lock");
+        put(&lock, &tree);
+        let verified = tree.verify().exits(0);
+        verified.is(".bytekeep.lock", "unsafe", "none");
+        assert!(verified.entry(".bytekeep.lock")["cause"]["text"].as_str().unwrap().contains(what), "{}", verified.shown());
+        for words in [&["compile", "--force", "."][..], &["clean", "."]] {
+            let python = (words[0] == "compile").then(python);
+            let outcome = tree.bytekeep(python, words.iter().copied()).run().exits(1);
+            assert!(outcome.stderr.contains(what) && outcome.stderr.contains("remove it by hand"), "{what}: {}", outcome.shown());
+        }
+        let cleaned = tree.bytekeep(None, ["clean", "--leftovers", "."]).run().exits(0);
+        assert!(cleaned.stderr.contains(what) && cleaned.stderr.contains("by hand"), "{what}: {}", cleaned.shown());
+        assert!(lock.symlink_metadata().is_ok(), "{what}: it was not ours to remove");
+    }
+}
+
+/// A sparse artifact took as much memory as it was long, and where there was none the process was aborted.
+#[test]
+fn a_large_artifact_is_no_reason_to_leave_out_the_others() {
+    let tree = Tree::new();
+    tree.file("large.py", b"VALUE = 1\n");
+    let large = tree.artifact("large.py", python());
+    for size in [250 << 20, 900 << 20] {
+        tree.compile(python()).exits(0);
+        std::fs::OpenOptions::new().write(true).open(&large).unwrap().set_len(size).unwrap();
+        let limited = |words: &[&'static str]| tree.bytekeep(None, words.iter().copied()).by_shell("ulimit -v 240000; \"$@\"").run();
+        let verified = limited(&["verify", "--format", "json", "."]).exits(1);
+        verified.is("good.py", "ok", "none");
+        if size > 256 << 20 {
+            verified.is("large.py", "corrupt", "none");
+        } else {
+            verified.fails("large.py", "memory", &["large.", "out of memory"]);
+        }
+        tree.bytekeep(Some(python()), ["repair", "."]).run().exits(0);
+        tree.verify().exits(0);
+    }
+}
+
+/// `compile` took the path of an artifact and did nothing.
+#[test]
+fn an_artifact_that_is_named_is_compiled() {
+    let tree = Tree::new();
+    let artifact = tree.artifact("good.py", python());
+    let level_two = artifact.with_extension("opt-2.pyc");
+    tree.compile(python()).exits(0);
+    let compile = |path: &Path, more: &[&'static str]| {
+        tree.bytekeep(Some(python()), ["compile"].into_iter().chain(more.iter().copied())).arg(path).run()
+    };
+    compile(&artifact, &[]).exits(0);
+    for path in [&artifact, &level_two] {
+        std::fs::write(path, b"cut").unwrap();
+        compile(path, &[]).exits(0);
+        tree.verify().exits(0).is(path.file_name().unwrap().to_str().unwrap(), "ok", "none");
+        let outcome = compile(path, &["--force", "--format", "json"]).exits(0);
+        assert_eq!((outcome.actions("built"), outcome.entries().count()), (1, 1), "{}", outcome.shown());
+    }
+    let other = artifact.with_file_name("good.cpython-399.pyc");
+    std::fs::write(&other, b"other").unwrap();
+    let refused = compile(&other, &[]).exits(2);
+    assert!(refused.stderr.contains("cpython-399") && refused.stderr.contains("--python"), "{}", refused.shown());
+    std::fs::remove_file(tree.path("good.py")).unwrap();
+    let alone = compile(&artifact, &[]).exits(1);
+    assert!(alone.stderr.contains("no source"), "{}", alone.shown());
+}
+
+/// An artifact of 2.7 stands beside its source and says no tag.
+#[test]
+fn an_artifact_of_two_that_is_named_is_compiled() {
+    for python in all_pythons().iter().filter(|python| python.version.0 == 2) {
+        let tree = Tree::new();
+        tree.file("good.pyc", b"");
+        tree.file("good.pyo", b"");
+        tree.bytekeep(Some(python), ["compile", "good.pyc"]).run().exits(0);
+        tree.bytekeep(Some(python), ["compile", "--optimize", "2", "good.pyo"]).run().exits(0);
+        assert_eq!(tree.verify().exits(0).verdicts("ok"), 2);
+    }
+}
+
+/// An artifact that could not be removed was told as the source's removal.
+#[test]
+fn what_cannot_be_removed_is_named() {
+    if !root_or_skip("another user's artifacts") {
+        return;
+    }
+    let Some(python) = python_for_all() else { return };
+    let tree = Tree::new();
+    tree.open_to_all();
+    tree.compile(python).exits(0);
+    let outcome = tree.bytekeep(None, ["clean", "."]).by_nobody().run().exits(1);
+    assert!(outcome.stderr.contains("cannot remove `__pycache__/good."), "{}", outcome.shown());
+    assert!(!outcome.stderr.contains("good.py`"), "{}", outcome.shown());
+}
+
+/// The name of a `.pyo` does not tell its level: `seal` failed on it, and `repair` removed what it was told how to make.
+#[test]
+fn the_level_that_a_name_does_not_tell_is_that_of_the_seal_or_the_one_that_is_asked_for() {
+    for python in all_pythons().iter().filter(|python| python.version.0 == 2 && !python.pypy) {
+        let tree = Tree::new();
+        let artifact = tree.path("good.pyo");
+        must(python.path.to_str().unwrap(), &[Path::new("-O"), Path::new("-m"), Path::new("compileall"), Path::new("-q"), &tree.root()]);
+        assert!(artifact.is_file());
+        let left = tree.bytekeep(None, ["seal", "."]).run().exits(0);
+        assert!(left.stderr.contains("good.pyo") && left.stderr.contains("--optimize"), "{}", left.shown());
+        tree.bytekeep(Some(python), ["compile", "--adopt", "--optimize", "1", "."]).run().exits(0);
+        tree.verify().exits(0).is("good.pyo", "ok", "none");
+        // The seal says that it is of level 1, whatever else is asked for.
+        let sealed = std::fs::read(&artifact).unwrap();
+        tree.bytekeep(Some(python), ["repair", "--optimize", "2", "."]).run().exits(0);
+        assert_eq!(std::fs::read(&artifact).unwrap(), sealed);
+        let mut flipped = sealed.clone();
+        flipped[30] ^= 1;
+        for (bad, levels) in [(&sealed[..20], "1"), (&flipped[..], "0,2")] {
+            std::fs::write(&artifact, bad).unwrap();
+            let repaired = tree.bytekeep(Some(python), ["repair", "--format", "json", "--optimize", levels, "."]).run().exits(0);
+            assert_eq!(repaired.actions("built"), 1, "{}", repaired.shown());
+            assert_eq!(tree.verify().exits(0).verdicts("ok"), 1);
+            assert_eq!(std::fs::read(&artifact).unwrap()[8..100], sealed[8..100]);
+        }
+        // Where nothing tells, nobody can make it, and as it stands it hurts.
+        std::fs::write(&artifact, &sealed[..20]).unwrap();
+        let repaired = tree.bytekeep(Some(python), ["repair", "--format", "json", "."]).run().exits(0);
+        assert_eq!(repaired.actions("removed"), 1, "{}", repaired.shown());
+    }
+}
+
+/// The artifacts of a prefix in the tree were called modules without a source, and `clean --sourceless` would have removed a live cache.
+#[test]
+fn artifacts_with_a_tag_are_no_modules_of_the_directory_that_they_lie_in() {
+    let tree = Tree::new();
+    tree.bytekeep(Some(python()), ["compile", "--pycache-prefix", ".cache", "."]).run().exits(0);
+    tree.compile(python()).exits(0);
+    let artifact = tree.artifact("good.py", python());
+    std::fs::create_dir(tree.path("bad")).unwrap();
+    std::fs::write(&artifact, b"bad").unwrap();
+    tree.bytekeep(Some(python()), ["repair", "--keep-bad", "bad", "."]).run().exits(0);
+    let module = std::fs::copy(&artifact, tree.path("alone.pyc")).map(|_| tree.path("alone.pyc")).unwrap();
+    let (kept, below) = (all_below(&tree.path("bad")), all_below(&tree.path(".cache")));
+    assert_eq!(kept.len(), 2);
+    let verified = tree.verify().exits(0);
+    assert_eq!((verified.verdicts("sourceless"), verified.verdicts("ok")), (1, 1), "{}", verified.shown());
+    tree.bytekeep(None, ["clean", "--sourceless", "."]).run().exits(0);
+    assert!(!module.exists());
+    assert_eq!((all_below(&tree.path("bad")), all_below(&tree.path(".cache"))), (kept, below));
+}
+
+/// The copies were written under temp names, which the same run swept as left-overs.
+#[test]
+fn copies_of_what_is_bad_may_be_kept_in_the_tree() {
+    let tree = Tree::new();
+    let names: Vec<_> = (0..40).map(|number| format!("m{number}.py")).collect();
+    for name in &names {
+        tree.file(name, b"VALUE = 1\n");
+    }
+    tree.compile(python()).exits(0);
+    for name in &names {
+        std::fs::write(tree.artifact(name, python()), b"bad").unwrap();
+    }
+    for number in 0..20 {
+        std::fs::create_dir_all(tree.path(format!("bad/{number}"))).unwrap();
+    }
+    tree.bytekeep(Some(python()), ["repair", "--keep-bad", "bad", "."]).run().exits(0);
+    assert_eq!(all_below(&tree.path("bad")).len(), 20 + 2 * names.len());
+}
+
+/// With a umask of 077 a shared directory got a cache that the group could write and not read.
+#[test]
+fn a_cache_in_a_directory_of_a_group_is_open_to_the_group() {
+    let tree = Tree::new();
+    tree.file("secret.py", b"VALUE = 1\n");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    set(&tree.path("good.py"), 0o664);
+    set(&tree.path("secret.py"), 0o600);
+    for (dir, cache, file) in [(0o2775, 0o2770, 0o660), (0o2755, 0o2750, 0o640), (0o755, 0o700, 0o600)] {
+        set(&tree.root(), dir);
+        tree.bytekeep(Some(python()), ["compile", "."]).by_shell("umask 077; \"$@\"").run().exits(0);
+        let made = [tree.path("__pycache__"), tree.artifact("good.py", python()), tree.artifact("secret.py", python())];
+        assert_eq!(
+            made.each_ref().map(|path| format!("{:o}", mode(path))),
+            [cache, file, 0o600].map(|mode: u32| format!("{mode:o}")),
+            "{dir:o}"
+        );
+        std::fs::remove_dir_all(&made[0]).unwrap();
+    }
+}
+
+/// Limits of less than a second were told as one, and others were cut to whole seconds.
+#[test]
+fn a_limit_is_told_as_it_was_given() {
+    let tree = Tree::new();
+    tree.file("slow.py", format!("x = {}\n", vec!["(1,) * 99"; 300_000].join(" + ")).as_bytes());
+    let late = tree.bytekeep(Some(python()), ["compile", "--timeout", "0.01", "slow.py"]).run().exits(1);
+    assert!(late.stderr.contains("longer than 0.01 s"), "{}", late.shown());
+    tree.file("__pycache__/.bytekeep.lock", b"");
+    let line = "exec 9<>__pycache__/.bytekeep.lock; flock 9; \"$@\" 9>&-";
+    if whole::tool_or_skip("flock") {
+        let locked = tree.bytekeep(Some(python()), ["compile", "--lock-timeout", "0.2", "good.py"]).by_shell(line).run().exits(1);
+        assert!(locked.stderr.contains("locked for 0.2 s"), "{}", locked.shown());
+    }
 }

@@ -107,7 +107,13 @@ impl DirLock {
             // Whoever may write the directory may read and write its lock file: else a dead one's would keep the others out.
             let mode = 0o600 | ((stat.mode & 0o022) * 3);
             let (opened, created) = match dir.open_lock_file(&name, Some(mode)) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (dir.open_lock_file(&name, None), false),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    // A directory or a link cannot be opened for a lock, and the system's word for that says nothing of what it is.
+                    if let Some(what) = dir.stat_of(&name).ok().as_ref().and_then(obstacle) {
+                        return Err(unusable(path, &what));
+                    }
+                    (dir.open_lock_file(&name, None), false)
+                }
                 made => (made, true),
             };
             let file = match opened {
@@ -121,12 +127,8 @@ impl DirLock {
                 Err(error) => return Err(error),
             };
             let own = sys::stat(&file, &path)?;
-            if own.kind != Kind::File {
-                return Err(Error::new("lock", path, io::Error::other(format!("it is {}", own.kind.noun()))));
-            }
-            // One without any name was removed meanwhile: the comparison below finds that.
-            if !created && own.nlink > 1 {
-                return Err(Error::new("lock", path, io::Error::other("it has other names")));
+            if let Some(what) = obstacle(&own).filter(|_| !created) {
+                return Err(unusable(path, &what));
             }
             match sys::try_lock(&file, &path) {
                 Ok(true) => {}
@@ -148,7 +150,7 @@ impl DirLock {
             if created {
                 share(&file, &own, &stat, mode, dir);
             } else if sys::effective_user() == 0 && own.uid != 0 && own.uid != stat.uid {
-                return Err(Error::new("lock", path, io::Error::other("it belongs neither to root nor to the directory's owner")));
+                return Err(unusable(path, "it belongs neither to root nor to the directory's owner"));
             }
             let text = Holder::own().to_text();
             ignored!(
@@ -221,6 +223,20 @@ fn share(file: &File, own: &Stat, dir_stat: &Stat, mode: u32, dir: &Dir) {
     if own.mode != mode {
         ignored!(sys::set_mode(file, mode, &path), "the lock file keeps its mode");
     }
+}
+
+/// Why something in the lock file's place can be nobody's lock and nobody's left-over, where that is so. A file without any name was
+/// removed meanwhile, which is another matter.
+pub fn obstacle(stat: &Stat) -> Option<String> {
+    match stat.kind {
+        Kind::File if stat.nlink <= 1 => None,
+        Kind::File => Some("it has other names (hard links)".to_owned()),
+        kind => Some(format!("it is {}", kind.noun())),
+    }
+}
+
+fn unusable(path: std::path::PathBuf, what: &str) -> Error {
+    Error::new("lock", path, io::Error::other(what))
 }
 
 fn is_unsupported(error: &Error) -> bool {

@@ -65,12 +65,21 @@ impl Seal {
 
     /// The digest that [`Seal::proof`] should be, for this payload.
     fn digest(&self, payload: &[u8]) -> Digest {
-        let bytes = self.to_bytes();
         let mut hasher = blake3::Hasher::new();
         hasher.update(payload);
-        hasher.update(&bytes[..40]);
-        hasher.update(&bytes[72..]);
-        Digest(*hasher.finalize().as_bytes())
+        self.finish(hasher)
+    }
+
+    fn finish(&self, mut payload: blake3::Hasher) -> Digest {
+        let bytes = self.to_bytes();
+        payload.update(&bytes[..40]);
+        payload.update(&bytes[72..]);
+        Digest(*payload.finalize().as_bytes())
+    }
+
+    /// Begins to prove a payload that comes in pieces.
+    pub fn proving(&self) -> Proving<'_> {
+        Proving { seal: self, payload: blake3::Hasher::new() }
     }
 
     /// The 96 bytes.
@@ -139,6 +148,35 @@ fn part<const N: usize>(bytes: &[u8; SEAL_LEN], from: usize) -> [u8; N] {
     bytes[from..from + N].try_into().unwrap()
 }
 
+/// A proof under way: the payload need not be held as a whole.
+pub struct Proving<'s> {
+    seal: &'s Seal,
+    payload: blake3::Hasher,
+}
+
+impl Proving<'_> {
+    /// Takes the next bytes of the payload.
+    pub fn feed(&mut self, piece: &[u8]) {
+        self.payload.update(piece);
+    }
+
+    /// Compares, after the last one.
+    pub fn end(self) -> Result<(), Flaw> {
+        if self.seal.key.is_some() {
+            return Err(Flaw::new(
+                FlawKind::Corrupt,
+                "keyed-seal",
+                "it carries a keyed seal, which belongs into a remote store and proves nothing here",
+            ));
+        }
+        if self.seal.finish(self.payload) == self.seal.proof {
+            Ok(())
+        } else {
+            Err(Flaw::new(FlawKind::Corrupt, "digest", "its bytes are not those that were sealed"))
+        }
+    }
+}
+
 /// An artifact's bytes, split.
 #[derive(Debug, Clone, Copy)]
 pub struct Artifact<'a> {
@@ -159,18 +197,9 @@ impl<'a> Artifact<'a> {
     /// Hashes everything and compares. An artifact without a seal proves nothing and is no error here.
     pub fn prove(&self) -> Result<(), Flaw> {
         let Some(seal) = &self.seal else { return Ok(()) };
-        if seal.key.is_some() {
-            return Err(Flaw::new(
-                FlawKind::Corrupt,
-                "keyed-seal",
-                "it carries a keyed seal, which belongs into a remote store and proves nothing here",
-            ));
-        }
-        if seal.digest(self.payload) == seal.proof {
-            Ok(())
-        } else {
-            Err(Flaw::new(FlawKind::Corrupt, "digest", "its bytes are not those that were sealed"))
-        }
+        let mut proving = seal.proving();
+        proving.feed(self.payload);
+        proving.end()
     }
 }
 

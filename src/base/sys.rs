@@ -307,25 +307,25 @@ pub fn read_at(file: &File, buffer: &mut [u8], offset: u64, path: &Path) -> Resu
     Ok(done)
 }
 
-/// Reads a whole file from its start. `None`: it is longer than `limit` bytes; no more than that is read of it.
+/// Reads a whole file from its start. `None`: it is longer than `limit` bytes; no more than that is read of it. A lack of memory for it is
+/// an error like any other.
 pub fn read_all(file: &File, size_hint: u64, limit: u64, path: &Path) -> Result<Option<Vec<u8>>> {
     if size_hint > limit {
         return Ok(None);
     }
+    let mut bytes = Vec::new();
     // One byte more than expected, so that the last read already says "end".
-    let mut bytes = vec![0_u8; usize::try_from(size_hint).unwrap_or(usize::MAX).saturating_add(1)];
-    let mut done = 0;
+    let mut len = usize::try_from(size_hint).unwrap_or(usize::MAX).saturating_add(1);
     loop {
+        let done = bytes.len();
+        bytes.try_reserve_exact(len - done).map_err(|_| Error::new("read", path, io::ErrorKind::OutOfMemory))?;
+        bytes.resize(len, 0);
         let got = read_at(file, &mut bytes[done..], done as u64, path)?;
-        done += got;
-        if done < bytes.len() {
-            bytes.truncate(done);
-            return Ok((done as u64 <= limit).then_some(bytes));
+        bytes.truncate(done + got);
+        if bytes.len() < len || len as u64 > limit {
+            return Ok((bytes.len() as u64 <= limit).then_some(bytes));
         }
-        if done as u64 > limit {
-            return Ok(None);
-        }
-        bytes.resize(done.saturating_mul(2), 0);
+        len = len.saturating_mul(2);
     }
 }
 

@@ -63,7 +63,7 @@ impl Staged {
         let path = staged.path();
         if let Some(file) = &staged.file {
             sys::write_all(file, bytes, &path)?;
-            follow_directory(file, lock.dir_stat(), &path);
+            follow_directory(file, lock.dir_stat(), source_mode, &path);
             sys::set_mtime(file, mtime, &path)?;
         }
         Ok(staged)
@@ -124,17 +124,19 @@ impl Drop for Staged {
     }
 }
 
-/// Owner, group and group-write follow the directory where root writes for another, or the directory asks for it (setgid): else who
-/// runs first would lock the others out. Best effort: unmapped users, root squash and vfat refuse it.
-fn follow_directory(file: &File, dir: &Stat, path: &Path) {
+/// Owner, group and the group's permissions follow the directory where root writes for another, or the directory asks for it (setgid):
+/// else who runs first would lock the others out. Best effort: unmapped users, root squash and vfat refuse it.
+fn follow_directory(file: &File, dir: &Stat, source_mode: u32, path: &Path) {
     let root_for_another = sys::effective_user() == 0 && dir.uid != 0;
     if !root_for_another && dir.mode & 0o2000 == 0 {
         return;
     }
     ignored!(sys::set_owner(file, root_for_another.then_some(dir.uid), Some(dir.gid), path), "the artifact keeps its owner");
-    if dir.mode & 0o020 != 0 {
-        let widened = sys::stat(file, path).and_then(|own| sys::set_mode(file, own.mode | 0o020, path));
-        ignored!(widened, "the artifact is not writable by the group");
+    // Who may not read the source gets nothing to read here, and nothing to write either.
+    let group = if source_mode & 0o040 == 0 { 0 } else { dir.mode & 0o060 };
+    if group != 0 {
+        let widened = sys::stat(file, path).and_then(|own| sys::set_mode(file, own.mode | group, path));
+        ignored!(widened, "the artifact is not as open to the group as its directory");
     }
 }
 
@@ -226,18 +228,26 @@ pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, note: &str) 
     };
     let size = sys::stat(file, from)?.size;
     let cut = if size > KEPT { format!("only the first {KEPT} of its {size} bytes are kept\n") } else { String::new() };
-    let copy = |to: &Name, fill: &dyn Fn(&File, &Path) -> Result<()>| -> Result<()> {
+    let copy = |suffix: &str, fill: &dyn Fn(&File, &Path) -> Result<()>| -> Result<()> {
+        let to = &named(suffix.as_bytes())?;
         if keep.stat_of(to).is_ok() {
             return Ok(());
         }
-        let (temp, made) = leftover::fresh(".tmp", keep.path(), |name| keep.create_new(name, 0o600))?;
+        // Not a temp file by our names: this directory is not locked, and where it lies in a tree they would be swept at once. Only the
+        // holder of the artifact's own lock copies it, so what is there is a dead one's.
+        let temp = named(format!("{suffix}.part").as_bytes())?;
+        match keep.unlink(&temp) {
+            Err(error) if !error.is_gone() => return Err(error),
+            _ => {}
+        }
+        let made = keep.create_new(&temp, 0o600)?;
         let done = fill(&made, &keep.path_of(to)).and_then(|()| keep.rename(&temp, to));
         if done.is_err() {
             ignored!(keep.unlink(&temp), "half a copy stays in the directory of evidence");
         }
         done
     };
-    copy(&named(b"")?, &|made, path| {
+    copy("", &|made, path| {
         let mut piece = vec![0; 1 << 20];
         let mut at = 0;
         while at < size.min(KEPT) {
@@ -250,7 +260,7 @@ pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, note: &str) 
         }
         Ok(())
     })?;
-    copy(&named(b".txt")?, &|made, path| sys::write_all(made, format!("{note}{cut}").as_bytes(), path))
+    copy(".txt", &|made, path| sys::write_all(made, format!("{note}{cut}").as_bytes(), path))
 }
 
 #[cfg(test)]

@@ -16,6 +16,10 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
         "stale-handle" => "the network file system lost the directory: run it again",
         "gone" | "vanished" => "something else removed it meanwhile: run it again when the tree is at rest",
         "no-such-path" => "make the list anew: it names what cannot be there",
+        "lock-file" => "remove it by hand, after a look at what it is and who put it there: until then nobody can lock the directory",
+        "memory" => "give it more memory (`ulimit -v unlimited`), or use fewer `--jobs`",
+        "level" => "say which level it has with `--optimize LEVEL`",
+        "no-source" => "bring its source back, or remove it with `bytekeep clean --orphans` or `--sourceless`",
         "io" => "look into the system's log for errors of the device, then run it again",
         "too-large" => "allow it with `--max-source SIZE`, or leave it out with `--exclude GLOB`",
         "timeout" => "give it longer with `--timeout SECONDS` (0 is without limit), or leave it out with `--exclude GLOB`",
@@ -42,7 +46,7 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
 
 /// Causes that lie in a directory or a file system and hold for all that is in it: told once, with a count.
 pub(crate) fn is_shared(code: &str) -> bool {
-    matches!(code, "locked" | "read-only" | "permission" | "disk-full" | "quota")
+    matches!(code, "locked" | "lock-file" | "read-only" | "permission" | "disk-full" | "quota")
 }
 
 /// What a verdict means, in a line.
@@ -131,7 +135,7 @@ mod tests {
 
     #[test]
     fn every_shared_cause_says_what_to_do_next() {
-        for code in ["locked", "read-only", "permission", "disk-full", "quota"] {
+        for code in ["locked", "lock-file", "read-only", "permission", "disk-full", "quota"] {
             assert!(is_shared(code) && of_cause(code).is_some(), "{code}");
         }
     }

@@ -16,7 +16,7 @@ use super::text;
 use crate::base::lock::Holder;
 use crate::base::sys::Time;
 use crate::flow::{Action, Command, EntryEvent, Event, Report};
-use crate::model::Cause;
+use crate::model::{Cause, Verdict};
 
 /// How much is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,8 @@ impl<'a> Human<'a> {
         match self.command {
             Command::Repair => event.action != Action::None,
             Command::Status | Command::Verify => false,
-            Command::Compile | Command::Clean | Command::Seal => event.action == Action::Skipped,
+            Command::Compile | Command::Clean => event.action == Action::Skipped,
+            Command::Seal => event.action == Action::Skipped || (event.verdict == Verdict::Unsealed && event.action == Action::None),
         }
     }
 
@@ -140,6 +141,9 @@ impl<'a> Human<'a> {
     }
 
     fn error(&self, event: &EntryEvent<'_>) {
+        // People know their sources; the artifact is named where the source is not the matter.
+        let of_source = matches!(self.command, Command::Compile | Command::Repair);
+        let path = event.source.filter(|_| of_source).unwrap_or(event.artifact);
         // A source that cannot be read is its own trouble; a directory that cannot be written is that of all in it.
         let is_own = |cause: &Cause| cause.path.is_some() && cause.path.as_deref() == event.source;
         if let Some(cause) = event.cause.filter(|cause| hints::is_shared(cause.code) && !is_own(cause)) {
@@ -148,8 +152,7 @@ impl<'a> Human<'a> {
             let shared = match shared.entry(cause.code) {
                 Slot::Occupied(slot) => slot.into_mut(),
                 Slot::Vacant(slot) => {
-                    let first = event.source.unwrap_or(event.artifact).to_path_buf();
-                    slot.insert(Shared { cause: cause.clone(), first, entries: 0, folders: BTreeSet::new() })
+                    slot.insert(Shared { cause: cause.clone(), first: path.to_path_buf(), entries: 0, folders: BTreeSet::new() })
                 }
             };
             shared.entries += 1;
@@ -159,9 +162,6 @@ impl<'a> Human<'a> {
             }
             return self.out.message(&self.line(event, self.out.style));
         }
-        // People know their sources; the artifact is named where the source is not the matter.
-        let of_source = matches!(self.command, Command::Compile | Command::Repair);
-        let path = event.source.filter(|_| of_source).unwrap_or(event.artifact);
         let what = format!("cannot {} `{}`", hints::verb(self.command), self.path(path));
         let causes: Vec<String> = match event.cause {
             Some(cause) => vec![cause.text.clone()],
@@ -231,7 +231,7 @@ pub(crate) fn held_by(holder: &Holder) -> String {
 mod tests {
     use super::super::out::capture;
     use super::*;
-    use crate::model::{Verdict, Warning};
+    use crate::model::Warning;
 
     const NORMAL: Loudness = Loudness { quiet: false, verbose: false };
 

@@ -14,7 +14,7 @@ use super::{record, roots, text};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
 use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
-use crate::model::{Cause, Compiler, Format, Mode};
+use crate::model::{Cause, Compiler, Format, Layout, Mode, Recognised};
 use crate::python::Pyc;
 use crate::python::interpreter::{Interpreter, InterpreterError};
 use crate::python::memo::Probes;
@@ -137,6 +137,9 @@ impl Plan {
         }
         if compile.is_some_and(|args| args.stdlib) {
             place.add_stdlib(&found)?;
+        }
+        if command == Command::Compile {
+            refuse_others(&tree.paths, &found)?;
         }
         let unusable = std::mem::take(&mut place.roots.unusable);
         let roots = place.roots.into_list();
@@ -351,6 +354,21 @@ impl Placed {
         self.roots.add(interpreter.stdlib.clone(), What::Tree);
         Ok(())
     }
+}
+
+/// Refuses artifacts that were named and that none of the interpreters makes, by the tags in their names.
+fn refuse_others(paths: &[PathBuf], found: &[Interpreter]) -> Result<(), Failure> {
+    for path in paths {
+        let Ok(Root { what: What::Artifacts { names, beside: false }, .. }) = Root::of(path, format()) else { continue };
+        let recognised = names.first().map(|name| format().recognise(name, Layout::Cache));
+        let Some(Recognised::Artifact { tag: Some(tag), .. }) = recognised else { continue };
+        if found.iter().all(|interpreter| interpreter.target.tag != tag) {
+            let shown = text::path(path, None);
+            return Err(Failure::new(format!("`{shown}` is an artifact of {tag}, which none of the interpreters makes"))
+                .hint("name the interpreter that it is for with `--python`, or name the source"));
+        }
+    }
+    Ok(())
 }
 
 /// The interpreters of the environments that hold these paths. One that does not work only leaves open what it would expect.

@@ -7,11 +7,11 @@ use std::sync::{Arc, PoisonError};
 use crate::base::Error;
 use crate::base::leftover::{self, Leftover};
 use crate::base::lock;
-use crate::base::seal::{self, Artifact};
+use crate::base::seal::{self, Artifact, Seal};
 use crate::base::source::Source;
-use crate::base::sys::{self, Dir, Kind, Time};
+use crate::base::sys::{self, Dir, Time};
 use crate::base::write::{self, Staged};
-use crate::model::{Cause, CompileError, Entry, Level, Mode, Request, Verdict, Warning};
+use crate::model::{Cause, CompileError, Entry, Mode, Request, Verdict, Warning};
 
 use super::commit::Pending;
 use super::folder::{Folder, Guarded, Item};
@@ -29,6 +29,7 @@ pub(super) struct Found {
     pub(super) wrong: bool,
     bytes: u64,
     tag: Option<Arc<str>>,
+    level: Option<u8>,
 }
 
 impl Found {
@@ -87,18 +88,24 @@ impl Run<'_> {
 
     fn has_leftover_work(&self, folder: &Folder, item: &Item) -> bool {
         let Some(dir) = &folder.artifacts else { return false };
-        // Released between the listing and this look: it was alive, and is none.
-        if dir.stat_of(item.name()).is_err_and(|error| error.is_gone()) {
+        let stat = dir.stat_of(item.name());
+        let stands_in_the_way = matches!(item, Item::Leftover(_, Leftover::Lock)).then(|| stat.as_ref().ok().and_then(lock::obstacle));
+        if let Some(what) = stands_in_the_way.flatten() {
+            self.tell_obstacle(folder, item, &what);
+            return false;
+        }
+        // Released between the listing and this look: it was alive, and is none. Or of another kind than what we and interpreters leave.
+        if stat.as_ref().map_or_else(Error::is_gone, |stat| !item.may_be(stat.kind)) {
             self.forget(1);
             return false;
         }
-        let old = || dir.stat_of(item.name()).is_ok_and(|stat| leftover::is_old(&stat, Time::now()));
+        let old = || stat.as_ref().is_ok_and(|stat| leftover::is_old(stat, Time::now()));
         let dead = match item {
             Item::ForeignTemp(_) | Item::Leftover(_, Leftover::Aside) => old(),
             // Looked at without the lock: a living process may hold it. Then it is that process's, and no left-over.
             _ => !lock::is_held(dir),
         };
-        let facts = self.facts(false, false, None, Level::Other);
+        let facts = self.facts(false, false, None, None);
         let sweep = policy::decide(self.job.command, Verdict::Leftover, &facts) == Decision::Sweep;
         if dead && sweep && !self.job.options.dry_run {
             return true;
@@ -111,10 +118,20 @@ impl Run<'_> {
         false
     }
 
-    fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>, level: Level) -> Facts<'f> {
+    fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>, level: Option<u8>) -> Facts<'f> {
         let options = &self.job.options;
-        let has_maker = level.number().is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
+        let has_maker = level.is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
         Facts { damaged, has_maker, sealed, old_enough: true, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
+    }
+
+    /// The level of an entry: by its name; where that does not tell, by its seal; else the one that was asked for and is written under
+    /// this name.
+    fn level_of(&self, entry: &Entry, tag: Option<&str>, seal: Option<&Seal>) -> Option<u8> {
+        let named = || {
+            let maker = self.job.makers.get(entry.maker.or_else(|| self.maker_of(tag?))?)?;
+            maker.levels.iter().copied().find(|level| self.makes(maker, *level, &entry.source, &entry.artifact))
+        };
+        entry.level.number().or_else(|| judge::labelled_level(self.job.format, tag?, seal?)).or_else(named)
     }
 
     fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
@@ -154,13 +171,24 @@ impl Run<'_> {
             evidence
         };
         let mut judged = judge::judge(&evidence);
+        if let Some(cause) = judged.cause.as_ref().filter(|cause| cause.code == judge::IN_VAIN) {
+            self.note_once(cause.code, &folder.path.join(&entry.artifact), &format!("{}; give the source another time", cause.text));
+        }
         let seen = evidence.seen();
         let head = seen.and_then(|seen| seen.head.as_ref().ok());
         let sealed = seen.is_some_and(judge::Seen::is_sealed);
         let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag)));
-        let mut facts = self.facts(judged.damaged, sealed, tag.as_deref(), entry.level);
+        let seal = seen.and_then(|seen| seen.seal.as_ref().ok()?.as_ref());
+        let level = self.level_of(entry, tag.as_deref(), seal);
+        let mut facts = self.facts(judged.damaged, sealed, tag.as_deref(), level);
         facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
         let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
+        if decision == Decision::Seal && level.is_none() {
+            decision = Decision::Leave;
+            let text =
+                "its name does not say which optimisation level it has, and a seal does: `compile --adopt --optimize LEVEL` seals it";
+            judged.cause = Some(Cause::new("level", text));
+        }
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
         if self.job.command == Command::Compile && folder.trouble.is_none() && matches!(evidence.source, judge::SourceSeen::Absent) {
             decision = Decision::Leave;
@@ -178,7 +206,7 @@ impl Run<'_> {
             wrong = true;
             judged.cause.get_or_insert(cause);
         }
-        Found { judged, decision, wrong, bytes: seen.map_or(0, |seen| seen.stat.size), tag }
+        Found { judged, decision, wrong, bytes: seen.map_or(0, |seen| seen.stat.size), tag, level }
     }
 
     /// What `verify` calls a problem only when asked.
@@ -281,9 +309,10 @@ impl Run<'_> {
     fn build(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
         let maker = entry.maker.or_else(|| self.maker_of(found.tag.as_deref()?)).and_then(|index| self.job.makers.get(index));
         let (Some(maker), Some(sources)) = (maker, &guard.folder.sources) else {
-            return Err(Trouble::Cause(Cause::new("no-interpreter", "no interpreter for it was named")));
+            let tag = found.tag.as_deref().map(|tag| format!(" ({tag})")).unwrap_or_default();
+            return Err(Trouble::Cause(Cause::new("no-interpreter", format!("no interpreter for it{tag} was named"))));
         };
-        let Some(level) = entry.level.number() else {
+        let Some(level) = found.level else {
             return Err(Trouble::Cause(Cause::new("level", "its name does not say an optimisation level that can be made")));
         };
         if !guard.dir.is_in_place(guard.lock.dir_stat())? {
@@ -310,7 +339,7 @@ impl Run<'_> {
     fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
         let refuse = |code, text: &str| Err(Trouble::Cause(Cause::new(code, text)));
         let Some(sources) = &guard.folder.sources else { return refuse("no-source", "it has no source to seal it against") };
-        let (Some(tag), Level::Known(level)) = (&found.tag, entry.level) else {
+        let (Some(tag), Some(level)) = (&found.tag, found.level) else {
             return refuse("level", "its name does not say which optimisation level it has");
         };
         let path = guard.dir.path_of(&entry.artifact);
@@ -320,7 +349,7 @@ impl Run<'_> {
         if sys::is_signed(&file) {
             return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
         }
-        let bytes = sys::read_all(&file, stat.size, 1 << 30, &path)?.unwrap_or_default();
+        let bytes = sys::read_all(&file, stat.size, judge::LARGEST, &path)?.unwrap_or_default();
         let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
         let format = self.job.format;
@@ -331,7 +360,7 @@ impl Run<'_> {
         let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
         format.body(&head, &bytes).map_err(flaw)?;
         let fits = match head.stamp {
-            crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat),
+            crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat),
             crate::model::Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
         };
         if !fits {
@@ -385,17 +414,15 @@ impl Run<'_> {
             // The stale lock file became ours when we locked it, and goes with the release.
             Item::Leftover(_, Leftover::Lock) if guard.lock.was_left_behind() => Ok(()),
             Item::Leftover(_, Leftover::Lock) => return self.forget(1),
-            Item::Leftover(_, Leftover::Temp) => match guard.dir.stat_of(name) {
-                Ok(stat) if guard.lock.excludes() || leftover::is_old(&stat, Time::now()) => guard.dir.unlink(name),
-                Ok(_) => return self.forget(1),
-                Err(error) => Err(error),
-            },
-            Item::Leftover(_, Leftover::Aside) => match guard.dir.stat_of(name) {
-                Ok(stat) if stat.kind == Kind::Dir => leftover::remove_below(&guard.dir, name),
+            _ => match guard.dir.stat_of(name) {
+                Ok(stat) if !item.may_be(stat.kind) => return self.forget(1),
+                Ok(_) if matches!(item, Item::Leftover(_, Leftover::Aside)) => leftover::remove_below(&guard.dir, name),
+                Ok(stat) if matches!(item, Item::Leftover(..)) && !guard.lock.excludes() && !leftover::is_old(&stat, Time::now()) => {
+                    return self.forget(1);
+                }
                 Ok(_) => guard.dir.unlink(name),
                 Err(error) => Err(error),
             },
-            _ => guard.dir.unlink(name),
         };
         match removed {
             Err(error) if error.is_gone() => self.forget(1),
@@ -418,6 +445,15 @@ impl Run<'_> {
     ) {
         let told = Told { verdict: found.judged.verdict, cause: cause.cloned(), tag: found.tag.clone() };
         self.tell(folder, entry, &told, action, warnings, found.wrong, found.bytes);
+    }
+
+    /// What stands where the lock file belongs is nobody's left-over, and keeps everybody out.
+    fn tell_obstacle(&self, folder: &Folder, item: &Item, what: &str) {
+        let path = folder.path.join(item.name());
+        let text = format!("{what}, where the lock file belongs: nobody can lock this directory until it is removed by hand");
+        let wrong = policy::is_wrong(self.job.command, Verdict::Unsafe, false);
+        let action = if self.job.command == Command::Clean { Action::Skipped } else { Action::None };
+        self.tell_path(&path, Verdict::Unsafe, action, Some(&Cause::new("lock-file", text).at(&path)), wrong);
     }
 
     pub(super) fn tell_leftover(&self, folder: &Folder, item: &Item, action: Action, cause: Option<&Cause>) {

@@ -61,6 +61,14 @@ impl Item {
             Self::Leftover(name, _) | Self::ForeignTemp(name) => name,
         }
     }
+
+    /// Is a left-over of this name of such a kind? Anything else of the name is somebody else's, and stays.
+    pub(super) fn may_be(&self, kind: Kind) -> bool {
+        match self {
+            Self::Leftover(_, Leftover::Aside) => kind == Kind::Dir,
+            Self::Leftover(..) | Self::ForeignTemp(_) | Self::Entry(_) => kind == Kind::File,
+        }
+    }
 }
 
 /// Where the artifacts of a folder are.
@@ -220,7 +228,7 @@ impl Folder {
     }
 }
 
-/// Makes one directory as CPython does; owner, group and group-write follow the directory above as for artifacts.
+/// Makes one directory as CPython does; owner, group and the group's permissions follow the directory above as for artifacts.
 fn make_dir(parent: &Arc<Dir>, name: &Name) -> Result<bool> {
     if !parent.make_dir(name, 0o777)? {
         return Ok(false);
@@ -237,7 +245,7 @@ fn make_dir(parent: &Arc<Dir>, name: &Name) -> Result<bool> {
 fn follow(dir: &Dir, above: &Stat, for_another: bool) -> Result<()> {
     dir.set_owner(for_another.then_some(above.uid), Some(above.gid))?;
     let own = dir.stat()?;
-    dir.set_mode(own.mode | (above.mode & 0o2020))
+    dir.set_mode(own.mode | (above.mode & 0o2070))
 }
 
 /// Opens a directory below a prefix so that it knows its place (its parent and name).

@@ -8,10 +8,16 @@ use crate::base::seal::{Artifact, Digest, SEAL_LEN, Seal};
 use crate::base::source::{self, Source, SourceError};
 use crate::base::sys::{self, Dir, Kind, Stat};
 use crate::base::{Error, Flaw, FlawKind};
-use crate::model::{Cause, Entry, Format, Head, Layout, Level, Mode, Stamp, Target, Verdict};
+use crate::model::{Cause, Entry, Format, Head, Layout, Level, Mode, NO_MEMORY, Stamp, Target, Verdict};
 
-/// Larger than any artifact that a source within reason can have; a sparse file of this size is not read.
-const LARGEST: u64 = 1 << 30;
+/// Larger than any artifact that a source within reason can have: without a seal that says so, nothing of this size is read.
+pub(super) const LARGEST: u64 = 256 << 20;
+/// The largest source that is read to be compared.
+const LARGEST_SOURCE: u64 = 1 << 30;
+/// Up to this size a file is read as a whole, by one call.
+const SMALL: u64 = 4 << 20;
+/// So much of a larger one that has a seal is held at a time.
+const PIECE: usize = 1 << 20;
 /// Longest header.
 const HEAD_LEN: usize = 16;
 /// An artifact whose own time is not at least so many seconds after its source's is racy: an edit in the same second may hide.
@@ -87,6 +93,8 @@ pub struct Seen {
     pub proof: Option<Result<(), Flaw>>,
     /// Does a time stamp agree with the source, by the format's rule? `None`: a hash stamp, no source, or not asked.
     pub time_agrees: Option<bool>,
+    /// Is the time stamp right, and one that its interpreter never finds to agree?
+    pub in_vain: bool,
 }
 
 impl Seen {
@@ -220,6 +228,8 @@ fn fit(head: &Head, seen: &Seen, digest: Option<Digest>, hash: Option<[u8; 8]>, 
     let believed = stamp == Some(true) || matches!(head.stamp, Stamp::Hash { checked: false, .. });
     let sound = if seen.is_sealed() { Verdict::Ok } else { Verdict::Unsealed };
     let verdict = match (stamp, bytes) {
+        // Another one would be as much in vain.
+        (Some(false), Some(true) | None) if seen.in_vain => sound,
         (Some(false), Some(true)) => Verdict::Misstamped,
         (Some(false), _) | (_, Some(false)) => {
             if believed {
@@ -235,7 +245,7 @@ fn fit(head: &Head, seen: &Seen, digest: Option<Digest>, hash: Option<[u8; 8]>, 
         Verdict::SilentlyStale => Cause::new("content", "it was made from other source bytes, and its header does not show it"),
         Verdict::Stale => Cause::new("changed", "the source has changed since it was made"),
         _ => {
-            let Some(wanted) = wanted.filter(|wanted| *wanted != head.mode()) else { return (sound, None) };
+            let Some(wanted) = wanted.filter(|wanted| *wanted != head.mode()) else { return (sound, seen.in_vain.then(|| in_vain(head))) };
             let text = format!("it is a {} artifact, and {} is wanted", head.mode().word(), wanted.word());
             // Without a seal nothing proves which bytes it was made from, so it cannot be given another stamp.
             let verdict = if sound == Verdict::Ok { Verdict::Misstamped } else { Verdict::Stale };
@@ -243,6 +253,15 @@ fn fit(head: &Head, seen: &Seen, digest: Option<Digest>, hash: Option<[u8; 8]>, 
         }
     };
     (verdict, Some(cause))
+}
+
+/// The code of [`in_vain`].
+pub(super) const IN_VAIN: &str = "time";
+
+/// Why an artifact in which nothing is wrong is of no use.
+fn in_vain(head: &Head) -> Cause {
+    let text = format!("its source's time is one that {} cannot keep, so it compiles the source at every import", head.tag);
+    Cause::new(IN_VAIN, text)
 }
 
 /// Gathers what can be seen of an entry.
@@ -289,7 +308,12 @@ fn bad_source(error: &SourceError) -> SourceSeen {
 }
 
 fn see_artifact(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mut SourceSeen) -> ArtifactSeen {
-    match see_file(spot, dir, entry, depth, source) {
+    // The path is put together only for an error.
+    let named = |mut error: Error| {
+        error.path = dir.path_of(&entry.artifact);
+        error
+    };
+    match see_file(spot, dir, entry, depth, source).map_err(named) {
         Ok(seen) => seen,
         Err(error) if error.is_gone() => ArtifactSeen::Absent,
         Err(error) if is_link(&error) => unsafe_kind(Kind::Link),
@@ -320,45 +344,41 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
     if stat.kind != Kind::File {
         return Ok(unsafe_kind(stat.kind));
     }
-    if stat.size > LARGEST {
-        let flaw = match spot.format.head(&[], entry.tag.as_deref(), spot.here) {
-            Err(flaw) if flaw.kind == FlawKind::Unknown => flaw,
-            _ => Flaw::new(FlawKind::Corrupt, "too-large", format!("it has {} bytes, more than any artifact", stat.size)),
-        };
-        let seen = Seen { stat, head: Err(flaw), seal: Ok(None), label_fits: None, body: None, proof: None, time_agrees: None };
-        return Ok(ArtifactSeen::Seen(Box::new(seen)));
-    }
-    let whole = if depth == Depth::Full { sys::read_all(&file, stat.size, LARGEST, path)? } else { None };
+    let whole = if depth == Depth::Full && stat.size <= SMALL { sys::read_all(&file, stat.size, LARGEST, path)? } else { None };
     let (head_bytes, tail_bytes) = match &whole {
         Some(bytes) => (bytes[..bytes.len().min(HEAD_LEN)].to_vec(), bytes[bytes.len().saturating_sub(SEAL_LEN)..].to_vec()),
         None => read_ends(&file, stat.size, path)?,
     };
     let len = whole.as_ref().map_or(stat.size, |bytes| bytes.len() as u64);
     let seal = Seal::parse(&tail_bytes, len);
-    let head = spot.format.head(&head_bytes, entry.tag.as_deref(), spot.here);
+    let mut head = spot.format.head(&head_bytes, entry.tag.as_deref(), spot.here);
+    let is_known = !matches!(&head, Err(flaw) if flaw.kind == FlawKind::Unknown);
+    if stat.size > LARGEST && is_known && !matches!(seal, Ok(Some(_))) {
+        head = Err(Flaw::new(FlawKind::Corrupt, "too-large-artifact", format!("it has {} bytes, more than any artifact", stat.size)));
+    }
     let label_fits = match (&seal, &head) {
         (Ok(Some(seal)), Ok(head)) => label_fits(spot.format, seal, head, entry),
         _ => None,
     };
-    let mut seen = Seen { stat, head, seal, label_fits, body: None, proof: None, time_agrees: None };
+    let mut seen = Seen { stat, head, seal, label_fits, body: None, proof: None, time_agrees: None, in_vain: false };
     if let (Ok(head), SourceSeen::Seen { stat, .. }) = (&seen.head, &*source)
         && depth != Depth::Name
     {
         seen.time_agrees = matches!(head.stamp, Stamp::Time { .. }).then(|| spot.format.agrees(head, stat));
+        seen.in_vain = spot.format.is_in_vain(head, stat);
     }
     if depth == Depth::Full || needs_walk(&seen, depth) {
-        let bytes = match whole {
-            Some(bytes) => bytes,
-            None => {
-                if spot.memo.is_some_and(|memo| memo.knows(&stat)) {
-                    Vec::new()
-                } else {
-                    sys::read_all(&file, stat.size, LARGEST, path)?.unwrap_or_default()
-                }
+        match (whole, &seen.seal) {
+            (Some(bytes), _) => walk_or_prove(spot, &mut seen, &bytes, path)?,
+            (None, Ok(Some(seal))) => seen.proof = Some(prove_in_pieces(&file, seal, path)?),
+            // What cannot be an artifact by its ends is not read.
+            (None, Err(_)) => {}
+            (None, Ok(None)) if seen.head.is_err() => {}
+            (None, Ok(None)) if depth == Depth::Quick && spot.memo.is_some_and(|memo| memo.knows(&stat)) => {}
+            (None, Ok(None)) => {
+                let bytes = sys::read_all(&file, stat.size, LARGEST, path)?.unwrap_or_default();
+                walk_or_prove(spot, &mut seen, &bytes, path)?;
             }
-        };
-        if !bytes.is_empty() {
-            walk_or_prove(spot, &mut seen, &bytes);
         }
     }
     if needs_source_bytes(&seen, source, depth) {
@@ -374,6 +394,28 @@ fn read_ends(file: &std::fs::File, size: u64, path: &std::path::Path) -> Result<
     let mut tail = [0; SEAL_LEN];
     let ended = sys::read_at(file, &mut tail, size.saturating_sub(SEAL_LEN as u64), path)?;
     Ok((head[..got].to_vec(), tail[..ended].to_vec()))
+}
+
+/// Hashes a large file without holding it.
+fn prove_in_pieces(file: &std::fs::File, seal: &Seal, path: &std::path::Path) -> Result<Result<(), Flaw>, Error> {
+    let mut proving = seal.proving();
+    let mut piece = vec![0; PIECE];
+    let mut at = 0;
+    while at < seal.payload_len {
+        let wanted = usize::try_from(seal.payload_len - at).map_or(PIECE, |left| left.min(PIECE));
+        let got = sys::read_at(file, &mut piece[..wanted], at, path)?;
+        if got == 0 {
+            break;
+        }
+        proving.feed(&piece[..got]);
+        at += got as u64;
+    }
+    Ok(proving.end())
+}
+
+/// The level that a seal's label says, for an artifact of this tag.
+pub(super) fn labelled_level(format: &dyn Format, tag: &str, seal: &Seal) -> Option<u8> {
+    (0..=2).find(|level| format.variants().iter().any(|variant| format.label(tag, *level, variant) == seal.label))
 }
 
 fn label_fits(format: &dyn Format, seal: &Seal, head: &Head, entry: &Entry) -> Option<bool> {
@@ -392,14 +434,17 @@ fn label_fits(format: &dyn Format, seal: &Seal, head: &Head, entry: &Entry) -> O
 
 /// Must the structure of an unsealed artifact be walked? Not where its header already says that it will be made anew.
 fn needs_walk(seen: &Seen, depth: Depth) -> bool {
-    depth == Depth::Quick && matches!(seen.seal, Ok(None)) && seen.head.is_ok() && seen.time_agrees != Some(false)
+    depth == Depth::Quick && matches!(seen.seal, Ok(None)) && seen.head.is_ok() && (seen.time_agrees != Some(false) || seen.in_vain)
 }
 
-fn walk_or_prove(spot: &Spot<'_>, seen: &mut Seen, bytes: &[u8]) {
+fn walk_or_prove(spot: &Spot<'_>, seen: &mut Seen, bytes: &[u8], path: &std::path::Path) -> Result<(), Error> {
     match (&seen.seal, &seen.head) {
         (Ok(Some(_)), _) => seen.proof = Some(Artifact::split(bytes).and_then(|artifact| artifact.prove())),
         (Ok(None), Ok(head)) => {
             let body = spot.format.body(head, bytes);
+            if body.as_ref().is_err_and(|flaw| flaw.code == NO_MEMORY) {
+                return Err(Error::new("look through", path, io::ErrorKind::OutOfMemory));
+            }
             if let (Ok(()), Some(memo)) = (&body, spot.memo) {
                 memo.add(&seen.stat);
             }
@@ -407,6 +452,7 @@ fn walk_or_prove(spot: &Spot<'_>, seen: &mut Seen, bytes: &[u8]) {
         }
         _ => {}
     }
+    Ok(())
 }
 
 /// Must the source's bytes be read to judge?
@@ -430,7 +476,7 @@ fn needs_source_bytes(seen: &Seen, source: &SourceSeen, depth: Depth) -> bool {
 fn read_source(spot: &Spot<'_>, entry: &Entry, seen: &Seen, source: &mut SourceSeen) {
     let Some(dir) = spot.sources else { return };
     // Verifying judges what is there, however large; the limit is for compiling.
-    let limit = spot.max_source.max(LARGEST);
+    let limit = spot.max_source.max(LARGEST_SOURCE);
     match Source::read(dir, &entry.source, limit) {
         Ok(read) => {
             let hash = match &seen.head {
@@ -465,7 +511,8 @@ mod tests {
     ) -> Evidence {
         let seal = sealed_of.map(|bytes| Seal::over(b"payload", Digest::of(bytes), [0; 8], false));
         let head = Head { magic: *b"abcd", tag: Arc::from("cpython-313"), len: 16, stamp };
-        let seen = Seen { stat: stat(), head: Ok(head), seal: Ok(seal), label_fits: None, body: None, proof: None, time_agrees };
+        let (head, seal) = (Ok(head), Ok(seal));
+        let seen = Seen { stat: stat(), head, seal, label_fits: None, body: None, proof: None, time_agrees, in_vain: false };
         let source = SourceSeen::Seen { stat: stat(), digest: source.map(Digest::of), hash };
         Evidence { source, artifact: ArtifactSeen::Seen(Box::new(seen)), layout: Layout::Cache, wanted_magic: None, wanted_mode: None }
     }

@@ -65,7 +65,7 @@ impl Run<'_> {
                 (busy.tried, busy.dir) = (now, Arc::clone(&dir));
                 if busy.since.elapsed() >= self.job.options.lock_timeout {
                     let who = holder.pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
-                    let text = format!("the directory was locked{who} for {} s", self.job.options.lock_timeout.as_secs());
+                    let text = format!("the directory was locked{who} for {} s", self.job.options.lock_timeout.as_secs_f64());
                     self.give_up(&locking, Action::Skipped, &Cause::new("locked", text).at(dir.path()));
                     return;
                 }

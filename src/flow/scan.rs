@@ -12,8 +12,9 @@ use crate::model::{Cause, Entry, Format, Layout, Level, Recognised, Target, Verd
 
 use super::Run;
 use super::folder::{Folder, Home, Item, Tree};
-use super::job::{Command, Job, JobError, Root, What};
+use super::job::{Command, Job, JobError, Maker, Root, What};
 use super::queue::Task;
+use super::report::Action;
 
 /// So many items of one folder are looked at by one thread at a time: one large folder keeps all of them busy.
 const CHUNK: usize = 256;
@@ -202,7 +203,7 @@ impl Run<'_> {
             }
             What::Artifacts { names, beside } => {
                 let others: &[Name] = if *beside { names } else { &[] };
-                self.folders(&open()?, &absolute, &[], others, Some(&Only::Artifacts(names)))
+                self.folders(&open()?, &absolute, &[], others, Some(&Only::Artifacts(names, *beside)))
             }
             What::Prefix => self.scan_prefix(tree, relative, &open()?),
         }
@@ -238,7 +239,7 @@ impl Run<'_> {
     fn folders(&self, dir: &Arc<Dir>, absolute: &Path, sources: &[Name], beside: &[Name], only: Option<&Only<'_>>) -> Result<()> {
         // All are opened before one is queued: what fails for lack of descriptors is done again as a whole.
         let mut found = Vec::new();
-        for layout in self.layouts() {
+        for layout in self.layouts_of(only) {
             let home = match layout {
                 Layout::Cache => Home::Below(self.job.format.cache_dir().clone()),
                 Layout::Beside => Home::Beside,
@@ -269,6 +270,17 @@ impl Run<'_> {
             self.queue_looks(folder, &items);
         }
         Ok(())
+    }
+
+    fn layouts_of(&self, only: Option<&Only<'_>>) -> Vec<Layout> {
+        match only {
+            // What is named is made where it stands, or it is told why not.
+            Some(Only::Artifacts(_, beside)) if self.job.command == Command::Compile => {
+                let home = if self.prefix.is_some() { Layout::Prefix } else { Layout::Cache };
+                vec![if *beside { Layout::Beside } else { home }]
+            }
+            _ => self.layouts(),
+        }
     }
 
     fn layouts(&self) -> Vec<Layout> {
@@ -303,10 +315,15 @@ impl Run<'_> {
         there.iter().filter_map(item).collect()
     }
 
-    /// The entries of a folder: for `compile` one per source, maker and level; else one per artifact that is there (and, with
-    /// `--complete`, one per source and level that should be).
+    /// The entries of a folder: for `compile` one per source, maker and level, or per artifact that was named; else one per artifact that
+    /// is there (and, with `--complete`, one per source and level that should be).
     fn entries(&self, folder: &Folder, sources: &[Name], there: &[Name], only: Option<&Only<'_>>) -> Vec<Entry> {
         let mut entries = Vec::new();
+        if let (Command::Compile, Some(Only::Artifacts(names, _))) = (self.job.command, only) {
+            let names: BTreeSet<&Name> = names.iter().collect();
+            entries.extend(names.into_iter().filter_map(|name| self.entry_of(name, folder)).filter(|entry| self.has_source(folder, entry)));
+            return entries;
+        }
         if self.job.command != Command::Compile {
             entries.extend(
                 there.iter().filter_map(|name| self.entry_of(name, folder)).filter(|entry| only.is_none_or(|only| only.has(entry))),
@@ -323,6 +340,17 @@ impl Run<'_> {
             }
         }
         entries
+    }
+
+    /// Can an artifact that was named be made from a source? Says so where not.
+    fn has_source(&self, folder: &Folder, entry: &Entry) -> bool {
+        let gone = folder.sources.as_ref().is_none_or(|dir| dir.stat_of(&entry.source).is_err_and(|error| error.is_gone()));
+        if gone {
+            let verdict = if folder.layout == Layout::Beside { Verdict::Sourceless } else { Verdict::Orphan };
+            let cause = Cause::new("no-source", "it has no source to be made from");
+            self.tell_path(&folder.path.join(&entry.artifact), verdict, Action::Failed, Some(&cause), true);
+        }
+        !gone
     }
 
     fn expected<'e>(&'e self, source: &'e Name, layout: Layout) -> impl Iterator<Item = Entry> + 'e {
@@ -345,8 +373,18 @@ impl Run<'_> {
         if self.is_excluded(&source_path) {
             return None;
         }
-        let maker = tag.as_deref().and_then(|tag| self.maker_of(tag));
+        let maker = match &tag {
+            Some(tag) => self.maker_of(tag),
+            // Only what is there tells whose it is; what is to be made belongs to whoever gives such names.
+            None if self.job.command != Command::Compile => None,
+            None => self.job.makers.iter().position(|maker| (0..=2).any(|level| self.makes(maker, level, &source, name))),
+        };
         Some(Entry { source, artifact: name.clone(), tag, level, maker })
+    }
+
+    /// Is this the name that a maker gives to the artifact of a source at this level?
+    pub(super) fn makes(&self, maker: &Maker<'_>, level: u8, source: &Name, artifact: &Name) -> bool {
+        self.job.format.artifact_name(source, maker.compiler.target(), level).as_ref() == Some(artifact)
     }
 
     /// The maker whose artifacts have this tag.
@@ -419,14 +457,15 @@ fn is_unmounted(absolute: &Path) -> bool {
 /// What of a folder was named.
 enum Only<'a> {
     Sources(&'a [Name]),
-    Artifacts(&'a [Name]),
+    /// Their names, and whether they stand beside the sources.
+    Artifacts(&'a [Name], bool),
 }
 
 impl Only<'_> {
     fn has(&self, entry: &Entry) -> bool {
         match self {
             Self::Sources(names) => names.binary_search(&entry.source).is_ok(),
-            Self::Artifacts(names) => names.contains(&entry.artifact),
+            Self::Artifacts(names, _) => names.contains(&entry.artifact),
         }
     }
 }

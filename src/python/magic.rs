@@ -139,6 +139,14 @@ pub fn is_pypy3(number: u16) -> bool {
     number < 3000
 }
 
+/// Is it a tag, known or not: an implementation and a number? It must not be taken for a part of a module's name.
+pub fn looks_like_tag(tag: &str) -> bool {
+    ["cpython-", "pypy", "graalpy", "pyston-"]
+        .iter()
+        .filter_map(|name| tag.strip_prefix(name))
+        .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
 /// Does an interpreter of this tag put its artifacts beside the sources, without a tag in the name?
 pub fn is_untagged(tag: &str) -> bool {
     UNTAGGED.contains(&tag)

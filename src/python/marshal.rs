@@ -13,10 +13,12 @@
 use super::code_object::{Dialect, Fields, is_text};
 use crate::base::seal::is_cut_seal;
 use crate::base::{Flaw, FlawKind};
-use crate::model::Head;
+use crate::model::{Head, NO_MEMORY};
 
 /// Nested objects, the root included: what every CPython allows.
 const MAX_DEPTH: usize = 2000;
+/// Room for so many references is made at the beginning, the rest as they come: a length alone claims no memory.
+const REFS_AT_ONCE: usize = 1 << 16;
 const VARARGS: u32 = 0x04;
 const VARKEYWORDS: u32 = 0x08;
 
@@ -31,7 +33,7 @@ pub(super) fn walk(head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
     let mut walk = Walk {
         input: Input { bytes: artifact, at: head.len },
         dialect,
-        refs: Vec::with_capacity(artifact.len() / 16),
+        refs: Vec::with_capacity((artifact.len() / 16).min(REFS_AT_ONCE)),
         stack: Vec::with_capacity(32),
         strings: 0,
         rereads: artifact.len().saturating_mul(4),
@@ -67,6 +69,11 @@ impl Fault {
     #[cold]
     fn cut(end: usize) -> Self {
         Self { kind: FlawKind::Truncated, code: "cut", text: "it ends before its code does", at: end }
+    }
+
+    #[cold]
+    fn memory(at: usize) -> Self {
+        Self { kind: FlawKind::Unknown, code: NO_MEMORY, text: "there is not enough memory to look through it", at }
     }
 
     fn flaw(self) -> Flaw {
@@ -224,6 +231,10 @@ impl Walk<'_> {
             let at = self.input.at;
             if self.stack.len() >= MAX_DEPTH {
                 return Err(Fault::corrupt("depth", "it nests deeper than any interpreter reads", at));
+            }
+            // No object adds more than one.
+            if self.refs.len() == self.refs.capacity() && self.refs.try_reserve(1).is_err() {
+                return Err(Fault::memory(at));
             }
             let mut done = match self.object()? {
                 Read::Begun => continue,

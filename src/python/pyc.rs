@@ -55,7 +55,7 @@ fn whole_seconds(time: Time) -> i64 {
 /// How a reader of these headers compares times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Clock {
-    /// 2.7 and 3.0 to 3.2, written in C: whole seconds rounded down, compared as signed 32 bits.
+    /// 2.7 and 3.0 to 3.2, written in C: whole seconds rounded down; the source's modulo 2^32 and the header's, which is read as signed.
     Floor,
     /// 3.3 to 3.6: the float, and times outside of 32 bits never agree.
     Unmasked,
@@ -83,8 +83,8 @@ impl Clock {
 
     fn agrees(self, kept: u32, time: Time) -> bool {
         match self {
-            // From 2038 on its sign bit is set, and 2.7 compiles such files again at every import.
-            Self::Floor => i32::try_from(kept).is_ok_and(|kept| i64::from(kept) == time.sec),
+            // Where the sign bit is set (from 2038 on, and before 1970) 2.7 compiles such files again at every import.
+            Self::Floor => i32::try_from(kept).is_ok() && self.kept(time) == kept,
             Self::Unmasked => whole_seconds(time) == i64::from(kept),
             Self::Masked => py_mtime(time) == kept,
         }
@@ -165,7 +165,12 @@ fn level_of(text: &[u8]) -> Level {
     }
 }
 
+/// A name with a tag is none that import looks for beside sources: whoever put it there (a pycache prefix in the tree, a copy that was
+/// kept) knows what it is.
 fn beside(name: &[u8]) -> Option<Recognised> {
+    if matches!(tagged(name), Some(Recognised::Artifact { tag: Some(tag), .. }) if magic::looks_like_tag(&tag)) {
+        return None;
+    }
     let (stem, level) = match name.strip_suffix(b".pyc") {
         Some(stem) => (stem, Level::Known(0)),
         None => (name.strip_suffix(b".pyo")?, Level::Other),
@@ -318,6 +323,13 @@ impl Format for Pyc {
             }
             Stamp::Hash { .. } => false,
         }
+    }
+
+    fn is_in_vain(&self, head: &Head, source: &Stat) -> bool {
+        let Stamp::Time { mtime, size } = head.stamp else { return false };
+        let clock = Clock::of(head.len);
+        let is_own = clock.kept(source.mtime) == mtime && size.is_none_or(|size| size == kept_size(source.size));
+        is_own && !clock.agrees(mtime, source.mtime)
     }
 
     /// `SipHash` with the magic as its key: 1-3 rounds in CPython since 3.11, 2-4 before and in PyPy.
@@ -519,7 +531,7 @@ mod tests {
         assert!(floor.agrees(1_763_600_000, late) && !floor.agrees(1_763_600_001, late));
         for (time, wanted) in [
             (Time { sec: 1 << 31, nsec: 0 }, [false, true, true]),
-            (Time { sec: (1 << 32) + 5, nsec: 0 }, [false, false, true]),
+            (Time { sec: (1 << 32) + 5, nsec: 0 }, [true, false, true]),
             (Time { sec: -7, nsec: 0 }, [false, false, true]),
             (Time { sec: -1, nsec: 500_000_000 }, [false, true, true]),
         ] {

@@ -274,7 +274,7 @@ impl Manager {
         let text = match (loss, words) {
             (Loss::Died(how), Some(words)) => format!("{how}: {words}"),
             (Loss::Died(how), None) => how.clone(),
-            (Loss::TimedOut(limit), _) => format!("nothing was heard of it for {} s", limit.as_secs_f32()),
+            (Loss::TimedOut(limit), _) => format!("nothing was heard of it for {} s", limit.as_secs_f64()),
         };
         let begun = was_ready && self.flight.front().is_some_and(|task| task.sent > 0);
         // A codec that cannot be loaded is the request's own affair.
@@ -291,7 +291,7 @@ impl Manager {
             let tries = task.tries;
             task.answer(Err(match loss {
                 Loss::Died(_) => CompileError::Died { how: text, tries },
-                Loss::TimedOut(limit) => CompileError::TimedOut { seconds: limit.as_secs() + u64::from(limit.subsec_nanos() > 0), tries },
+                Loss::TimedOut(limit) => CompileError::TimedOut { limit: *limit, tries },
             }));
         } else {
             task.kind.alone = true;

@@ -17,6 +17,7 @@ mod locking;
 pub mod policy;
 mod queue;
 pub mod report;
+mod roots;
 mod scan;
 mod trim;
 
@@ -79,7 +80,7 @@ struct Run<'r> {
 pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     let started = Instant::now();
     check_makers(job)?;
-    let trees = scan::roots(job)?;
+    let trees = roots::roots(job)?;
     let prefix = match &job.options.prefix {
         Some(path) => Some(open_prefix(path, job)?),
         None => None,

@@ -1,163 +1,23 @@
-//! From roots to folders: which directories, which entries in them. One directory at a time, so that many threads walk
-//! at once; each is opened beneath its root without following links, so a directory that is swapped meanwhile leads nobody astray.
+//! From roots to folders: which directories, which entries in them. One directory at a time, so that many threads walk at once; each is
+//! opened beneath its root without following links, so a directory that is swapped meanwhile leads nobody astray.
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::{Component, Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::Result;
 use crate::base::leftover;
 use crate::base::sys::{Dir, Name};
-use crate::base::{Error, Result};
-use crate::model::{Cause, Entry, Format, Layout, Level, Recognised, Target, Verdict};
+use crate::model::{Cause, Entry, Layout, Level, Recognised, Target, Verdict};
 
 use super::Run;
 use super::folder::{Folder, Home, Item, Tree};
-use super::job::{Command, Job, JobError, Maker, Root, What};
+use super::job::{Command, Maker, What};
 use super::queue::Task;
 use super::report::Action;
 
 /// So many items of one folder are looked at by one thread at a time: one large folder keeps all of them busy.
 const CHUNK: usize = 256;
-
-/// The roots that are worked on; those inside others, and those named twice, once. Files of one directory are one root, however many were
-/// named: it is listed, locked and told once.
-pub(super) fn roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobError> {
-    let mut placed: Vec<Placed> = Vec::new();
-    let mut known: HashMap<(PathBuf, PathBuf, Part), usize> = HashMap::new();
-    for root in &job.roots {
-        let absolute = absolute(&root.dir)?;
-        let real = match std::fs::canonicalize(&root.dir) {
-            Ok(real) => real,
-            // It may be there: told when its turn comes, and the others go on.
-            Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => absolute.clone(),
-            Err(cause) => return Err(Error::new("find", &root.dir, cause).into()),
-        };
-        // In a prefix each name of a directory has artifacts of its own.
-        let name = if job.options.prefix.is_some() { absolute.clone() } else { PathBuf::new() };
-        let at = *known.entry((real.clone(), name, Part::of(&root.what))).or_insert(placed.len());
-        match placed.get_mut(at) {
-            Some(there) => there.root.what.absorb(&root.what),
-            None => placed.push(Placed { root: root.clone(), real, absolute }),
-        }
-    }
-    // From the outside in, so that only a tree that is walked itself takes in others.
-    placed.sort_by_key(|one| (one.real.components().count(), one.root.what != What::Tree));
-    let mut trees: HashMap<PathBuf, Vec<Placed>> = HashMap::new();
-    let mut kept = Vec::new();
-    for one in placed {
-        let within = |tree: &Placed| tree.reaches(&one, job);
-        if one.root.what != What::Prefix && one.real.ancestors().filter_map(|above| trees.get(above)).flatten().any(within) {
-            continue;
-        }
-        kept.push(Arc::new(Tree::new(one.root.dir.clone(), one.root.what.clone(), one.absolute.clone())));
-        if one.root.what == What::Tree {
-            trees.entry(one.real.clone()).or_default().push(one);
-        }
-    }
-    Ok(kept)
-}
-
-/// A root with what its path comes to.
-struct Placed {
-    root: Root,
-    /// With all links resolved.
-    real: PathBuf,
-    /// As Python would call it.
-    absolute: PathBuf,
-}
-
-impl Placed {
-    /// Does the walk through this tree come to another root? Not where something on the way is left out.
-    fn reaches(&self, other: &Self, job: &Job<'_>) -> bool {
-        let Ok(below) = other.real.strip_prefix(&self.real) else { return false };
-        if job.options.prefix.is_some() && other.absolute.strip_prefix(&self.absolute) != Ok(below) {
-            return false;
-        }
-        let Some(exclude) = job.options.exclude else { return true };
-        !below.ancestors().filter(|level| !level.as_os_str().is_empty()).any(|level| exclude(&self.root.dir.join(level)))
-    }
-}
-
-/// The absolute path without `.` and `..`, by its letters alone, as Python makes the entries of its path: links stay.
-fn absolute(path: &Path) -> Result<PathBuf> {
-    let full = std::path::absolute(path).map_err(|cause| Error::new("find", path, cause))?;
-    let mut clean = PathBuf::new();
-    for component in full.components() {
-        if component == Component::ParentDir {
-            clean.pop();
-        } else {
-            clean.push(component);
-        }
-    }
-    Ok(clean)
-}
-
-/// What of a directory is meant, without the names.
-#[derive(PartialEq, Eq, Hash)]
-enum Part {
-    Tree,
-    Sources,
-    Artifacts { beside: bool },
-    CacheDir,
-    Prefix,
-}
-
-impl Part {
-    fn of(what: &What) -> Self {
-        match what {
-            What::Tree => Self::Tree,
-            What::Sources(_) => Self::Sources,
-            What::Artifacts { beside, .. } => Self::Artifacts { beside: *beside },
-            What::CacheDir => Self::CacheDir,
-            What::Prefix => Self::Prefix,
-        }
-    }
-}
-
-impl What {
-    /// Takes in the names of another of the same part.
-    fn absorb(&mut self, other: &Self) {
-        match (self, other) {
-            (Self::Sources(names), Self::Sources(more)) | (Self::Artifacts { names, .. }, Self::Artifacts { names: more, .. }) => {
-                names.extend(more.iter().cloned());
-            }
-            _ => {}
-        }
-    }
-}
-
-impl Root {
-    /// What a path that a person or a program names means: a tree, a source, an artifact, or a directory of artifacts.
-    pub fn of(path: &Path, format: &dyn Format) -> std::result::Result<Self, JobError> {
-        let meta = std::fs::metadata(path).map_err(|cause| Error::new("find", path, cause))?;
-        let name = path.file_name().and_then(Name::new);
-        let parent = || match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-            _ => PathBuf::from("."),
-        };
-        if meta.is_dir() {
-            return Ok(match &name {
-                Some(name) if name == format.cache_dir() => Self { dir: parent(), what: What::CacheDir },
-                _ => Self { dir: path.to_path_buf(), what: What::Tree },
-            });
-        }
-        let unusable = |what| JobError::NotUsable { path: path.to_path_buf(), what };
-        let Some(name) = name else { return Err(unusable("no file")) };
-        if format.is_source(&name) {
-            return Ok(Self { dir: parent(), what: What::Sources(vec![name]) });
-        }
-        let in_cache = parent().file_name().is_some_and(|dir| dir == format.cache_dir().as_os_str());
-        let layout = if in_cache { Layout::Cache } else { Layout::Beside };
-        if !matches!(format.recognise(&name, layout), Recognised::Artifact { .. }) {
-            return Err(unusable("another file"));
-        }
-        let mut dir = parent();
-        if in_cache {
-            dir = dir.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-        }
-        Ok(Self { dir, what: What::Artifacts { names: vec![name], beside: !in_cache } })
-    }
-}
 
 impl Run<'_> {
     fn is_excluded(&self, path: &Path) -> bool {

@@ -129,8 +129,10 @@ fn glance(summary: &Summary, style: Style) -> String {
     let bad: BTreeSet<Verdict> = Verdict::ALL.into_iter().filter(|v| v.is_problem() && summary.verdict(*v) > 0).collect();
     let bad: u64 = bad.iter().map(|verdict| summary.verdict(*verdict)).sum();
     let missing = summary.verdict(Verdict::Missing);
+    let unclear: u64 = [Verdict::Unsafe, Verdict::Unknown].iter().map(|verdict| summary.verdict(*verdict)).sum();
     let all = entries(summary.entries);
     match (bad, missing) {
+        (0, 0) if unclear > 0 => format!("{}: {unclear} of {all} cannot be judged and are left alone\n", style.warn("unclear")),
         (0, 0) => format!("{}: {all}, {}, nothing to do\n", style.good("good"), size(summary.bytes)),
         (0, missing) => format!("{}: {missing} of {all} would be compiled at every start\n", style.warn("incomplete")),
         (bad, 0) => format!("{}: {bad} of {all} are no good\n", style.bad("bad")),
@@ -245,6 +247,8 @@ mod tests {
         let good = summary(&[("t", Verdict::Ok, Action::None, 1)]);
         assert!(table(&good, Style(false)).starts_with("good: 1 entry, 10 bytes"));
         assert_eq!(next(Command::Status, &good), None);
+        let unclear = summary(&[("t", Verdict::Ok, Action::None, 2), ("t", Verdict::Unsafe, Action::None, 1)]);
+        assert!(table(&unclear, Style(false)).starts_with("unclear: 1 of 3 entries cannot be judged and are left alone\n"));
     }
 
     #[test]

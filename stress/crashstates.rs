@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -136,15 +137,15 @@ fn judge(name: &str, found: &Found, holds: bool, again: &str, tally: &Tally) {
 }
 
 /// One tree that is put back to what each run needs, and what its artifacts may be.
-struct Bench<'a> {
+pub(crate) struct Bench<'a> {
     setting: &'a Setting,
-    tree: PathBuf,
+    pub(crate) tree: PathBuf,
     room: PathBuf,
     sources: usize,
 }
 
 impl<'a> Bench<'a> {
-    fn lay_out(setting: &'a Setting, room: &Path, sources: usize, salt: usize) -> Result<Self> {
+    pub(crate) fn lay_out(setting: &'a Setting, room: &Path, sources: usize, salt: usize) -> Result<Self> {
         // no part of it may be a link: the log has the paths that programs name
         let room = room.canonicalize()?;
         let bench = Self { setting, tree: room.join("tree"), room, sources };
@@ -173,7 +174,7 @@ impl<'a> Bench<'a> {
         Ok(bench)
     }
 
-    fn template(&self, op: &str) -> PathBuf {
+    pub(crate) fn template(&self, op: &str) -> PathBuf {
         self.room.join(format!("as-{op}"))
     }
 
@@ -188,12 +189,16 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn compile(&self) -> Result<()> {
-        check(&mut self.setting.bytekeep("compile", &self.tree, 2, &self.room.join("cache"))).map(drop)
+    pub(crate) fn command(&self, verb: &str, tree: &Path) -> Command {
+        self.setting.bytekeep(verb, tree, 2, &self.room.join("cache"))
     }
 
-    /// What stands in the tree now, and what must come of it.
-    fn artifacts(&self) -> Result<Artifacts> {
+    fn compile(&self) -> Result<()> {
+        check(&mut self.command("compile", &self.tree)).map(drop)
+    }
+
+    /// What stands in a tree now, and what must come of it.
+    pub(crate) fn artifacts(&self, tree: &Path) -> Result<Artifacts> {
         let new = self.template("new");
         let mut all = Artifacts::new();
         for path in files(&new).into_iter().filter(|path| is_artifact(path)) {
@@ -201,7 +206,7 @@ impl<'a> Bench<'a> {
             let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next()).context("no stem")?;
             let dir = path.parent().and_then(Path::parent).context("an artifact outside a __pycache__")?;
             let source = digest(&std::fs::read(new.join(dir).join(format!("{stem}.py")))?);
-            all.insert(path.to_owned(), Artifact { old: std::fs::read(self.tree.join(path)).ok(), source });
+            all.insert(path.to_owned(), Artifact { old: std::fs::read(tree.join(path)).ok(), source });
         }
         if all.len() != self.sources {
             bail!("an unharmed compile of {} sources left {} artifacts", self.sources, all.len());
@@ -212,7 +217,7 @@ impl<'a> Bench<'a> {
     fn one(&self, op: Op, arguments: &[OsString], name: &str) -> Result<Found> {
         std::fs::remove_dir_all(&self.tree)?;
         copy(&self.template(&format!("{op:?}")), &self.tree)?;
-        let artifacts = self.artifacts()?;
+        let artifacts = self.artifacts(&self.tree)?;
         let mut disk = Disk::of(&self.tree)?;
         let log = self.room.join("log");
         let mut command = strace(&log);

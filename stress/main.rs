@@ -13,6 +13,7 @@ mod corpus;
 mod crashstates;
 mod kill;
 mod mount;
+mod powercut;
 mod replay;
 mod rows;
 mod run;
@@ -41,6 +42,8 @@ enum Program {
     Kill,
     /// Power cuts at every moment of a recorded run, in memory.
     Crashstates,
+    /// Power cuts for real: copies of a loop device's image, taken at one point in time.
+    Powercut,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
     /// Short runs of `kill`, `crashstates` and `storm`.
@@ -82,7 +85,7 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill, crashstates: one case, as a violation names it (COMMAND:CALL:N, MODE:TREE)
+    /// kill, crashstates, powercut: one case, as a violation names it
     #[arg(long)]
     case: Option<String>,
     /// crashstates: files of the tree
@@ -137,6 +140,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             let plan = crashstates::Plan { sources: args.sources, seconds: args.seconds, case: args.case.clone() };
             crashstates::run(setting, &plan, random, tally)
         }
+        Program::Powercut => powercut::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Storm => storm::run(setting, args.seconds.unwrap_or(60), args.processes.max(1), tally),
         Program::All => {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
@@ -160,5 +164,9 @@ fn list() {
     }
     say("kill", "SIGKILL at every system call that touches files", linux().and_then(|()| kill::possible()));
     say("crashstates", "power cuts at every moment of a recorded run, in memory", linux().and_then(|()| kill::possible()));
+    say("powercut", "power cuts on ext4, xfs and btrfs", powercut::possible());
+    for (name, why) in powercut::missing() {
+        println!("SKIP powercut on {name}: {why}");
+    }
     say("storm", "many processes over one tree", linux());
 }

@@ -26,11 +26,16 @@ enum Op {
     Stale,
     /// repair; every second artifact is damaged
     Repair,
+    /// compile, into another tree that is not there yet: many directories are made
+    Prefix,
 }
 
-const OPS: [(Op, &str, &str); 3] = [(Op::Fresh, "fresh", "compile"), (Op::Stale, "stale", "compile"), (Op::Repair, "repair", "repair")];
+const OPS: [(Op, &str, &str); 4] =
+    [(Op::Fresh, "fresh", "compile"), (Op::Stale, "stale", "compile"), (Op::Repair, "repair", "repair"), (Op::Prefix, "prefix", "compile")];
 /// And whether it must hold.
 const MODES: [(&str, bool); 3] = [("batch", true), ("full", true), ("none", false)];
+/// On the disk, beside the tree.
+const PREFIX: &str = "else/where";
 const DIRECTORIES: [&str; 5] = ["pkg", "pkg/sub", "pkg/sub/deep", "other", "."];
 
 /// How much of it.
@@ -81,6 +86,9 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
                 let mut arguments = vec![setting.bin.clone().into_os_string()];
                 arguments.extend(setting.arguments(verb, &bench.tree, 2));
                 arguments.extend(["--durability".into(), mode.into()]);
+                if op == Op::Prefix {
+                    arguments.extend(["--pycache-prefix".into(), bench.disk.join(PREFIX).into()]);
+                }
                 let found = bench.one(op, &arguments, &name)?;
                 judge(&name, &found, holds, &again(&name), tally);
                 cases += 1;
@@ -139,6 +147,8 @@ fn judge(name: &str, found: &Found, holds: bool, again: &str, tally: &Tally) {
 /// One tree that is put back to what each run needs, and what its artifacts may be.
 pub(crate) struct Bench<'a> {
     setting: &'a Setting,
+    /// All that is watched: the tree, and what is made beside it.
+    disk: PathBuf,
     pub(crate) tree: PathBuf,
     room: PathBuf,
     sources: usize,
@@ -148,7 +158,8 @@ impl<'a> Bench<'a> {
     pub(crate) fn lay_out(setting: &'a Setting, room: &Path, sources: usize, salt: usize) -> Result<Self> {
         // no part of it may be a link: the log has the paths that programs name
         let room = room.canonicalize()?;
-        let bench = Self { setting, tree: room.join("tree"), room, sources };
+        let disk = room.join("disk");
+        let bench = Self { setting, tree: disk.join("tree"), disk, room, sources };
         bench.write_sources(salt, 2000)?;
         bench.compile()?;
         bench.write_sources(salt + 1000, 1000)?;
@@ -215,10 +226,15 @@ impl<'a> Bench<'a> {
     }
 
     fn one(&self, op: Op, arguments: &[OsString], name: &str) -> Result<Found> {
-        std::fs::remove_dir_all(&self.tree)?;
-        copy(&self.template(&format!("{op:?}")), &self.tree)?;
-        let artifacts = self.artifacts(&self.tree)?;
-        let mut disk = Disk::of(&self.tree)?;
+        std::fs::remove_dir_all(&self.disk)?;
+        std::fs::create_dir(&self.disk)?;
+        let as_was = if op == Op::Prefix { "Fresh".to_owned() } else { format!("{op:?}") };
+        copy(&self.template(&as_was), &self.tree)?;
+        let mut artifacts = Artifacts::new();
+        for (path, artifact) in self.artifacts(&self.tree)? {
+            artifacts.insert(self.place(op, &path)?, artifact);
+        }
+        let mut disk = Disk::of(&self.disk)?;
         let log = self.room.join("log");
         let mut command = strace(&log);
         command.args(arguments).env("XDG_CACHE_HOME", self.room.join("cache"));
@@ -243,11 +259,20 @@ impl<'a> Bench<'a> {
         Ok(Found { states: states_found, prefix: states.prefix, bad: states.bad, told: states.told, not_durable })
     }
 
+    /// Where an artifact of the tree stands on the disk.
+    fn place(&self, op: Op, path: &Path) -> Result<PathBuf> {
+        if op != Op::Prefix {
+            return Ok(Path::new("tree").join(path));
+        }
+        let (dir, name) = (path.parent().and_then(Path::parent).context("no directory")?, path.file_name().context("no name")?);
+        Ok(Path::new(PREFIX).join(self.tree.join(dir).strip_prefix("/")?).join(name))
+    }
+
     /// The replayed tree must be the real one: else a call was missed, and nothing was shown.
     fn compare(&self, disk: &Disk) -> Result<()> {
-        let real: Vec<PathBuf> = files(&self.tree);
+        let real: Vec<PathBuf> = files(&self.disk);
         for path in &real {
-            let short = path.strip_prefix(&self.tree)?;
+            let short = path.strip_prefix(&self.disk)?;
             if disk.bytes(short) != Some(&std::fs::read(path)?[..]) {
                 bail!("the replayed {} is not the real one", short.display());
             }

@@ -120,7 +120,9 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
                 }
             }
         }
-        println!("{line}{}", if holds { "" } else { " (must lose something)" });
+        if all || only.is_none_or(|only| only.starts_with(&format!("{writer}:"))) {
+            println!("{line}{}", if holds { "" } else { " (must lose something)" });
+        }
         if !holds && all && lost == 0 {
             let what = format!("{writer} loses nothing on any file system: then the others show nothing");
             tally.violation(&what, &format!("powercut --seed {}", setting.seed));

@@ -10,11 +10,17 @@
 
 mod compare;
 mod corpus;
+mod crashstates;
 mod kill;
 mod mount;
+mod powercut;
+mod replay;
 mod rows;
 mod run;
+mod standin;
+mod states;
 mod storm;
+mod strace_log;
 mod whole;
 
 use std::path::PathBuf;
@@ -34,9 +40,13 @@ enum Program {
     Compare,
     /// A kill at every system call that touches files.
     Kill,
+    /// Power cuts at every moment of a recorded run, in memory.
+    Crashstates,
+    /// Power cuts for real: copies of a loop device's image, taken at one point in time.
+    Powercut,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
-    /// Short runs of `kill` and `storm`.
+    /// Short runs of `kill`, `crashstates` and `storm`.
     All,
 }
 
@@ -75,15 +85,21 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill: one case, as a violation names it (COMMAND:CALL:N)
+    /// kill, crashstates, powercut: one case, as a violation names it
     #[arg(long)]
     case: Option<String>,
+    /// crashstates: files of the tree
+    #[arg(long, default_value_t = 60)]
+    sources: usize,
     /// storm: how many run at once
     #[arg(long, default_value_t = 8)]
     processes: usize,
 }
 
 fn main() -> Result<ExitCode> {
+    if let Some(done) = standin::asked() {
+        return done.map(|()| ExitCode::SUCCESS);
+    }
     let mut args = Args::parse();
     args.bin = std::path::absolute(&args.bin)?;
     args.scratch = std::path::absolute(&args.scratch)?;
@@ -120,10 +136,17 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             compare::run(setting, &plan, tally)
         }
         Program::Kill => kill::run(setting, args.seconds, args.case.as_deref(), random, tally),
+        Program::Crashstates => {
+            let plan = crashstates::Plan { sources: args.sources, seconds: args.seconds, case: args.case.clone() };
+            crashstates::run(setting, &plan, random, tally)
+        }
+        Program::Powercut => powercut::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Storm => storm::run(setting, args.seconds.unwrap_or(60), args.processes.max(1), tally),
         Program::All => {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
             kill::run(setting, Some(kills), None, random, tally)?;
+            let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
+            crashstates::run(setting, &plan, random, tally)?;
             storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)
         }
     }
@@ -131,7 +154,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
 
 fn list() {
     let say = |name: &str, does: &str, here: Result<(), String>| match here {
-        Ok(()) => println!("{name:8} runs  {does}"),
+        Ok(()) => println!("{name:11} runs  {does}"),
         Err(why) => println!("SKIP {name}: {why}  ({does})"),
     };
     let linux = || if cfg!(target_os = "linux") { Ok(()) } else { Err("it reads /proc".to_owned()) };
@@ -140,5 +163,10 @@ fn list() {
         println!("SKIP compare's fresh file systems: not root, or no mkfs.ext4; new directory names are used instead");
     }
     say("kill", "SIGKILL at every system call that touches files", linux().and_then(|()| kill::possible()));
+    say("crashstates", "power cuts at every moment of a recorded run, in memory", linux().and_then(|()| kill::possible()));
+    say("powercut", "power cuts on ext4, xfs and btrfs", powercut::possible());
+    for (name, why) in powercut::missing() {
+        println!("SKIP powercut on {name}: {why}");
+    }
     say("storm", "many processes over one tree", linux());
 }

@@ -30,19 +30,40 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn fresh(scratch: &Path) -> Result<Self> {
-        let name = format!("place-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let dir = scratch.join(&name);
-        std::fs::create_dir_all(&dir)?;
         if !possible() {
+            let dir = scratch.join(new_name());
+            std::fs::create_dir_all(&dir)?;
             return Ok(Self { dir, image: None });
         }
-        let image = scratch.join(format!("{name}.img"));
-        let place = Self { dir, image: Some(image.clone()) };
-        std::fs::File::create(&image)?.set_len(8 << 30)?;
         let options = "lazy_itable_init=0,lazy_journal_init=0";
         // small files: the default would have too few inodes for a hundred thousand sources and their artifacts
-        check(Command::new("mkfs.ext4").args(["-q", "-i", "8192", "-E", options]).arg(&image))?;
-        check(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&place.dir))?;
+        let mkfs = ["mkfs.ext4", "-q", "-i", "8192", "-E", options];
+        Self::made(scratch, scratch, 8 << 30, &mkfs, "loop")
+    }
+
+    /// A new file system in an image in `images`, mounted below `scratch`.
+    pub(crate) fn made(scratch: &Path, images: &Path, size: u64, mkfs: &[&str], options: &str) -> Result<Self> {
+        let name = new_name();
+        let image = images.join(format!("{name}.img"));
+        let place = Self { dir: scratch.join(&name), image: Some(image.clone()) };
+        std::fs::create_dir_all(&place.dir)?;
+        std::fs::File::create(&image)?.set_len(size)?;
+        check(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image))?;
+        check(Command::new("mount").args(["-o", options]).arg(&image).arg(&place.dir))?;
+        Ok(place)
+    }
+
+    /// The power goes: a copy of the image at one point in time, which `FICLONE` is and a plain copy is not. The place itself is gone
+    /// then, as two file systems of one name cannot be mounted at once; what the copy has is what a disk would have.
+    pub(crate) fn cut(self, scratch: &Path, options: &str) -> Result<Self> {
+        let image = self.image.clone().context("this place has no image")?;
+        let name = new_name();
+        let copy = image.with_file_name(format!("{name}.img"));
+        let place = Self { dir: scratch.join(&name), image: Some(copy.clone()) };
+        std::fs::create_dir_all(&place.dir)?;
+        check(Command::new("cp").arg("--reflink=always").arg(&image).arg(&copy))?;
+        drop(self);
+        check(Command::new("mount").args(["-o", options]).arg(&copy).arg(&place.dir))?;
         Ok(place)
     }
 
@@ -59,13 +80,20 @@ impl Drop for Place {
     }
 }
 
+fn new_name() -> String {
+    format!("place-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
 fn remove(dir: &Path, image: Option<&Path>) -> Result<()> {
+    if mounted(dir)? {
+        check(Command::new("umount").arg(dir)).or_else(|_| check(Command::new("umount").arg("-l").arg(dir)))?;
+    }
     if let Some(image) = image {
-        if mounted(dir)? {
-            check(Command::new("umount").arg(dir)).or_else(|_| check(Command::new("umount").arg("-l").arg(dir)))?;
-        }
         std::fs::remove_dir(dir)?;
-        return Ok(std::fs::remove_file(image)?);
+        if image.exists() {
+            std::fs::remove_file(image)?;
+        }
+        return Ok(());
     }
     Ok(std::fs::remove_dir_all(dir)?)
 }
@@ -77,11 +105,15 @@ fn mounted(dir: &Path) -> Result<bool> {
 
 /// Takes away what a killed run of ours left in the scratch directory.
 pub(crate) fn sweep(scratch: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(scratch)?.flatten() {
-        let (path, name) = (entry.path(), entry.file_name());
-        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix("place-")?.split('-').next()?.parse::<u32>().ok()) else {
-            continue;
-        };
+    let number = |path: &Path| {
+        let (pid, number) = path.file_name()?.to_str()?.strip_prefix("place-")?.split_once('-')?;
+        Some((number.parse::<u64>().ok()?, pid.parse::<u32>().ok()?))
+    };
+    let mut all: Vec<PathBuf> = std::fs::read_dir(scratch)?.flatten().map(|entry| entry.path()).collect();
+    // the image of a later one may lie in an earlier one
+    all.sort_by_key(|path| std::cmp::Reverse(number(path)));
+    for path in all {
+        let Some((_, pid)) = number(&path) else { continue };
         if path.is_dir() && !Path::new(&format!("/proc/{pid}")).exists() {
             let image = path.with_extension("img");
             remove(&path, image.exists().then_some(image.as_path()))?;

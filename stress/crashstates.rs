@@ -1,0 +1,285 @@
+//! Power cuts at every moment of a run, in memory: its calls are recorded, replayed on a disk that forgets, and every state that may be
+//! left is judged. Without root, and the strongest there is.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, bail};
+
+use crate::corpus::module;
+use crate::mount::{check, copy};
+use crate::replay::Disk;
+use crate::run::{Random, Setting, Tally, interrupted, measure};
+use crate::standin;
+use crate::states::{Artifact, Artifacts, States};
+use crate::strace_log::{Log, strace};
+use crate::whole::{digest, files, is_artifact};
+
+/// What is run on which tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    /// compile, no artifacts yet
+    Fresh,
+    /// compile over stale artifacts
+    Stale,
+    /// repair; every second artifact is damaged
+    Repair,
+    /// compile, into another tree that is not there yet: many directories are made
+    Prefix,
+}
+
+const OPS: [(Op, &str, &str); 4] =
+    [(Op::Fresh, "fresh", "compile"), (Op::Stale, "stale", "compile"), (Op::Repair, "repair", "repair"), (Op::Prefix, "prefix", "compile")];
+/// And whether it must hold.
+const MODES: [(&str, bool); 3] = [("batch", true), ("full", true), ("none", false)];
+/// On the disk, beside the tree.
+const PREFIX: &str = "else/where";
+const DIRECTORIES: [&str; 5] = ["pkg", "pkg/sub", "pkg/sub/deep", "other", "."];
+
+/// How much of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) sources: usize,
+    pub(crate) seconds: Option<u64>,
+    /// MODE:OP or standin:BUG:OP
+    pub(crate) case: Option<String>,
+}
+
+impl Plan {
+    fn wants(&self, name: &str) -> bool {
+        self.case.as_ref().is_none_or(|case| case == name)
+    }
+}
+
+/// What one run came to.
+#[derive(Debug)]
+struct Found {
+    states: usize,
+    prefix: usize,
+    bad: usize,
+    told: Vec<String>,
+    not_durable: Vec<String>,
+}
+
+pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &Tally) -> Result<()> {
+    if let Err(why) = crate::kill::possible() {
+        println!("SKIP crashstates: {why}");
+        return Ok(());
+    }
+    let start = Instant::now();
+    let sources = plan.sources.max(1);
+    let again = |name: &str| format!("crashstates --seed {} --sources {sources} --case {name}", setting.seed);
+    let (mut cases, mut rounds) = (0, 0);
+    loop {
+        let room = tempfile::Builder::new().prefix("crash-").tempdir_in(&setting.scratch)?;
+        let salt = random.below(1 << 20);
+        let bench = Bench::lay_out(setting, room.path(), sources, salt)?;
+        println!("crashstates: {sources} sources in {} directories", DIRECTORIES.len());
+        for (mode, holds) in MODES {
+            for (op, op_name, verb) in OPS {
+                let name = format!("{mode}:{op_name}");
+                if interrupted() || !plan.wants(&name) {
+                    continue;
+                }
+                let mut arguments = vec![setting.bin.clone().into_os_string()];
+                arguments.extend(setting.arguments(verb, &bench.tree, 2));
+                arguments.extend(["--durability".into(), mode.into()]);
+                if op == Op::Prefix {
+                    arguments.extend(["--pycache-prefix".into(), bench.disk.join(PREFIX).into()]);
+                }
+                let found = bench.one(op, &arguments, &name)?;
+                judge(&name, &found, holds, &again(&name), tally);
+                cases += 1;
+            }
+        }
+        // few files: what they are there for shows at once
+        let small = tempfile::Builder::new().prefix("crash-").tempdir_in(&setting.scratch)?;
+        let bench = Bench::lay_out(setting, small.path(), 10, salt)?;
+        for (bug, faulty) in standin::BUGS {
+            // what was not there cannot be lost by removing it, and nothing that is new can be written over
+            for (op, op_name, _) in &OPS[usize::from(faulty && bug.starts_with("unlink"))..2] {
+                let name = format!("standin:{bug}:{op_name}");
+                if interrupted() || !plan.wants(&name) {
+                    continue;
+                }
+                let found = bench.one(*op, &standin::arguments(bug, &bench.template("new"), &bench.tree)?, &name)?;
+                judge(&name, &found, !faulty, &again(&name), tally);
+                cases += 1;
+            }
+        }
+        rounds += 1;
+        if interrupted() || plan.seconds.is_none_or(|limit| start.elapsed().as_secs() >= limit) {
+            break;
+        }
+    }
+    if cases == 0 && !interrupted() {
+        bail!("no case is called {}; a case is MODE:OP or standin:BUG:OP", plan.case.as_deref().unwrap_or(""));
+    }
+    println!("crashstates: {cases} runs in {rounds} rounds, {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn judge(name: &str, found: &Found, holds: bool, again: &str, tally: &Tally) {
+    let Found { states, prefix, bad, told, not_durable } = found;
+    let proof = if holds { "" } else { " (must find something)" };
+    println!(
+        "crashstates: {name:24} {states:8} states, {prefix} by prefix; {bad} torn; {} not durable at exit 0{proof}",
+        not_durable.len()
+    );
+    tally.checked(u64::try_from(*states).unwrap_or(u64::MAX));
+    if !holds {
+        if *bad == 0 && not_durable.is_empty() {
+            tally.violation(&format!("{name} loses nothing: then the others show nothing"), again);
+        }
+        return;
+    }
+    if *bad > 0 {
+        let first = told.join("; ");
+        tally.violation(&format!("{name}: {bad} of {states} states are torn: {first}"), again);
+    }
+    for what in not_durable {
+        tally.violation(&format!("{name}: at exit 0 {what}"), again);
+    }
+}
+
+/// One tree that is put back to what each run needs, and what its artifacts may be.
+pub(crate) struct Bench<'a> {
+    setting: &'a Setting,
+    /// All that is watched: the tree, and what is made beside it.
+    disk: PathBuf,
+    pub(crate) tree: PathBuf,
+    room: PathBuf,
+    sources: usize,
+}
+
+impl<'a> Bench<'a> {
+    pub(crate) fn lay_out(setting: &'a Setting, room: &Path, sources: usize, salt: usize) -> Result<Self> {
+        // no part of it may be a link: the log has the paths that programs name
+        let room = room.canonicalize()?;
+        let disk = room.join("disk");
+        let bench = Self { setting, tree: disk.join("tree"), disk, room, sources };
+        bench.write_sources(salt, 2000)?;
+        bench.compile()?;
+        bench.write_sources(salt + 1000, 1000)?;
+        copy(&bench.tree, &bench.template("Stale"))?;
+        bench.compile()?;
+        copy(&bench.tree, &bench.template("new"))?;
+        let artifacts: Vec<_> = files(&bench.tree).into_iter().filter(|path| is_artifact(path)).collect();
+        for path in artifacts.iter().step_by(2) {
+            let mut bytes = std::fs::read(path)?;
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+            std::fs::write(path, bytes)?;
+        }
+        copy(&bench.tree, &bench.template("Repair"))?;
+        for path in artifacts {
+            std::fs::remove_file(&path)?;
+            let dir = path.parent().context("no directory")?;
+            if std::fs::read_dir(dir)?.next().is_none() {
+                std::fs::remove_dir(dir)?;
+            }
+        }
+        copy(&bench.tree, &bench.template("Fresh"))?;
+        Ok(bench)
+    }
+
+    pub(crate) fn template(&self, op: &str) -> PathBuf {
+        self.room.join(format!("as-{op}"))
+    }
+
+    fn write_sources(&self, version: usize, age: u64) -> Result<()> {
+        for number in 0..self.sources {
+            let dir = self.tree.join(DIRECTORIES[number % DIRECTORIES.len()]);
+            std::fs::create_dir_all(&dir)?;
+            let path = dir.join(format!("m{number}.py"));
+            std::fs::write(&path, module(number + version, 3 + number % 5))?;
+            std::fs::File::options().write(true).open(&path)?.set_modified(SystemTime::now() - Duration::from_secs(age))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn command(&self, verb: &str, tree: &Path) -> Command {
+        self.setting.bytekeep(verb, tree, 2, &self.room.join("cache"))
+    }
+
+    fn compile(&self) -> Result<()> {
+        check(&mut self.command("compile", &self.tree)).map(drop)
+    }
+
+    /// What stands in a tree now, and what must come of it.
+    pub(crate) fn artifacts(&self, tree: &Path) -> Result<Artifacts> {
+        let new = self.template("new");
+        let mut all = Artifacts::new();
+        for path in files(&new).into_iter().filter(|path| is_artifact(path)) {
+            let path = path.strip_prefix(&new)?;
+            let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next()).context("no stem")?;
+            let dir = path.parent().and_then(Path::parent).context("an artifact outside a __pycache__")?;
+            let source = digest(&std::fs::read(new.join(dir).join(format!("{stem}.py")))?);
+            all.insert(path.to_owned(), Artifact { old: std::fs::read(tree.join(path)).ok(), source });
+        }
+        if all.len() != self.sources {
+            bail!("an unharmed compile of {} sources left {} artifacts", self.sources, all.len());
+        }
+        Ok(all)
+    }
+
+    fn one(&self, op: Op, arguments: &[OsString], name: &str) -> Result<Found> {
+        std::fs::remove_dir_all(&self.disk)?;
+        std::fs::create_dir(&self.disk)?;
+        let as_was = if op == Op::Prefix { "Fresh".to_owned() } else { format!("{op:?}") };
+        copy(&self.template(&as_was), &self.tree)?;
+        let mut artifacts = Artifacts::new();
+        for (path, artifact) in self.artifacts(&self.tree)? {
+            artifacts.insert(self.place(op, &path)?, artifact);
+        }
+        let mut disk = Disk::of(&self.disk)?;
+        let log = self.room.join("log");
+        let mut command = strace(&log);
+        command.args(arguments).env("XDG_CACHE_HOME", self.room.join("cache"));
+        let cost = measure(vec![command])?;
+        // repair says by 1 that something was damaged
+        if cost.code != Some(0) && !(op == Op::Repair && cost.code == Some(1)) {
+            bail!("{name} does not exit 0 but {:?}: {}", cost.code, cost.text.trim());
+        }
+        let log = Log::read(&log)?;
+        let mut states = States::new(&artifacts);
+        states.cut(&disk, "before the first call");
+        for call in &log.calls {
+            if disk.replay(call, &log)? {
+                states.cut(&disk, &format!("cut after line {} ({})", call.ended, call.name));
+            }
+            if interrupted() {
+                bail!("interrupted");
+            }
+        }
+        self.compare(&disk)?;
+        let (states_found, not_durable) = (states.count(), states.not_durable(&disk));
+        Ok(Found { states: states_found, prefix: states.prefix, bad: states.bad, told: states.told, not_durable })
+    }
+
+    /// Where an artifact of the tree stands on the disk.
+    fn place(&self, op: Op, path: &Path) -> Result<PathBuf> {
+        if op != Op::Prefix {
+            return Ok(Path::new("tree").join(path));
+        }
+        let (dir, name) = (path.parent().and_then(Path::parent).context("no directory")?, path.file_name().context("no name")?);
+        Ok(Path::new(PREFIX).join(self.tree.join(dir).strip_prefix("/")?).join(name))
+    }
+
+    /// The replayed tree must be the real one: else a call was missed, and nothing was shown.
+    fn compare(&self, disk: &Disk) -> Result<()> {
+        let real: Vec<PathBuf> = files(&self.disk);
+        for path in &real {
+            let short = path.strip_prefix(&self.disk)?;
+            if disk.bytes(short) != Some(&std::fs::read(path)?[..]) {
+                bail!("the replayed {} is not the real one", short.display());
+            }
+        }
+        if disk.files() != real.len() {
+            bail!("the replayed tree has {} files, the real one {}", disk.files(), real.len());
+        }
+        Ok(())
+    }
+}

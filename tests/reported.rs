@@ -549,3 +549,49 @@ fn a_limit_is_told_as_it_was_given() {
         assert!(locked.stderr.contains("locked for 0.2 s"), "{}", locked.shown());
     }
 }
+
+/// Folders that waited for their locks kept what descriptors there were, and the run never ended.
+#[test]
+fn more_folders_may_be_locked_than_can_be_open() {
+    let tree = Tree::new();
+    for number in 0..8 {
+        tree.file(format!("pkg{number}/mod.py"), b"VALUE = 1\n");
+    }
+    tree.compile(python()).exits(0);
+    let locks: Vec<_> = (0..8)
+        .map(|number| {
+            let file = std::fs::File::create(tree.path(format!("pkg{number}/__pycache__/.bytekeep.lock"))).unwrap();
+            file.lock().unwrap();
+            file
+        })
+        .collect();
+    let words = ["compile", "--force", "--lock-timeout", "0.2", "--format", "json", "."];
+    let outcome = tree.bytekeep(Some(python()), words).by_shell("ulimit -n 16; \"$@\"").run().exits(1);
+    assert_eq!((outcome.actions("skipped"), outcome.entries().count()), (8, 9), "{}", outcome.shown());
+    drop(locks);
+    tree.bytekeep(Some(python()), words).by_shell("ulimit -n 16; \"$@\"").run().exits(0);
+}
+
+/// A source and the directory that its artifact lies in were worked on as two: told twice, built twice, each waiting for the other's lock.
+#[test]
+fn a_directory_that_is_named_in_several_ways_is_worked_on_once() {
+    let tree = Tree::new();
+    for number in 0..40 {
+        tree.file(format!("d/m{number}.py"), b"VALUE = 1\n");
+    }
+    tree.compile(python()).exits(0);
+    let artifact = tree.artifact("d/m1.py", python());
+    let named = ["d/m1.py", "d/__pycache__", "--format", "json"];
+    let run = |words: &[&'static str], with: bool| {
+        tree.bytekeep(with.then_some(python()), words.iter().copied().chain(named)).arg(&artifact).run()
+    };
+    let outcome = run(&["compile", "--force", "--lock-timeout", "0"], true).exits(0);
+    assert_eq!((outcome.actions("built"), outcome.entries().count()), (40, 40), "{}", outcome.shown());
+    std::fs::write(&artifact, b"cut").unwrap();
+    let outcome = run(&["verify"], false).exits(1);
+    assert_eq!((outcome.wrong(), outcome.entries().count()), (1, 40), "{}", outcome.shown());
+    let outcome = run(&["repair", "--lock-timeout", "0"], true).exits(0);
+    assert_eq!((outcome.actions("built"), outcome.entries().count()), (1, 40), "{}", outcome.shown());
+    let outcome = run(&["clean"], false).exits(0);
+    assert_eq!((outcome.actions("removed"), outcome.entries().count()), (40, 40), "{}", outcome.shown());
+}

@@ -65,7 +65,7 @@ impl Run<'_> {
             self.queue.push_later(Task::Look(Arc::clone(folder), later));
         } else if folder.looks.fetch_sub(1, Ordering::SeqCst) == 1 && !all.is_empty() {
             let todo = std::mem::take(&mut *all);
-            self.queue.push(Task::Lock(Locking { folder: Arc::clone(folder), todo, busy: None }));
+            self.queue.push(Task::Lock(Locking { folder: Arc::clone(folder), todo, busy: None, starved: None }));
         }
     }
 
@@ -276,7 +276,7 @@ impl Run<'_> {
         }
         lost.items.push(item);
         if !std::mem::replace(&mut lost.queued, true) {
-            let locking = Locking { folder: Arc::clone(folder), todo: Vec::new(), busy: None };
+            let locking = Locking { folder: Arc::clone(folder), todo: Vec::new(), busy: None, starved: None };
             self.queue.push_later(Task::Lock(locking));
         }
     }

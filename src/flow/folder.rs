@@ -1,5 +1,6 @@
 //! A folder: one directory of artifacts with its sources. It is the unit of locking; the unit of work is the entry.
 
+use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,12 +21,17 @@ pub(super) struct Tree {
     pub(super) what: What,
     /// The root's absolute path, links in it unresolved: what compiled code calls its sources.
     pub(super) absolute: PathBuf,
+    /// What the other roots of the same directory have in work already: each item is looked at once.
+    pub(super) shared: Option<Arc<Shared>>,
     dir: Mutex<Option<Arc<Dir>>>,
 }
 
+/// Items of one directory that was named in several ways, by their layouts.
+pub(super) type Shared = Mutex<HashSet<(Layout, Name)>>;
+
 impl Tree {
-    pub(super) fn new(path: PathBuf, what: What, absolute: PathBuf) -> Self {
-        Self { path, what, absolute, dir: Mutex::default() }
+    pub(super) fn new(path: PathBuf, what: What, absolute: PathBuf, shared: Option<Arc<Shared>>) -> Self {
+        Self { path, what, absolute, shared, dir: Mutex::default() }
     }
 
     /// The directory, opened when it is first needed: there may be more roots than descriptors.

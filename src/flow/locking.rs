@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::Result;
 use crate::base::lock::{self, Attempt, DirLock};
-use crate::base::sys::Dir;
+use crate::base::sys::{Dir, Stat};
 use crate::model::Cause;
 
 use super::Run;
@@ -19,6 +19,10 @@ use super::report::{Action, Event};
 const TELL_AFTER: Duration = Duration::from_secs(1);
 /// So often a lock that is waited for is tried, and not only looked at.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// How many locks are noted before those that were let go are forgotten.
+const HELD: usize = 1024;
+/// For so long at least others in this process may give descriptors back.
+const STARVED: Duration = Duration::from_secs(10);
 /// After how many directories that went away while we write a folder is left alone.
 const GONE_TRIES: u32 = 10;
 
@@ -51,7 +55,9 @@ impl Run<'_> {
                         "this file system has no usable locks: going on by atomic renames alone, so work may be done twice",
                     );
                 }
-                let guard = Arc::new(Guarded { folder: locking.folder, dir, lock: Arc::new(lock) });
+                let lock = Arc::new(lock);
+                self.note_held(&lock);
+                let guard = Arc::new(Guarded { folder: locking.folder, dir, lock });
                 for item in locking.todo {
                     self.queue.push(Task::Act(Arc::clone(&guard), item));
                 }
@@ -63,13 +69,15 @@ impl Run<'_> {
                 let fresh = || Busy { since: now, tried: now, dir: Arc::clone(&dir), told: false };
                 let busy = locking.busy.get_or_insert_with(fresh);
                 (busy.tried, busy.dir) = (now, Arc::clone(&dir));
-                if busy.since.elapsed() >= self.job.options.lock_timeout {
+                // We are at work there ourselves, under another name of it: that ends without anybody's help.
+                let ours = dir.stat().is_ok_and(|stat| self.holds(&stat));
+                if !ours && busy.since.elapsed() >= self.job.options.lock_timeout {
                     let who = holder.pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
                     let text = format!("the directory was locked{who} for {} s", self.job.options.lock_timeout.as_secs_f64());
                     self.give_up(&locking, Action::Skipped, &Cause::new("locked", text).at(dir.path()));
                     return;
                 }
-                if !busy.told && busy.since.elapsed() >= TELL_AFTER {
+                if !ours && !busy.told && busy.since.elapsed() >= TELL_AFTER {
                     busy.told = true;
                     self.report.event(&Event::Waiting { dir: dir.path(), holder: &holder });
                 }
@@ -78,9 +86,30 @@ impl Run<'_> {
             // The directory is not there and nothing is to be made in it: removed meanwhile.
             Ok(None) => self.give_up_gone(&locking),
             Err(error) if error.is_gone() => self.begin_anew(locking),
-            Err(error) if error.is_out_of_descriptors() => self.queue.push_later(Task::Lock(locking)),
+            Err(error) if error.is_out_of_descriptors() => {
+                let since = *locking.starved.get_or_insert_with(Instant::now);
+                if since.elapsed() >= self.job.options.lock_timeout.max(STARVED) {
+                    return self.give_up(&locking, Action::Failed, &Cause::from(&error));
+                }
+                self.inbox.flush();
+                self.queue.push_later(Task::Lock(locking));
+            }
             Err(error) => self.give_up(&locking, Action::Failed, &Cause::from(&error)),
         }
+    }
+
+    fn note_held(&self, lock: &Arc<DirLock>) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.len() >= HELD {
+            held.retain(|_, lock| lock.strong_count() > 0);
+        }
+        held.insert((lock.dir_stat().dev, lock.dir_stat().ino), Arc::downgrade(lock));
+    }
+
+    /// Does this very run hold the lock of a directory? What its file says does not tell: process ids are the same in many containers.
+    fn holds(&self, dir: &Stat) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(&(dir.dev, dir.ino)).is_some_and(|lock| lock.strong_count() > 0)
     }
 
     /// Is a lock that was busy a moment ago still held, as far as one look tells? A living holder takes the lock file away with it, so only

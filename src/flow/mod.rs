@@ -21,13 +21,14 @@ mod roots;
 mod scan;
 mod trim;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use crate::base::Error;
+use crate::base::lock::DirLock;
 use crate::base::sys::{self, Dir, Name, Time};
 use crate::base::write::Durability;
 use crate::ignored;
@@ -62,6 +63,8 @@ struct Run<'r> {
     /// Where copies of what is bad are kept.
     keep: Option<Dir>,
     open: Open,
+    /// The locks that this run holds, by device and inode of their directories.
+    held: Mutex<HashMap<(u64, u64), Weak<DirLock>>>,
     /// What `clean` removes was made before this.
     made_before: Option<Time>,
     summary: Mutex<Summary>,
@@ -96,6 +99,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         queue: Queue::new(open.clone(), bounds.folders),
         open,
         keep,
+        held: Mutex::default(),
         inbox: Inbox::new(bounds),
         prefix,
         made_before: trim::limit(job)?,

@@ -33,6 +33,8 @@ pub(super) struct Locking {
     pub(super) todo: Vec<Item>,
     /// Somebody else has it.
     pub(super) busy: Option<Busy>,
+    /// Since when there is no descriptor for it.
+    pub(super) starved: Option<Instant>,
 }
 
 /// A lock that is waited for.
@@ -157,9 +159,11 @@ impl Queue {
         }
     }
 
-    /// Must folders be closed before another directory is scanned? With a single one allowed, all work in it must be done.
+    /// Must folders be closed before another directory is scanned? With a single one allowed, all work in it must be done. What waits for
+    /// a lock is open too, and ends some day: nobody waits for ever.
     fn is_full(&self, state: &State) -> bool {
-        let busy = state.running > 0 || state.staged > 0;
+        let waits = |(_, task): &(Instant, Task)| !matches!(task, Task::Scan(..));
+        let busy = state.running > 0 || state.staged > 0 || state.later.iter().any(waits);
         busy && (self.most_open == 1 || self.open.count() >= self.most_open)
     }
 

@@ -8,7 +8,7 @@ use crate::base::sys::Name;
 use crate::base::{Error, Result};
 use crate::model::{Format, Layout, Recognised};
 
-use super::folder::Tree;
+use super::folder::{Shared, Tree};
 use super::job::{Job, JobError, Root, What};
 
 /// The roots that are worked on; those inside others, and those named twice, once. Files of one directory are one root, however many were
@@ -16,6 +16,7 @@ use super::job::{Job, JobError, Root, What};
 pub(super) fn roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobError> {
     let mut placed: Vec<Placed> = Vec::new();
     let mut known: HashMap<(PathBuf, PathBuf, Part), usize> = HashMap::new();
+    let mut ways: HashMap<(PathBuf, PathBuf), (usize, Arc<Shared>)> = HashMap::new();
     for root in &job.roots {
         let absolute = absolute(&root.dir)?;
         let real = match std::fs::canonicalize(&root.dir) {
@@ -26,11 +27,13 @@ pub(super) fn roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobErr
         };
         // In a prefix each name of a directory has artifacts of its own.
         let name = if job.options.prefix.is_some() { absolute.clone() } else { PathBuf::new() };
-        let at = *known.entry((real.clone(), name, Part::of(&root.what))).or_insert(placed.len());
-        match placed.get_mut(at) {
-            Some(there) => there.root.what.absorb(&root.what),
-            None => placed.push(Placed { root: root.clone(), real, absolute }),
+        let at = *known.entry((real.clone(), name.clone(), Part::of(&root.what))).or_insert(placed.len());
+        if let Some(there) = placed.get_mut(at) {
+            there.root.what.absorb(&root.what);
+            continue;
         }
+        ways.entry((real.clone(), name.clone())).or_default().0 += 1;
+        placed.push(Placed { root: root.clone(), real, name, absolute });
     }
     // From the outside in, so that only a tree that is walked itself takes in others.
     placed.sort_by_key(|one| (one.real.components().count(), one.root.what != What::Tree));
@@ -41,7 +44,11 @@ pub(super) fn roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobErr
         if one.root.what != What::Prefix && one.real.ancestors().filter_map(|above| trees.get(above)).flatten().any(within) {
             continue;
         }
-        kept.push(Arc::new(Tree::new(one.root.dir.clone(), one.root.what.clone(), one.absolute.clone())));
+        // A tree takes in the others, and its names are those of many directories.
+        let alone = matches!(one.root.what, What::Tree | What::Prefix);
+        let ways = ways.get(&(one.real.clone(), one.name.clone())).filter(|(count, _)| *count > 1 && !alone);
+        let shared = ways.map(|(_, shared)| Arc::clone(shared));
+        kept.push(Arc::new(Tree::new(one.root.dir.clone(), one.root.what.clone(), one.absolute.clone(), shared)));
         if one.root.what == What::Tree {
             trees.entry(one.real.clone()).or_default().push(one);
         }
@@ -54,6 +61,8 @@ struct Placed {
     root: Root,
     /// With all links resolved.
     real: PathBuf,
+    /// What sets it apart from other names of the same directory, where that counts.
+    name: PathBuf,
     /// As Python would call it.
     absolute: PathBuf,
 }

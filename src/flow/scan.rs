@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use crate::base::Result;
 use crate::base::leftover;
@@ -52,18 +52,18 @@ impl Run<'_> {
                 let dir = open()?;
                 let listing = dir.list()?;
                 let sources = self.sources_in(&dir, &listing.others);
-                self.folders(&dir, &absolute, &sources, &[], None)
+                self.folders(&dir, &absolute, &sources, &[], None, tree)
             }
             What::Sources(names) => {
                 let dir = open()?;
                 let beside = if self.job.command == Command::Compile { Vec::new() } else { dir.list()?.others };
                 let sources: BTreeSet<&Name> = names.iter().filter(|name| !self.is_excluded(&dir.path_of(name))).collect();
                 let sources: Vec<Name> = sources.into_iter().cloned().collect();
-                self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)))
+                self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)), tree)
             }
             What::Artifacts { names, beside } => {
                 let others: &[Name] = if *beside { names } else { &[] };
-                self.folders(&open()?, &absolute, &[], others, Some(&Only::Artifacts(names, *beside)))
+                self.folders(&open()?, &absolute, &[], others, Some(&Only::Artifacts(names, *beside)), tree)
             }
             What::Prefix => self.scan_prefix(tree, relative, &open()?),
         }
@@ -79,7 +79,7 @@ impl Run<'_> {
         let beside = !listing.others.is_empty() && self.layouts().contains(&Layout::Beside);
         let cached = listing.dirs.contains(cache_dir) || listing.others.contains(cache_dir);
         if beside || cached || !sources.is_empty() || self.prefix.is_some() {
-            self.folders(&dir, absolute, &sources, &listing.others, None)?;
+            self.folders(&dir, absolute, &sources, &listing.others, None, tree)?;
         }
         for name in &listing.dirs {
             let below = relative.join(name);
@@ -96,7 +96,15 @@ impl Run<'_> {
     }
 
     /// The folders of one directory of sources: artifacts in a directory of their own (or under the prefix), and beside the sources.
-    fn folders(&self, dir: &Arc<Dir>, absolute: &Path, sources: &[Name], beside: &[Name], only: Option<&Only<'_>>) -> Result<()> {
+    fn folders(
+        &self,
+        dir: &Arc<Dir>,
+        absolute: &Path,
+        sources: &[Name],
+        beside: &[Name],
+        only: Option<&Only<'_>>,
+        tree: &Tree,
+    ) -> Result<()> {
         // All are opened before one is queued: what fails for lack of descriptors is done again as a whole.
         let mut found = Vec::new();
         for layout in self.layouts_of(only) {
@@ -126,7 +134,12 @@ impl Run<'_> {
             items.extend(self.entries(&folder, sources, &there, only).into_iter().map(Item::Entry));
             found.push((folder, items));
         }
-        for (folder, items) in found {
+        for (folder, mut items) in found {
+            // Only now: what failed above is done again.
+            if let Some(shared) = &tree.shared {
+                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                items.retain(|item| shared.insert((folder.layout, item.name().clone())));
+            }
             self.queue_looks(folder, &items);
         }
         Ok(())

@@ -61,8 +61,7 @@ impl Run<'_> {
         let mut all = folder.todo.lock().unwrap_or_else(PoisonError::into_inner);
         all.extend(todo);
         if !later.is_empty() {
-            self.inbox.flush();
-            self.queue.push_later(Task::Look(Arc::clone(folder), later));
+            self.put_off(Task::Look(Arc::clone(folder), later));
         } else if folder.looks.fetch_sub(1, Ordering::SeqCst) == 1 && !all.is_empty() {
             let todo = std::mem::take(&mut *all);
             self.queue.push(Task::Lock(Locking { folder: Arc::clone(folder), todo, busy: None, starved: None }));
@@ -229,9 +228,7 @@ impl Run<'_> {
             Item::Entry(entry) => {
                 let found = self.find(&guard.folder, Some(&guard.dir), entry);
                 if found.is_out_of_descriptors() {
-                    // Others in this process will close theirs; this one comes back.
-                    self.inbox.flush();
-                    return self.queue.push_later(Task::Act(Arc::clone(guard), item));
+                    return self.put_off(Task::Act(Arc::clone(guard), item));
                 }
                 match self.act_on(guard, entry, &found) {
                     Ok(Done::Staged) => {}
@@ -246,12 +243,7 @@ impl Run<'_> {
     fn act_failed(&self, guard: &Arc<Guarded>, item: Item, mut found: Found, trouble: Trouble) {
         let Item::Entry(entry) = &item else { return };
         let cause = match trouble {
-            // Others in this process will close theirs; this one comes back.
-            Trouble::System(error) if error.is_out_of_descriptors() => {
-                self.inbox.flush();
-                self.queue.push_later(Task::Act(Arc::clone(guard), item));
-                return;
-            }
+            Trouble::System(error) if error.is_out_of_descriptors() => return self.put_off(Task::Act(Arc::clone(guard), item)),
             Trouble::Gone => return self.gone(&guard.folder, Some(guard.dir_id()), item),
             Trouble::System(error) if error.is_gone() => return self.gone(&guard.folder, Some(guard.dir_id()), item),
             Trouble::System(error) => Cause::from(&error),

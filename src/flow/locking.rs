@@ -91,8 +91,7 @@ impl Run<'_> {
                 if since.elapsed() >= self.job.options.lock_timeout.max(STARVED) {
                     return self.give_up(&locking, Action::Failed, &Cause::from(&error));
                 }
-                self.inbox.flush();
-                self.queue.push_later(Task::Lock(locking));
+                self.put_off(Task::Lock(locking));
             }
             Err(error) => self.give_up(&locking, Action::Failed, &Cause::from(&error)),
         }

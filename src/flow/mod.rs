@@ -269,6 +269,12 @@ impl Run<'_> {
         self.queue.close();
     }
 
+    /// Comes back to a task for which there are no descriptors: others in this process will close theirs, above all what is staged.
+    fn put_off(&self, task: Task) {
+        self.inbox.flush();
+        self.queue.push_later(task);
+    }
+
     /// So many more items are known of.
     fn know(&self, count: usize) {
         self.known.fetch_add(count as u64, Ordering::Relaxed);

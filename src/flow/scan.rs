@@ -30,8 +30,7 @@ impl Run<'_> {
             if error.is_out_of_descriptors() {
                 // Many roots that wait for descriptors must not hold the last ones.
                 tree.close();
-                self.inbox.flush();
-                self.queue.push_later(Task::Scan(Arc::clone(tree), relative.to_path_buf()));
+                self.put_off(Task::Scan(Arc::clone(tree), relative.to_path_buf()));
                 return;
             }
             // A directory that went away while we walk is an answer, unless it is one that was named.

@@ -22,6 +22,13 @@ impl Error {
         Self { operation, path: path.into(), cause: cause.into() }
     }
 
+    /// The same error once more, for another who waited for the same call.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let cause = self.cause.raw_os_error().map_or_else(|| self.kind().into(), io::Error::from_raw_os_error);
+        Self { operation: self.operation, path: self.path.clone(), cause }
+    }
+
     /// The kind of the system's answer.
     pub fn kind(&self) -> io::ErrorKind {
         self.cause.kind()

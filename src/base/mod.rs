@@ -32,6 +32,7 @@ pub mod seal;
 pub mod source;
 mod stat;
 pub mod sys;
+mod together;
 pub mod write;
 
 pub use error::{Error, Flaw, FlawKind, Result};

@@ -121,9 +121,14 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// A number that equal files have: device and inode.
+    pub fn id(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
+
     /// Are both the same file?
     pub fn same_file(&self, other: &Self) -> bool {
-        (self.dev, self.ino) == (other.dev, other.ino)
+        self.id() == other.id()
     }
 
     /// Has nothing that an edit changes changed between the two looks?

@@ -5,7 +5,7 @@
 //!
 //! Written by `write` alone: no mmap, no `io_uring`. What cannot be recorded cannot be crash-tested.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::lock::DirLock;
 use super::seal::Digest;
 use super::sys::{self, Dir, Name, Stat, Time};
+use super::together::together;
 use super::{Error, Result, leftover};
 use crate::ignored;
 
@@ -81,7 +82,7 @@ impl Staged {
 
     /// The directory that it will stand in, as a number that is equal for equal directories.
     pub fn dir_id(&self) -> (u64, u64) {
-        (self.lock.dir_stat().dev, self.lock.dir_stat().ino)
+        self.lock.dir_stat().id()
     }
 
     fn flush(&mut self, durability: Durability) -> Result<()> {
@@ -161,7 +162,7 @@ pub fn commit(mut staged: Vec<Staged>, durability: Durability) -> Vec<Result<Out
             for file in staged.iter().filter_map(|one| one.file.as_ref()) {
                 sys::start_writeout(file);
             }
-            let mut outcomes: Vec<Result<Outcome>> = staged.iter_mut().map(|one| one.flush(durability).map(|()| Outcome::Gone)).collect();
+            let mut outcomes = together(&mut staged, |one| one.flush(durability).map(|()| Outcome::Gone));
             for (one, outcome) in staged.iter_mut().zip(&mut outcomes) {
                 if outcome.is_ok() {
                     *outcome = one.rename();
@@ -184,23 +185,14 @@ fn commit_one(mut one: Staged, durability: Durability) -> Result<Outcome> {
 
 /// Flushes each directory once, and tells a failure to all that were renamed in it.
 fn sync_directories(staged: &[Staged], outcomes: &mut [Result<Outcome>]) {
-    let mut synced: HashMap<(u64, u64), bool> = HashMap::new();
+    let renamed = || staged.iter().zip(outcomes.iter()).filter(|(_, outcome)| matches!(outcome, Ok(Outcome::Written))).map(|(one, _)| one);
+    let mut seen = HashSet::new();
+    let mut locks: Vec<&DirLock> = renamed().filter(|one| seen.insert(one.dir_id())).map(|one| &*one.lock).collect();
+    let failed: HashMap<_, _> =
+        together(&mut locks, |lock| Some((lock.dir_stat().id(), sync_directory(lock).err()?))).into_iter().flatten().collect();
     for (one, outcome) in staged.iter().zip(outcomes) {
-        if !matches!(outcome, Ok(Outcome::Written)) {
-            continue;
-        }
-        match synced.get(&one.dir_id()) {
-            Some(true) => {}
-            Some(false) => {
-                *outcome = Err(Error::new("flush", one.lock.dir().path(), std::io::Error::other("flushing the directory failed")));
-            }
-            None => {
-                let answer = sync_directory(&one.lock);
-                synced.insert(one.dir_id(), answer.is_ok());
-                if let Err(error) = answer {
-                    *outcome = Err(error);
-                }
-            }
+        if let (Ok(Outcome::Written), Some(error)) = (&outcome, failed.get(&one.dir_id())) {
+            *outcome = Err(error.again());
         }
     }
 }

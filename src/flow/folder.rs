@@ -279,7 +279,7 @@ pub(super) struct Guarded {
 impl Guarded {
     /// The directory, as a number that is equal for equal directories.
     pub(super) fn dir_id(&self) -> (u64, u64) {
-        (self.lock.dir_stat().dev, self.lock.dir_stat().ino)
+        self.lock.dir_stat().id()
     }
 
     /// Lets the directory go with the lock if nothing is in it then: never the sources' own.

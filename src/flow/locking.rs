@@ -102,13 +102,13 @@ impl Run<'_> {
         if held.len() >= HELD {
             held.retain(|_, lock| lock.strong_count() > 0);
         }
-        held.insert((lock.dir_stat().dev, lock.dir_stat().ino), Arc::downgrade(lock));
+        held.insert(lock.dir_stat().id(), Arc::downgrade(lock));
     }
 
     /// Does this very run hold the lock of a directory? What its file says does not tell: process ids are the same in many containers.
     fn holds(&self, dir: &Stat) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.get(&(dir.dev, dir.ino)).is_some_and(|lock| lock.strong_count() > 0)
+        held.get(&dir.id()).is_some_and(|lock| lock.strong_count() > 0)
     }
 
     /// Is a lock that was busy a moment ago still held, as far as one look tells? A living holder takes the lock file away with it, so only

@@ -176,6 +176,54 @@ fn a_prefix_is_for_those_that_know_it() {
 }
 
 #[test]
+fn the_prefix_and_an_artifact_in_it_can_be_named() {
+    let tree = Tree::new();
+    let prefix = tree.outside("prefix");
+    let run = |args: &[&str], path: &std::path::Path| {
+        tree.bytekeep(Some(python()), args.iter().copied()).arg("--pycache-prefix").arg(&prefix).arg(path).run()
+    };
+    run(&["compile"], &tree.root()).exits(0);
+    let artifact = whole::all_below(&prefix).into_iter().find(|path| path.is_file()).unwrap();
+    let whole = std::fs::read(&artifact).unwrap();
+    std::fs::write(&artifact, &whole[..whole.len() / 2]).unwrap();
+    for named in [&prefix, &artifact] {
+        let told = run(&["verify"], named).exits(1);
+        assert!(told.stderr.contains("1 truncated"), "{}", told.shown());
+    }
+    run(&["repair"], &prefix).exits(0);
+    assert_eq!(std::fs::read(&artifact).unwrap(), whole);
+    assert!(run(&["verify"], &artifact).exits(0).stderr.contains("1 ok"));
+    let inside = run(&["verify"], artifact.parent().unwrap()).exits(0);
+    assert!(inside.stderr.contains("lies in the pycache prefix"), "{}", inside.shown());
+}
+
+/// As the system reads it: from what is not there, `..` leads nowhere, until `compile` has made it as Python would.
+#[test]
+fn a_prefix_whose_path_leads_nowhere() {
+    let tree = Tree::new();
+    let real = tree.outside("real");
+    let around = tree.outside("made").join("../real");
+    let run = |command, prefix: &std::path::Path| {
+        tree.bytekeep(Some(python()).filter(|_| command != "clean"), [command, "."]).arg("--pycache-prefix").arg(prefix).run()
+    };
+    assert!(run("verify", &around).exits(0).stderr.contains("0 entries"));
+    run("compile", &around).exits(0);
+    for prefix in [&around, &real] {
+        let told = run("verify", prefix).exits(0);
+        assert!(told.stderr.contains("1 ok"), "{}", told.shown());
+    }
+    let dangling = tree.outside("dangling");
+    std::os::unix::fs::symlink("nowhere", &dangling).unwrap();
+    for prefix in [dangling.clone(), dangling.join("below")] {
+        for command in ["compile", "verify", "status", "repair", "clean"] {
+            let told = run(command, &prefix).exits(2);
+            assert!(told.stderr.contains("leads nowhere") && errors(&told) == 1, "{command}: {}", told.shown());
+        }
+    }
+    assert!(dangling.is_symlink() && !tree.outside("nowhere").exists());
+}
+
+#[test]
 fn of_several_cache_directories_the_first_one_counts() {
     let tree = Tree::new();
     let (one, two) = (tree.outside("one"), tree.outside("two"));

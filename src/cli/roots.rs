@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_millis(40);
 /// Roots, gathered so that one directory is one root however many of its files are named.
 pub(crate) struct Roots<'a> {
     format: &'a dyn Format,
+    /// The tree apart from the sources that holds their artifacts, absolute.
+    prefix: Option<PathBuf>,
     list: Vec<Root>,
     places: HashMap<(PathBuf, Place), usize>,
     /// Paths that cannot be used, each for a reason that is its own.
@@ -41,6 +43,8 @@ enum Place {
 enum Named {
     Root(Root),
     File(PathBuf, Place, Name),
+    /// The pycache prefix itself, all of it.
+    Prefix(PathBuf),
     /// It is not there, or the system does not let us see it.
     Unseen(io::Error),
     Other,
@@ -48,8 +52,8 @@ enum Named {
 
 impl<'a> Roots<'a> {
     /// None yet.
-    pub(crate) fn new(format: &'a dyn Format) -> Self {
-        Self { format, list: Vec::new(), places: HashMap::new(), unusable: Vec::new() }
+    pub(crate) fn new(format: &'a dyn Format, prefix: Option<&Path>) -> Self {
+        Self { format, prefix: prefix.map(Path::to_path_buf), list: Vec::new(), places: HashMap::new(), unusable: Vec::new() }
     }
 
     /// The roots in the order in which they were named.
@@ -81,6 +85,7 @@ impl<'a> Roots<'a> {
         match self.look(path) {
             Named::Root(root) => self.list.push(root),
             Named::File(dir, place, name) => self.add_file(dir, place, name),
+            Named::Prefix(dir) => self.add(dir, What::Prefix),
             // As a directory that cannot be read: told, and the others go on.
             Named::Unseen(cause) if cause.kind() == io::ErrorKind::PermissionDenied => self.add_unusable(path, cause),
             Named::Unseen(cause) => {
@@ -100,6 +105,7 @@ impl<'a> Roots<'a> {
         match self.look(path) {
             Named::Root(root) => self.list.push(root),
             Named::File(dir, place, name) => self.add_file(dir, place, name),
+            Named::Prefix(dir) => self.add(dir, What::Prefix),
             Named::Unseen(cause) if self.is_ours(path) => self.add_unusable(path, cause),
             Named::Unseen(_) | Named::Other => {
                 tracing::debug!(path = %path.display(), "listed, but neither directory nor source nor artifact");
@@ -125,6 +131,9 @@ impl<'a> Roots<'a> {
             Ok(seen) => seen,
             Err(cause) => return Named::Unseen(cause),
         };
+        if let Some(named) = self.look_in_prefix(path, seen.is_dir()) {
+            return named;
+        }
         if seen.is_dir() {
             return Named::Root(self.directory(path));
         }
@@ -140,6 +149,26 @@ impl<'a> Roots<'a> {
             Recognised::Artifact { .. } => Named::File(dir, Place::Beside, name),
             Recognised::ForeignTemp { .. } | Recognised::Foreign => Named::Other,
         }
+    }
+
+    /// An artifact in the pycache prefix, where the way to a source's directory is repeated, or the prefix itself. `None`: another path.
+    /// Directories in it too: there may be sources as well.
+    fn look_in_prefix(&self, path: &Path, is_dir: bool) -> Option<Named> {
+        let below = self.below_prefix(path, is_dir)?;
+        if is_dir {
+            return below.as_os_str().is_empty().then(|| self.prefix.clone().map(Named::Prefix)).flatten();
+        }
+        let name = Name::new(below.file_name()?)?;
+        let sources = Path::new("/").join(below.parent()?);
+        let is_artifact = matches!(self.format.recognise(&name, Layout::Prefix), Recognised::Artifact { .. });
+        (is_artifact && sources.is_dir()).then_some(Named::File(sources, Place::InCache, name))
+    }
+
+    /// Where in the pycache prefix a path is.
+    pub(crate) fn below_prefix(&self, path: &Path, is_dir: bool) -> Option<PathBuf> {
+        let prefix = self.prefix.as_deref()?.canonicalize().ok()?;
+        let real = if is_dir { path.canonicalize().ok()? } else { parent(path).canonicalize().ok()?.join(path.file_name()?) };
+        Some(real.strip_prefix(&prefix).ok()?.to_path_buf())
     }
 
     fn directory(&self, path: &Path) -> Root {
@@ -279,7 +308,7 @@ mod tests {
     fn paths_become_roots() {
         let top = tree();
         let at = |path: &str| top.path().join(path);
-        let mut roots = Roots::new(setup::format());
+        let mut roots = Roots::new(setup::format(), None);
         for path in [
             "pkg",
             "pkg/a.py",
@@ -308,7 +337,7 @@ mod tests {
     #[test]
     fn what_is_not_there_or_of_no_use_is_told_before_anything_runs() {
         let top = tree();
-        let mut roots = Roots::new(setup::format());
+        let mut roots = Roots::new(setup::format(), None);
         assert!(roots.add_named(&top.path().join("no")).is_err());
         assert!(roots.add_named(&top.path().join("pkg/data.txt")).is_err());
         assert!(roots.add_named(Path::new("/dev/null")).is_err());
@@ -317,7 +346,7 @@ mod tests {
     #[test]
     fn lists_name_all_sorts_of_files() {
         let top = tree();
-        let mut roots = Roots::new(setup::format());
+        let mut roots = Roots::new(setup::format(), None);
         let long = top.path().join(format!("{}.py", "x".repeat(300)));
         let list = b"pkg/a.py\0pkg/data.txt\0pkg/gone.py\0pkg/gone.txt\0\0pkg/a.py/x.py\0";
         for path in split_list(list, true, Some(top.path())).iter().chain([&long]) {

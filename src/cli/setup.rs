@@ -227,6 +227,10 @@ fn prefix(command: Command, tree: &Tree, environment: &Environment) -> Result<Op
     let trouble = |cause| unusable_prefix(dir, tree, cause);
     match dir.metadata() {
         Ok(seen) if !seen.is_dir() => return Err(trouble(std::io::ErrorKind::NotADirectory.into())),
+        // A link to nothing can be neither used nor made.
+        Err(_) if dir.ancestors().take_while(|above| !above.exists()).any(Path::is_symlink) => {
+            return Err(trouble(std::io::Error::other("a link on the way to it leads nowhere")));
+        }
         // Not there yet, it is as good as empty.
         Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(trouble(cause)),
         _ => {}
@@ -294,7 +298,7 @@ impl Placed {
         environment: &Environment,
         stop: &AtomicBool,
     ) -> Result<Self, Failure> {
-        let mut roots = roots::Roots::new(format());
+        let mut roots = roots::Roots::new(format(), prefix.filter(|_| command != Command::Compile));
         let mut notes = Vec::new();
         let mut paths = tree.paths.clone();
         // Directories that patterns may be relative to, apart from the roots.
@@ -304,6 +308,12 @@ impl Placed {
                 return Err(Failure::new("an empty path was named").hint("name a directory; `.` is the working directory"));
             }
             roots.add_named(path)?;
+            if path.is_dir() && roots.below_prefix(path, true).is_some_and(|below| !below.as_os_str().is_empty()) {
+                let shown = text::path(path, None);
+                notes.push(format!(
+                    "`{shown}` lies in the pycache prefix: to work on artifacts there, name the sources or the whole prefix"
+                ));
+            }
         }
         if let Some(file) = &select.files_from {
             let named = roots.len();
@@ -329,8 +339,6 @@ impl Placed {
                 (Some(prefix), _) if command != Command::Compile => {
                     prefix.read_dir().map_err(|cause| unusable_prefix(prefix, tree, cause))?;
                     roots.add(prefix.to_path_buf(), What::Prefix);
-                    // Below it stand the paths of the sources from the root on.
-                    below.push(PathBuf::from("/"));
                 }
                 (_, Some(active)) if !matches!(command, Command::Clean | Command::Seal) => {
                     notes.push(format!("no path was named: working on the active environment `{}`", text::path(active, None)));
@@ -339,6 +347,10 @@ impl Placed {
                 }
                 _ => return Err(Failure::new("no path was named").hint("name a directory; `.` is the working directory")),
             }
+        }
+        if roots.dirs(0).any(|dir| prefix == Some(&dir)) {
+            // Below it stand the paths of the sources from the root on.
+            below.push(PathBuf::from("/"));
         }
         let excludes = Excludes::new(&select.exclude, below.into_iter().chain(roots.dirs(0)))?;
         Ok(Self { roots, excludes, paths, notes })

@@ -22,7 +22,7 @@ mod scan;
 mod trim;
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -219,7 +219,9 @@ fn open_prefix(path: &Path, job: &Job<'_>) -> Result<(Arc<Dir>, PathBuf), JobErr
         // Not there yet, and nothing is written now: everything is missing in it.
         Err(error) if error.is_gone() && (job.options.dry_run || job.command != Command::Compile) => {
             let there = path.ancestors().find(|above| above.is_dir()).ok_or(error)?;
-            let below = path.strip_prefix(there).unwrap_or(path).to_path_buf();
+            // Up to a `..`: that leads nowhere from what is not there.
+            let below =
+                path.strip_prefix(there).unwrap_or(path).components().take_while(|part| matches!(part, Component::Normal(_))).collect();
             Ok((Arc::new(Dir::open_root(there)?), below))
         }
         Err(error) => Err(error.into()),

@@ -16,7 +16,8 @@ use crate::model::{Cause, CompileError, Entry, Mode, Request, Verdict, Warning};
 use super::commit::Pending;
 use super::folder::{Folder, Guarded, Item};
 use super::job::Command;
-use super::judge::{self, Depth, Evidence, Judged, Spot};
+use super::judge::{self, Evidence, Judged};
+use super::look::{self, Depth, Spot};
 use super::policy::{self, Decision, Facts};
 use super::queue::{Locking, Task};
 use super::report::Action;
@@ -130,7 +131,7 @@ impl Run<'_> {
             let maker = self.job.makers.get(entry.maker.or_else(|| self.maker_of(tag?))?)?;
             maker.levels.iter().copied().find(|level| self.makes(maker, *level, &entry.source, &entry.artifact))
         };
-        entry.level.number().or_else(|| judge::labelled_level(self.job.format, tag?, seal?)).or_else(named)
+        entry.level.number().or_else(|| look::labelled_level(self.job.format, tag?, seal?)).or_else(named)
     }
 
     fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
@@ -156,11 +157,11 @@ impl Run<'_> {
     /// Looks, judges and decides: the same before the lock and under it.
     pub(super) fn find(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry) -> Found {
         let evidence = if let Some((verdict, cause)) = &folder.trouble {
-            let source = judge::SourceSeen::Absent;
+            let source = judge::SourceSeen::Absent { dangling: false };
             let artifact = judge::ArtifactSeen::Bad(*verdict, cause.clone());
             Evidence { source, artifact, layout: folder.layout, wanted_magic: None, wanted_mode: None }
         } else {
-            let mut evidence = judge::look(&self.spot(folder, artifacts, entry), entry, self.depth());
+            let mut evidence = look::look(&self.spot(folder, artifacts, entry), entry, self.depth());
             if self.job.command == Command::Compile {
                 let target = self.target_of(entry);
                 evidence.wanted_magic = target.map(|target| target.magic);
@@ -189,17 +190,11 @@ impl Run<'_> {
             judged.cause = Some(Cause::new("level", text));
         }
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
-        if self.job.command == Command::Compile && folder.trouble.is_none() && matches!(evidence.source, judge::SourceSeen::Absent) {
+        let compiles = self.job.command == Command::Compile && folder.trouble.is_none();
+        if let Some((cause, lost)) = judge::no_source(&evidence.source).filter(|_| compiles) {
             decision = Decision::Leave;
-            // A link that leads nowhere is no source: editors leave such links as their locks. What was listed and is gone is told as a loss.
-            let is_link = folder.sources.as_ref().is_some_and(|dir| dir.stat_of(&entry.source).is_ok());
-            let (code, text) = if is_link {
-                ("dangling", "its source is a link that leads nowhere")
-            } else {
-                ("vanished", "its source vanished meanwhile")
-            };
-            judged.cause = Some(Cause::new(code, text));
-            wrong = !is_link;
+            judged.cause = Some(cause);
+            wrong = lost;
         }
         if let Some(cause) = self.asked_for_more(judged.verdict, head.map(crate::model::Head::mode)) {
             wrong = true;
@@ -341,7 +336,7 @@ impl Run<'_> {
         if sys::is_signed(&file) {
             return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
         }
-        let bytes = sys::read_all(&file, stat.size, judge::LARGEST, &path)?.unwrap_or_default();
+        let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
         let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
         let format = self.job.format;
@@ -475,8 +470,8 @@ impl Trouble {
     fn of_source(error: crate::base::source::SourceError) -> Self {
         match error {
             crate::base::source::SourceError::System(error) if error.is_out_of_descriptors() => Self::System(error),
-            error if error.is_gone() => Self::Skip(judge::source_trouble(&error).1),
-            error => Self::Cause(judge::source_trouble(&error).1),
+            error if error.is_gone() => Self::Skip(look::source_trouble(&error).1),
+            error => Self::Cause(look::source_trouble(&error).1),
         }
     }
 }

@@ -14,6 +14,7 @@ mod folder;
 pub mod job;
 pub mod judge;
 mod locking;
+mod look;
 pub mod policy;
 mod queue;
 pub mod report;

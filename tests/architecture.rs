@@ -54,6 +54,7 @@ const RULES: &[(&str, Rule)] = &[
     ("printing", printing),
     ("length", length),
     ("head", head),
+    ("purity", purity),
 ];
 
 /// Whom each layer may name, itself included. `lib.rs` names the modules and nothing else is asked of it.
@@ -137,6 +138,17 @@ fn printing(file: &File) -> Vec<String> {
         wrong.extend(says.iter().filter(|word| has_path(line, word)).map(|word| format!("line {}: `{word}`", index + 1)));
     }
     wrong
+}
+
+/// What is found and what is done about it are functions of what they are given.
+fn purity(file: &File) -> Vec<String> {
+    if !["flow/judge.rs", "flow/policy.rs"].contains(&file.path.as_str()) {
+        return Vec::new();
+    }
+    // Tests are the same file's, and may make times.
+    let code = file.code.lines().take(file.product.lines().count()).collect::<Vec<_>>().join("\n");
+    let words = ["fs", "io", "Dir", "File", "Instant", "SystemTime", "Time::now", "env", "look", "Run", "Job"];
+    words.iter().flat_map(|word| lines_with_word(&code, word)).map(|(line, word)| format!("line {line}: `{word}`")).collect()
 }
 
 fn length(file: &File) -> Vec<String> {
@@ -410,6 +422,9 @@ const BAD: &[(&str, &str, &str)] = &[
     ("printing", "base/x.rs", "std::process::exit(1);"),
     ("printing", "main.rs", "fn main() { print!(\"a\") }"),
     ("printing", "flow/x.rs", "writeln!(std::io::stderr(), \"oh\");"),
+    ("purity", "flow/judge.rs", "use crate::base::sys::{Dir, Stat};"),
+    ("purity", "flow/judge.rs", "fn f() -> bool { std::fs::exists(\"x\").is_ok() }"),
+    ("purity", "flow/policy.rs", "let time = Time::now();"),
     ("head", "flow/x.rs", "// What it is.\n"),
     ("head", "flow/x.rs", "use std::io;\n"),
 ];
@@ -429,6 +444,8 @@ const GOOD: &[(&str, &str)] = &[
     ("python/interpreter_probe.rs", "Command::new(path)"),
     ("python/x.rs", "#[cfg(test)]\nmod tests {\n    fn f() { println!(\"{{\"); Command::new(\"python3\"); }\n}"),
     ("cli/mod.rs", "println!(); clap::Command::new(\"bytekeep\"); use crate::{flow, python, base::seal};"),
+    ("flow/judge.rs", "/// Does no `io`.\nfn f() {}"),
+    ("flow/look.rs", "use std::io;"),
     ("main.rs", "fn main() -> std::process::ExitCode { bytekeep::cli::main() }"),
     ("lib.rs", "pub mod base;\npub use crate::flow::run;"),
 ];

@@ -1,5 +1,5 @@
 //! From what was seen of an entry to a verdict: a pure function, without I/O and without a clock. What is to be seen, and how closely,
-//! is [`super::look`]'s affair.
+//! is the affair of `look`.
 
 use crate::base::seal::{Digest, Seal};
 use crate::base::sys::Stat;

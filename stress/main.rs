@@ -17,6 +17,7 @@ mod powercut;
 mod replay;
 mod rows;
 mod run;
+mod selftest;
 mod standin;
 mod states;
 mod storm;
@@ -46,6 +47,8 @@ enum Program {
     Powercut,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
+    /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
+    Selftest,
     /// Short runs of `kill`, `crashstates` and `storm`.
     All,
 }
@@ -142,6 +145,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
         }
         Program::Powercut => powercut::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Storm => storm::run(setting, args.seconds.unwrap_or(60), args.processes.max(1), tally),
+        Program::Selftest => selftest::run(setting, tally),
         Program::All => {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
             kill::run(setting, Some(kills), None, random, tally)?;
@@ -169,4 +173,5 @@ fn list() {
         println!("SKIP powercut on {name}: {why}");
     }
     say("storm", "many processes over one tree", linux());
+    say("selftest", "safeguards left out, which must be missed", linux().and_then(|()| selftest::possible()));
 }

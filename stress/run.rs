@@ -1,7 +1,7 @@
 //! Runs processes and says what they cost: wall, CPU, memory. And what every program shares: seed, tally, interpreter.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -42,8 +42,9 @@ impl Setting {
     pub(crate) fn bytekeep(&self, verb: &str, tree: &Path, jobs: usize, cache: &Path) -> Command {
         let mut command = Command::new(&self.bin);
         command.args(self.arguments(verb, tree, jobs)).env("XDG_CACHE_HOME", cache);
-        // options that somebody keeps in the environment would be measured instead
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"BYTEKEEP_")) {
+        // options that somebody keeps in the environment would be measured instead; what `selftest` leaves out is none
+        let is_option = |name: &OsStr| name.as_encoded_bytes().starts_with(b"BYTEKEEP_") && name != "BYTEKEEP_WITHOUT";
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_option(name)) {
             command.env_remove(name);
         }
         command

@@ -74,7 +74,7 @@ fn child() {
             }
         }
     });
-    println!("CALLS {}", bytekeep::base::sys::seam::calls());
+    println!("CALLS {}", bytekeep::base::seam::calls());
     std::process::exit(code);
 }
 

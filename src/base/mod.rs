@@ -29,6 +29,7 @@ pub mod leftover;
 pub mod lock;
 pub mod memo;
 pub mod seal;
+pub mod seam;
 pub mod source;
 mod stat;
 pub mod sys;

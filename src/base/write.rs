@@ -14,7 +14,7 @@ use super::lock::DirLock;
 use super::seal::Digest;
 use super::sys::{self, Dir, Name, Stat, Time};
 use super::together::together;
-use super::{Error, Result, leftover};
+use super::{Error, Result, leftover, seam};
 use crate::ignored;
 
 /// How safe from a power cut.
@@ -88,8 +88,11 @@ impl Staged {
     fn flush(&mut self, durability: Durability) -> Result<()> {
         let path = self.path();
         let Some(file) = self.file.take() else { return Ok(()) };
-        if durability != Durability::None {
-            sys::sync(&file, &path)?;
+        if durability != Durability::None && !seam::without("file-flush") {
+            match sys::sync(&file, &path) {
+                Err(_) if seam::without("flush-errors") => {}
+                answer => answer?,
+            }
         }
         // A late write error is told at the close (NFS, quota), so it comes before the rename.
         sys::close(file, &path)
@@ -162,10 +165,15 @@ pub fn commit(mut staged: Vec<Staged>, durability: Durability) -> Vec<Result<Out
             for file in staged.iter().filter_map(|one| one.file.as_ref()) {
                 sys::start_writeout(file);
             }
+            if seam::without("flush-before-rename") {
+                for one in &mut staged {
+                    ignored!(one.rename(), "the flush tells");
+                }
+            }
             let mut outcomes = together(&mut staged, |one| one.flush(durability).map(|()| Outcome::Gone));
             for (one, outcome) in staged.iter_mut().zip(&mut outcomes) {
                 if outcome.is_ok() {
-                    *outcome = one.rename();
+                    *outcome = if one.renamed { Ok(Outcome::Written) } else { one.rename() };
                 }
             }
             sync_directories(&staged, &mut outcomes);
@@ -199,10 +207,12 @@ fn sync_directories(staged: &[Staged], outcomes: &mut [Result<Outcome>]) {
 
 /// The directory, and the one above: whoever made this directory may have died before flushing its name.
 fn sync_directory(lock: &DirLock) -> Result<()> {
-    lock.dir().sync()?;
+    if !seam::without("directory-flush") {
+        lock.dir().sync()?;
+    }
     match lock.dir().place() {
-        Some((parent, _)) => parent.sync(),
-        None => Ok(()),
+        Some((parent, _)) if !seam::without("name-flush") => parent.sync(),
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,70 @@
+//! The proof that the programs can fail: the product with one safeguard left out must be found by the program whose affair that is, and
+//! with all of them it must pass the same case.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::kill;
+use crate::run::{Setting, Tally, interrupted};
+
+/// A safeguard as the product's fault seam calls it, and the run that must miss it.
+const PROOFS: [(&str, &[&str]); 5] = [
+    ("file-flush", &["crashstates", "--case", "batch:fresh", "--sources", "10"]),
+    ("directory-flush", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
+    ("name-flush", &["crashstates", "--case", "full:fresh", "--sources", "10"]),
+    ("flush-before-rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
+    ("sweeping", &["kill", "--seconds", "6"]),
+];
+
+/// What would stand in the way.
+pub(crate) fn possible() -> Result<(), String> {
+    if !cfg!(feature = "fault") {
+        return Err("the product is built without the feature `fault`".to_owned());
+    }
+    kill::possible()
+}
+
+pub(crate) fn run(setting: &Setting, tally: &Tally) -> Result<()> {
+    if !cfg!(feature = "fault") {
+        bail!("selftest: the product is built without the feature `fault`: cargo test --features fault --test stress -- selftest");
+    }
+    if let Err(why) = possible() {
+        println!("SKIP selftest: {why}");
+        return Ok(());
+    }
+    for (safeguard, arguments) in PROOFS {
+        for (without, finds) in [("", false), (safeguard, true)] {
+            if interrupted() {
+                return Ok(());
+            }
+            let out = Command::new(std::env::current_exe()?)
+                .args(arguments)
+                .args(["--seed", &setting.seed.to_string()])
+                .args([("--bin", &setting.bin), ("--python", &setting.python.path), ("--scratch", &setting.scratch)].map(|(name, path)| {
+                    let mut argument = std::ffi::OsString::from(format!("{name}="));
+                    argument.push(path);
+                    argument
+                }))
+                .env("BYTEKEEP_WITHOUT", without)
+                .output()?;
+            let said = String::from_utf8_lossy(&out.stdout);
+            let last = said.trim().lines().last().context("a program says nothing")?;
+            let what =
+                if without.is_empty() { format!("{} with all", arguments[0]) } else { format!("{} without {without}", arguments[0]) };
+            println!("selftest: {what:40} {last}");
+            tally.checked(1);
+            match (out.status.code(), finds) {
+                (Some(0), false) | (Some(1), true) if last.contains(" checked, ") => {}
+                (Some(0 | 1), _) => {
+                    tally.violation(
+                        &format!("{what}: {last}"),
+                        &format!("selftest, which ran {arguments:?} with BYTEKEEP_WITHOUT={without}"),
+                    );
+                }
+                (code, _) => bail!("{what}: {code:?}: {said}{}", String::from_utf8_lossy(&out.stderr)),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,7 +1,8 @@
 //! Runs processes and says what they cost: wall, CPU, memory. And what every program shares: seed, tally, interpreter.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
+use std::hash::Hash;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -121,6 +122,17 @@ impl Random {
         for i in (1..all.len()).rev() {
             all.swap(i, self.below(i + 1));
         }
+    }
+
+    /// Shuffles, then takes one of each kind in turn: however early a run ends, it has seen some of everything.
+    pub(crate) fn shuffle_in_turn<T, K: Eq + Hash>(&mut self, all: &mut [T], kind: impl Fn(&T) -> K) {
+        self.shuffle(all);
+        let mut ranks: HashMap<K, usize> = HashMap::new();
+        all.sort_by_cached_key(|one| {
+            let rank = ranks.entry(kind(one)).or_default();
+            *rank += 1;
+            *rank
+        });
     }
 }
 
@@ -248,7 +260,7 @@ pub(crate) fn strays(ours: &HashSet<u32>) -> Vec<u32> {
 }
 
 /// Waits for what came to us, so that its CPU time is counted: the server that forks the workers of `compileall -j2` is nobody's child.
-fn reap(known: &HashSet<u32>) {
+pub(crate) fn reap(known: &HashSet<u32>) {
     let start = Instant::now();
     loop {
         for (pid, _) in children().into_iter().filter(|(pid, ended)| *ended && !known.contains(pid)) {

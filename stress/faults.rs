@@ -16,7 +16,7 @@ use crate::standin;
 use crate::strace_log::{Hit, hits};
 use crate::whole::{is_artifact, is_leftover, leftovers};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(10);
 
 const ERRNOS: [(&str, Errno); 9] = [
     ("ENOSPC", Errno::NOSPC),
@@ -263,10 +263,11 @@ struct Seen<'a> {
 }
 
 impl Seen<'_> {
-    /// What could not be removed because its removal was made to fail stays for the next run.
+    /// What could not be removed because its removal was made to fail stays for the next run; a directory is opened to remove it.
     fn left_over(&self, hung: bool, complain: &dyn Fn(String)) {
         let excused = |path: &PathBuf| {
-            self.hits.iter().any(|hit| (hit.call.starts_with("unlink") || hit.call == "rmdir") && hit.paths.contains(path))
+            let removes = |call: &str| call.starts_with("unlink") || call == "rmdir" || (call == "openat" && path.is_dir());
+            self.hits.iter().any(|hit| removes(&hit.call) && hit.paths.contains(path))
         };
         let dirs = [self.tree.to_owned(), self.room.join("cache"), self.room.join("tmp")];
         for path in dirs.iter().flat_map(|dir| leftovers(dir)).filter(|path| !hung && !excused(path)) {

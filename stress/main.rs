@@ -8,9 +8,11 @@
     reason = "a program for people at a terminal; what it writes and removes is its own scratch"
 )]
 
+mod bench;
 mod compare;
 mod corpus;
 mod crashstates;
+mod faults;
 mod kill;
 mod mount;
 mod powercut;
@@ -41,6 +43,8 @@ enum Program {
     Compare,
     /// A kill at every system call that touches files.
     Kill,
+    /// An error at every system call that touches files.
+    Faults,
     /// Power cuts at every moment of a recorded run, in memory.
     Crashstates,
     /// Power cuts for real: copies of a loop device's image, taken at one point in time.
@@ -49,7 +53,7 @@ enum Program {
     Storm,
     /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
     Selftest,
-    /// Short runs of `kill`, `crashstates` and `storm`.
+    /// Short runs of `kill`, `faults`, `crashstates` and `storm`.
     All,
 }
 
@@ -88,7 +92,7 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill, crashstates, powercut: one case, as a violation names it
+    /// kill, faults, crashstates, powercut: one case, as a violation names it
     #[arg(long)]
     case: Option<String>,
     /// crashstates: files of the tree
@@ -139,6 +143,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             compare::run(setting, &plan, tally)
         }
         Program::Kill => kill::run(setting, args.seconds, args.case.as_deref(), random, tally),
+        Program::Faults => faults::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Crashstates => {
             let plan = crashstates::Plan { sources: args.sources, seconds: args.seconds, case: args.case.clone() };
             crashstates::run(setting, &plan, random, tally)
@@ -149,6 +154,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
         Program::All => {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
             kill::run(setting, Some(kills), None, random, tally)?;
+            faults::run(setting, Some(kills), None, random, tally)?;
             let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
             crashstates::run(setting, &plan, random, tally)?;
             storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)
@@ -167,6 +173,7 @@ fn list() {
         println!("SKIP compare's fresh file systems: not root, or no mkfs.ext4; new directory names are used instead");
     }
     say("kill", "SIGKILL at every system call that touches files", linux().and_then(|()| kill::possible()));
+    say("faults", "an error at every system call that touches files", linux().and_then(|()| kill::possible()));
     say("crashstates", "power cuts at every moment of a recorded run, in memory", linux().and_then(|()| kill::possible()));
     say("powercut", "power cuts on ext4, xfs and btrfs", powercut::possible());
     for (name, why) in powercut::missing() {

@@ -1,7 +1,8 @@
 //! Runs processes and says what they cost: wall, CPU, memory. And what every program shares: seed, tally, interpreter.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::hash::Hash;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,16 +38,20 @@ pub(crate) struct Setting {
     pub(crate) seed: u64,
 }
 
+/// Options that somebody keeps in the environment would be tested instead; what `selftest` leaves out is none.
+pub(crate) fn without_options(command: &mut Command) {
+    let is_option = |name: &OsStr| name.as_encoded_bytes().starts_with(b"BYTEKEEP_") && name != "BYTEKEEP_WITHOUT";
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_option(name)) {
+        command.env_remove(name);
+    }
+}
+
 impl Setting {
     /// The command under test. What it remembers goes into `cache`.
     pub(crate) fn bytekeep(&self, verb: &str, tree: &Path, jobs: usize, cache: &Path) -> Command {
         let mut command = Command::new(&self.bin);
         command.args(self.arguments(verb, tree, jobs)).env("XDG_CACHE_HOME", cache);
-        // options that somebody keeps in the environment would be measured instead; what `selftest` leaves out is none
-        let is_option = |name: &OsStr| name.as_encoded_bytes().starts_with(b"BYTEKEEP_") && name != "BYTEKEEP_WITHOUT";
-        for (name, _) in std::env::vars_os().filter(|(name, _)| is_option(name)) {
-            command.env_remove(name);
-        }
+        without_options(&mut command);
         command
     }
 
@@ -122,6 +127,17 @@ impl Random {
         for i in (1..all.len()).rev() {
             all.swap(i, self.below(i + 1));
         }
+    }
+
+    /// Shuffles, then takes one of each kind in turn: however early a run ends, it has seen some of everything.
+    pub(crate) fn shuffle_in_turn<T, K: Eq + Hash>(&mut self, all: &mut [T], kind: impl Fn(&T) -> K) {
+        self.shuffle(all);
+        let mut ranks: HashMap<K, usize> = HashMap::new();
+        all.sort_by_cached_key(|one| {
+            let rank = ranks.entry(kind(one)).or_default();
+            *rank += 1;
+            *rank
+        });
     }
 }
 
@@ -249,7 +265,7 @@ pub(crate) fn strays(ours: &HashSet<u32>) -> Vec<u32> {
 }
 
 /// Waits for what came to us, so that its CPU time is counted: the server that forks the workers of `compileall -j2` is nobody's child.
-fn reap(known: &HashSet<u32>) {
+pub(crate) fn reap(known: &HashSet<u32>) {
     let start = Instant::now();
     loop {
         for (pid, _) in children().into_iter().filter(|(pid, ended)| *ended && !known.contains(pid)) {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -13,6 +13,9 @@ use crate::whole::{files, is_artifact};
 /// And whether its crash states must show it: the first has no fault.
 pub(crate) const BUGS: [(&str, bool); 6] =
     [("whole", false), ("nofsync", true), ("nodirsync", true), ("inplace", true), ("unlinkfirst", true), ("unlinkrename", true)];
+
+/// What they do wrong when a call fails; power cuts do not show it.
+pub(crate) const CARELESS: [&str; 3] = ["ignerr", "ignfsync", "litter"];
 
 /// Whether this process was started to be one; then it has done its work.
 pub(crate) fn asked() -> Option<Result<()>> {
@@ -37,9 +40,10 @@ pub(crate) fn command(bug: &str, from: &Path, to: &Path) -> Result<Command> {
 }
 
 fn write_all(bug: &str, from: &Path, to: &Path) -> Result<()> {
-    if !BUGS.iter().any(|(known, _)| *known == bug) {
+    if !BUGS.iter().any(|(known, _)| *known == bug) && !CARELESS.contains(&bug) {
         bail!("no stand-in is called {bug}");
     }
+    let mut failed = Vec::new();
     for path in files(from).into_iter().filter(|path| is_artifact(path)) {
         let bytes = std::fs::read(&path)?;
         let artifact = to.join(path.strip_prefix(from)?);
@@ -48,28 +52,49 @@ fn write_all(bug: &str, from: &Path, to: &Path) -> Result<()> {
             std::fs::create_dir_all(dir)?;
             flush_dir(bug, dir.parent().context("no directory")?)?;
         }
-        write(bug, &artifact, &bytes)?;
-        flush_dir(bug, dir)?;
+        let done = write(bug, &artifact, &bytes).and_then(|()| flush_dir(bug, dir));
+        // what goes wrong with one is told, and the others are written
+        if let Err(error) = done.with_context(|| artifact.display().to_string()) {
+            failed.push(format!("{error:#}"));
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join("\n"));
     }
     Ok(())
 }
 
 fn write(bug: &str, artifact: &Path, bytes: &[u8]) -> Result<()> {
-    let temp: PathBuf = if bug == "inplace" { artifact.to_owned() } else { artifact.with_extension("tmp") };
+    if bug == "inplace" {
+        return fill(bug, artifact, bytes);
+    }
     if bug == "unlinkfirst" && artifact.exists() {
         std::fs::remove_file(artifact)?;
     }
-    let mut file = File::create(&temp)?;
-    file.write_all(bytes)?;
+    let temp = artifact.with_extension("tmp");
+    let done = fill(bug, &temp, bytes).and_then(|()| {
+        if bug == "unlinkrename" && artifact.exists() {
+            std::fs::remove_file(artifact)?;
+        }
+        Ok(std::fs::rename(&temp, artifact)?)
+    });
+    if done.is_err() && bug != "litter" && temp.exists() {
+        std::fs::remove_file(&temp)?;
+    }
+    done
+}
+
+fn fill(bug: &str, path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create(path)?;
+    let written = file.write_all(bytes);
+    if bug != "ignerr" {
+        written?;
+    }
     if bug != "nofsync" {
-        file.sync_all()?;
-    }
-    drop(file);
-    if bug == "unlinkrename" && artifact.exists() {
-        std::fs::remove_file(artifact)?;
-    }
-    if bug != "inplace" {
-        std::fs::rename(temp, artifact)?;
+        let flushed = file.sync_all();
+        if bug != "ignfsync" {
+            flushed?;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What a program did to files, from a log of `strace -f -xx`: every call that returned, in the order of their returns.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -129,5 +129,52 @@ fn split(args: &str) -> Vec<String> {
         }
     }
     all.push(args[from..].trim().to_owned());
+    all
+}
+
+/// A call that strace made fail.
+#[derive(Debug)]
+pub(crate) struct Hit {
+    pub(crate) call: String,
+    /// Every path in it: of its descriptors, and of names relative to them.
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+/// What was made to fail, from a log with `-y`.
+pub(crate) fn hits(log: &Path) -> Result<Vec<Hit>> {
+    let text = String::from_utf8_lossy(&std::fs::read(log).with_context(|| log.display().to_string())?).into_owned();
+    let mut begun: HashMap<&str, &str> = HashMap::new();
+    let mut all = Vec::new();
+    for line in text.lines() {
+        let Some((pid, rest)) = line.split_once(' ') else { continue };
+        let rest = rest.trim_start();
+        if rest.ends_with("<unfinished ...>") {
+            begun.insert(pid, rest);
+        } else if rest.ends_with("(INJECTED)") {
+            let whole = if rest.starts_with("<... ") { begun.get(pid).copied().unwrap_or(rest) } else { rest };
+            let (call, args) = whole.split_once('(').unwrap_or((whole, ""));
+            all.push(Hit { call: call.to_owned(), paths: paths(args) });
+        }
+    }
+    Ok(all)
+}
+
+/// `3</tree/pkg>, "m1.py"` is `/tree/pkg` and `/tree/pkg/m1.py`. The working directory, which stands for nothing, is left out.
+fn paths(args: &str) -> Vec<PathBuf> {
+    let (mut all, mut base, mut rest) = (Vec::new(), PathBuf::new(), args);
+    while let Some(at) = rest.find(['<', '"']) {
+        let (before, from) = (&rest[..at], &rest[at + 1..]);
+        let quoted = rest[at..].starts_with('"');
+        let end = from.find(if quoted { '"' } else { '>' }).unwrap_or(from.len());
+        if quoted {
+            all.push(base.join(&from[..end]));
+        } else {
+            base = PathBuf::from(&from[..end]);
+            if !before.ends_with("AT_FDCWD") {
+                all.push(base.clone());
+            }
+        }
+        rest = from.get(end + 1..).unwrap_or("");
+    }
     all
 }

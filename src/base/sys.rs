@@ -429,19 +429,22 @@ pub fn is_signed(file: &File) -> bool {
 /// silently as soon as std has one, with other errors.
 pub fn try_lock(file: &File, path: &Path) -> Result<bool> {
     seam::gate("lock").map_err(|cause| Error::new("lock", path, cause))?;
-    lock_answer(fs2::FileExt::try_lock_exclusive(file), path)
+    lock_answer(|| fs2::FileExt::try_lock_exclusive(file), path)
 }
 
 /// Tries to take a shared lock, to see whether somebody holds the exclusive one.
 pub fn try_lock_shared(file: &File, path: &Path) -> Result<bool> {
-    lock_answer(fs2::FileExt::try_lock_shared(file), path)
+    lock_answer(|| fs2::FileExt::try_lock_shared(file), path)
 }
 
-fn lock_answer(answer: io::Result<()>, path: &Path) -> Result<bool> {
-    match answer {
-        Ok(()) => Ok(true),
-        Err(cause) if cause.kind() == fs2::lock_contended_error().kind() => Ok(false),
-        Err(cause) => Err(Error::new("lock", path, cause)),
+fn lock_answer(attempt: impl Fn() -> io::Result<()>, path: &Path) -> Result<bool> {
+    loop {
+        return match attempt() {
+            Ok(()) => Ok(true),
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
+            Err(cause) if cause.kind() == fs2::lock_contended_error().kind() => Ok(false),
+            Err(cause) => Err(Error::new("lock", path, cause)),
+        };
     }
 }
 

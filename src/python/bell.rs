@@ -1,10 +1,12 @@
 //! What wakes a manager. While it has a worker it listens to pipes, and this is one of them; without one it holds no descriptor.
 
-use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::base::sys;
+
+const TRIES: u32 = 3;
 
 /// Rung by anybody, heard by one manager.
 #[derive(Debug, Default)]
@@ -60,9 +62,13 @@ impl Bell {
     }
 }
 
+/// Who is not woken waits for ever, so one error is not the last word. A full pipe is no error: it wakes too.
 fn write_to(pipe: &mut PipeWriter) {
-    if let Err(cause) = pipe.write_all(&[1]) {
-        tracing::trace!(%cause, "a manager is awake already");
+    for _ in 0..TRIES {
+        match pipe.write_all(&[1]) {
+            Err(cause) if cause.kind() != ErrorKind::WouldBlock => tracing::debug!(%cause, "a manager is not woken; once more"),
+            _ => return,
+        }
     }
 }
 

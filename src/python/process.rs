@@ -7,16 +7,40 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::base::sys::{ChildLimits, tie_to_this_thread};
+use crate::base::sys::{ChildLimits, Dir, Name, tie_to_this_thread};
 
 /// How the names of [`empty_dir`]s begin.
 pub(super) const EMPTY_DIR: &str = ".bytekeep-";
 
+/// A directory that goes with this.
+#[derive(Debug)]
+pub(super) struct EmptyDir(Option<TempDir>);
+
+impl EmptyDir {
+    pub(super) fn path(&self) -> &Path {
+        self.0.as_ref().map_or(Path::new("/"), TempDir::path)
+    }
+}
+
+impl Drop for EmptyDir {
+    /// By one call: `TempDir` would look into it first, and std panics where closing it then fails. That is left for the interpreter that
+    /// put something in it.
+    fn drop(&mut self) {
+        let Some(dir) = self.0.take() else { return };
+        let (above, name) = (dir.path().parent(), dir.path().file_name().and_then(Name::new));
+        if let (Some(above), Some(name)) = (above, name)
+            && Dir::open_root(above).and_then(|above| above.rmdir(&name)).is_ok_and(|removed| removed)
+        {
+            drop(dir.keep());
+        }
+    }
+}
+
 /// An empty directory that only this user can enter: some versions import from the working directory before our first statement runs.
-pub(super) fn empty_dir() -> std::io::Result<TempDir> {
+pub(super) fn empty_dir() -> std::io::Result<EmptyDir> {
     use std::os::unix::fs::PermissionsExt;
     let made = tempfile::Builder::new().prefix(EMPTY_DIR).permissions(std::fs::Permissions::from_mode(0o700)).tempdir();
-    made.map_err(|cause| {
+    made.map(|dir| EmptyDir(Some(dir))).map_err(|cause| {
         let text = format!("no empty directory to start interpreters in: {cause}; is TMPDIR writable?");
         std::io::Error::new(cause.kind(), text)
     })

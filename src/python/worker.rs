@@ -7,8 +7,6 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use super::bell::{Bell, Ear};
 use super::frame::{self, Decoder, Frame};
 use super::interpreter::Interpreter;
@@ -88,7 +86,7 @@ pub(super) struct Worker {
     pub(super) ready: bool,
     /// The working directory that it was started in, until it says hello. From then on it works in a removed directory: nothing can be
     /// put there for it to import, and a killed parent leaves no directory behind.
-    cwd: Option<TempDir>,
+    cwd: Option<process::EmptyDir>,
     ear: Option<Ear>,
     /// Given back when all else of it is gone.
     seat: Seat,

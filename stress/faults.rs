@@ -115,7 +115,7 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
         return Ok(());
     }
     let start = Instant::now();
-    prove(&mut bench, random, tally)?;
+    prove(&mut bench, tally)?;
     let mut cases = Vec::new();
     for writer in writers() {
         let here = cases_of(&mut bench, writer)?;
@@ -161,13 +161,14 @@ fn arguments(bench: &Bench<'_>, writer: Writer) -> Result<Vec<OsString>> {
 }
 
 /// Writers with a fault must be found out, and one without must not. The calls are those whose errors std tells.
-fn prove(bench: &mut Bench<'_>, random: &mut Random, tally: &Tally) -> Result<()> {
+fn prove(bench: &mut Bench<'_>, tally: &Tally) -> Result<()> {
     for (writer, faulty) in stand_ins() {
         let mut cases = cases_of(bench, writer)?;
         cases.retain(|case| matches!(&*case.call, "write" | "fsync" | "rename") && case.errno == "EIO");
-        random.shuffle_in_turn(&mut cases, |case| case.call.clone());
+        // The first few of each: files and directories are flushed in turn.
+        cases.retain(|case| case.number <= 3);
         let mut told = Vec::new();
-        for case in cases.iter().take(9) {
+        for case in &cases {
             told.extend(one(bench, case)?.told.into_iter().map(|what| (case, what)));
             tally.checked(1);
         }
@@ -175,7 +176,7 @@ fn prove(bench: &mut Bench<'_>, random: &mut Random, tally: &Tally) -> Result<()
             "faults: {}: {} violations in {} cases{}",
             writer.name,
             told.len(),
-            cases.len().min(9),
+            cases.len(),
             if faulty { " (must find something)" } else { "" }
         );
         if faulty && told.is_empty() {
@@ -204,7 +205,11 @@ fn one(bench: &mut Bench<'_>, case: &Case) -> Result<Found> {
     let left = strays_after(Duration::from_secs(2), &bench.ours);
     reap(&bench.ours);
     let hits = hits(&bench.room.join("log"))?;
-    if hung {
+    // The injected close did not take place, as a real one that fails does: who reads at the other end waits for ever.
+    let kept_open = |hit: &Hit| hit.call == "close" && hit.paths.iter().any(|path| path.to_string_lossy().contains(":["));
+    if hung && hits.iter().any(kept_open) {
+        println!("faults: {}: strace kept a pipe or socket open, and it waits for it: says nothing", case.name());
+    } else if hung {
         complain(format!("it did not end in {} s", LIMIT.as_secs()));
     } else if left > 0 {
         complain(format!("{left} processes outlived it"));

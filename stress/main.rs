@@ -77,7 +77,7 @@ struct Args {
     /// Where trees and images are made, and removed at the end
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     scratch: PathBuf,
-    /// all: what `.ci/run` calls, under a minute
+    /// all: what `.ci/run` calls, about a minute
     #[arg(long)]
     quick: bool,
     /// compare: where the packages are kept

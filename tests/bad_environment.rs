@@ -1,4 +1,4 @@
-//! Bad environments: variables, limits, streams, signals, locks, clocks and interpreters. The whole command, with real interpreters.
+//! Bad environments: variables, limits, streams, clocks and interpreters. The whole command, with real interpreters.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test's own files")]
 
 #[path = "support/mod.rs"]
@@ -8,18 +8,11 @@ mod whole;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use support::Python;
-use whole::{Outcome, Tree, all_pythons, aloud, is_root, must, python, python_for_all, root_or_skip, set_mtime, tool_or_skip, two_pythons};
+use whole::{Tree, all_pythons, aloud, is_root, must, python, python_for_all, root_or_skip, set_mtime, two_pythons};
 
 const NONE: [PathBuf; 0] = [];
-
-/// How many errors people are told of.
-fn errors(outcome: &Outcome) -> usize {
-    outcome.stderr.lines().filter(|line| line.starts_with("error:")).count()
-}
 
 // ---- variables
 
@@ -110,7 +103,7 @@ fn variables_of_python_change_nothing() {
         let outcome = tree.bytekeep(Some(python), ["compile", "--force", "."]).env("PYTHONHOME", "/nonsense").run();
         if outcome.code != Some(0) {
             let outcome = outcome.exits(2);
-            assert_eq!(errors(&outcome), 1, "{}", outcome.shown());
+            assert_eq!(outcome.errors(), 1, "{}", outcome.shown());
             assert!(outcome.stderr.contains(python.path.to_str().unwrap()), "{}", outcome.shown());
         }
         assert!(plain == bytes());
@@ -125,17 +118,17 @@ fn variables_of_ours_are_checked_as_options_are() {
         [("BYTEKEEP_TIMEOUT", "soon"), ("BYTEKEEP_FORMAT", "xml"), ("UV_COMPILE_BYTECODE_TIMEOUT", "x"), ("PYC_INVALIDATION_MODE", "x")]
     {
         let outcome = tree.bytekeep(Some(python()), ["compile", "."]).env(name, value).run().exits(2);
-        assert_eq!(errors(&outcome), 1, "{}", outcome.shown());
+        assert_eq!(outcome.errors(), 1, "{}", outcome.shown());
         assert!(outcome.stderr.contains(value), "{name}: {}", outcome.shown());
     }
     let outcome = tree.bytekeep(Some(python()), ["compile", "."]).env("TMPDIR", "/no/such/place").run();
-    assert!(matches!(outcome.code, Some(0 | 2)) && errors(&outcome) <= 1, "{}", outcome.shown());
+    assert!(matches!(outcome.code, Some(0 | 2)) && outcome.errors() <= 1, "{}", outcome.shown());
     assert!(outcome.code == Some(0) || outcome.stderr.contains("/no/such/place"), "{}", outcome.shown());
     // The interpreter is known by now, and its workers need the directory as well.
     tree.compile(python()).exits(0);
     let outcome = tree.bytekeep(Some(python()), ["compile", "--force", "."]).env("TMPDIR", "/no/such/place").run().exits(2);
     assert!(outcome.stderr.contains("/no/such/place") && outcome.stderr.contains("is TMPDIR writable?"), "{}", outcome.shown());
-    assert_eq!(errors(&outcome), 1, "{}", outcome.shown());
+    assert_eq!(outcome.errors(), 1, "{}", outcome.shown());
     tree.bytekeep(Some(python()), ["compile", "."]).env("TZ", "nonsense").env("CACHE_DIRECTORY", "a:b").run().exits(0);
 }
 
@@ -153,7 +146,7 @@ fn a_prefix_is_for_those_that_know_it() {
             std::fs::remove_dir_all(&prefix).unwrap();
         } else {
             let outcome = outcome.exits(2);
-            assert!(outcome.stderr.contains("knows no pycache prefix") && errors(&outcome) == 1, "{}", outcome.shown());
+            assert!(outcome.stderr.contains("knows no pycache prefix") && outcome.errors() == 1, "{}", outcome.shown());
         }
         tree.bytekeep(Some(python), ["compile", "good.py"]).env("PYTHONPYCACHEPREFIX", &prefix).run().exits(0);
         assert_eq!(prefix.exists(), knows(python), "{}", python.tag);
@@ -217,7 +210,7 @@ fn a_prefix_whose_path_leads_nowhere() {
     for prefix in [dangling.clone(), dangling.join("below")] {
         for command in ["compile", "verify", "status", "repair", "clean"] {
             let told = run(command, &prefix).exits(2);
-            assert!(told.stderr.contains("leads nowhere") && errors(&told) == 1, "{command}: {}", told.shown());
+            assert!(told.stderr.contains("leads nowhere") && told.errors() == 1, "{command}: {}", told.shown());
         }
     }
     assert!(dangling.is_symlink() && !tree.outside("nowhere").exists());
@@ -498,305 +491,7 @@ fn a_limit_on_file_sizes_is_an_error_of_what_is_too_large() {
     tree.compile(python()).exits(0);
 }
 
-// ---- signals
-
-/// A tree that takes several seconds to compile.
-fn slow_tree() -> Tree {
-    let tree = Tree::new();
-    for number in 0..60 {
-        tree.file(format!("slow{number}.py"), format!("VALUE = {number}\n{}", "a = [b, c(d), e.f]\n".repeat(12_000)).as_bytes());
-        tree.file(format!("quick{number}.py"), b"VALUE = 1\n");
-    }
-    tree
-}
-
-/// The processes that a process started.
-fn children(pid: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let list = |task: PathBuf| std::fs::read_to_string(task.join("children")).unwrap_or_default();
-    tasks.flat_map(|task| list(task.path()).split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
-}
-
-/// Does a process run? One that ended and was not reaped does not.
-fn runs(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
-}
-
-/// A set of signals of a process, as the kernel tells it.
-fn status_mask(pid: u32, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix(name));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-}
-
-/// What ignores a signal hands that on (`nohup`, a job in the background of a script), and the command keeps to it.
-fn is_ignored(signal: u32) -> bool {
-    status_mask(std::process::id(), "SigIgn:") & (1 << (signal - 1)) != 0
-}
-
-/// Waits until something is so.
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(3));
-    }
-}
-
-fn artifacts(tree: &Tree) -> usize {
-    whole::all_below(&tree.root()).iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "pyc")).count()
-}
-
-#[test]
-fn an_interrupt_ends_the_run_soon_and_leaves_nothing() {
-    for (signal, number, format) in [("INT", 2, "human"), ("TERM", 15, "json"), ("HUP", 1, "human")] {
-        if is_ignored(number) {
-            println!("SKIP SIG{signal}: it is ignored here");
-            continue;
-        }
-        let tree = slow_tree();
-        // What a small run takes, before and after, tells how busy this machine is.
-        let small = || {
-            let began = Instant::now();
-            Tree::new().compile(python()).exits(0);
-            began.elapsed()
-        };
-        let usual = small();
-        // Unflushed, so that the first ones are seen early on a disk that is busy with other tests.
-        let running = tree.bytekeep(Some(python()), ["compile", "--durability", "none", "--format", format, "."]).start();
-        let pid = running.child.id();
-        until("something is compiled", || artifacts(&tree) > 0);
-        let workers = children(pid);
-        let began = Instant::now();
-        running.signal(signal);
-        let outcome = running.wait().exits(130);
-        let took = began.elapsed();
-        let usual = usual.max(small());
-        assert!(took < Duration::from_secs(1) + 10 * usual, "{took:?}, where a small run takes {usual:?}");
-        if format == "json" {
-            assert_eq!(outcome.summary()["stopped"], true, "{}", outcome.shown());
-            assert!(outcome.actions("built") > 0, "{}", outcome.shown());
-        } else {
-            assert!(outcome.stderr.contains("Interrupted") && outcome.stderr.contains("Compiled"), "{}", outcome.shown());
-        }
-        assert_eq!(tree.litter(), NONE);
-        until("the workers are gone", || !workers.iter().any(|pid| runs(*pid)));
-        let done = artifacts(&tree);
-        assert!(done > 0 && done < 121, "{done} were done");
-        assert_eq!(tree.verify().exits(0).verdicts("ok"), done as u64);
-    }
-}
-
-/// What comes before the first entry may take long too: whoever makes the list, and an interpreter that does not answer.
-#[test]
-fn an_interrupt_before_the_run_ends_it_as_well() {
-    let tree = Tree::new();
-    let temporary = tree.outside("tmp");
-    std::fs::create_dir(&temporary).unwrap();
-    let started = tree.outside("started");
-    let mute = script(&tree, "mute", &format!("#!/bin/sh\nsleep 600 &\necho $! >'{0}.new'\nmv '{0}.new' '{0}'\nwait\n", started.display()));
-    must("mkfifo", &[tree.outside("list")]);
-    let list = tree.outside("list").into_os_string().into_string().unwrap();
-    let cases: [(&[&str], bool); 6] = [
-        (&["compile", "--files-from", "-"], false),
-        (&["compile", "--files-from", &list], false),
-        (&["compile", "--python", &mute, "."], true),
-        (&["verify", "--complete", "--python", &mute, "."], true),
-        (&["status", "--python", &mute, "."], true),
-        (&["repair", "--format", "json", "--python", &mute, "."], true),
-    ];
-    for (args, probes) in cases {
-        for (signal, number) in [("INT", 2), ("TERM", 15)] {
-            if is_ignored(number) {
-                continue;
-            }
-            let mut run = tree.bytekeep(None, args.iter().copied()).env("TMPDIR", &temporary);
-            run.command.stdin(Stdio::piped());
-            let mut running = run.start();
-            let stdin = running.child.stdin.take();
-            let pid = running.child.id();
-            let caught = || status_mask(pid, "SigCgt:") & (1 << (number - 1)) != 0;
-            until("it listens to signals", || caught() && (!probes || started.exists()));
-            running.signal(signal);
-            let began = Instant::now();
-            let outcome = running.wait().exits(130);
-            // A probe has 20 seconds of its own, and a list all the time in the world.
-            assert!(began.elapsed() < Duration::from_secs(15), "{args:?}: {:?}", began.elapsed());
-            assert!(outcome.stderr.contains("Interrupted") && errors(&outcome) == 0, "{}", outcome.shown());
-            drop(stdin);
-            if probes {
-                let child: u32 = std::fs::read_to_string(&started).unwrap().trim().parse().unwrap();
-                until("what the interpreter started is gone", || !runs(child));
-                std::fs::remove_file(&started).unwrap();
-            }
-            assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "{args:?}");
-        }
-    }
-    assert_eq!(tree.litter(), NONE);
-}
-
-#[test]
-fn a_run_that_is_out_of_time_ends_soon_and_says_so() {
-    let tree = Tree::new();
-    let large: Vec<u8> = (0..600_000).flat_map(|n| format!("a{n} = [b, c(d{n}), e.f]\n").into_bytes()).collect();
-    assert!(large.len() > 10 << 20);
-    tree.file("large.py", &large);
-    for args in [&["--format", "json"][..], &[], &["--quiet"]] {
-        let began = Instant::now();
-        let run = tree
-            .bytekeep(Some(python()), ["compile", "--max-time", "1", "--max-source", "1G", "."].into_iter().chain(args.iter().copied()));
-        let running = run.start();
-        let pid = running.child.id();
-        until("a worker is at work", || !children(pid).is_empty());
-        let workers = children(pid);
-        let outcome = running.wait().exits(1);
-        // The time that was given, a moment to end, and what a machine needs that is busy with other tests.
-        assert!(began.elapsed() > Duration::from_secs(1) && began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
-        if args.contains(&"json") {
-            let summary = outcome.summary();
-            assert_eq!((&summary["out_of_time"], &summary["stopped"]), (&true.into(), &false.into()), "{}", outcome.shown());
-            assert!(outcome.entries().all(|entry| entry["wrong"] == false), "{}", outcome.shown());
-        } else {
-            let told: Vec<&str> = outcome.stderr.lines().collect();
-            assert!(matches!(told[..], [line] if line.starts_with("Stopped by --max-time")), "{}", outcome.shown());
-        }
-        assert_eq!(tree.litter(), NONE);
-        assert!(!tree.artifact("large.py", python()).exists());
-        until("the workers are gone", || !workers.iter().any(|pid| runs(*pid)));
-    }
-    std::fs::remove_file(tree.path("large.py")).unwrap();
-    let outcome = tree.bytekeep(Some(python()), ["compile", "--max-time", "60", "--format", "json", "."]).run().exits(0);
-    assert_eq!((&outcome.summary()["out_of_time"], &outcome.summary()["stopped"]), (&false.into(), &false.into()));
-}
-
-#[test]
-fn a_killed_run_leaves_no_worker_and_the_next_one_mends() {
-    let tree = slow_tree();
-    for round in 0..4_u64 {
-        let running = tree.bytekeep(Some(python()), ["compile", "--force", "."]).start();
-        let pid = running.child.id();
-        until("workers run", || children(pid).len() >= 2 || artifacts(&tree) > 30);
-        std::thread::sleep(Duration::from_millis(70 * round));
-        let workers = children(pid);
-        running.signal("KILL");
-        assert_eq!(running.wait().signal, Some(9));
-        until("no worker outlives it", || !workers.iter().any(|pid| runs(*pid)));
-        let verified = tree.verify();
-        for verdict in ["truncated", "corrupt", "bad-magic", "silently-stale"] {
-            assert_eq!(verified.verdicts(verdict), 0, "{}", verified.shown());
-        }
-    }
-    for number in 0..60 {
-        std::fs::remove_file(tree.path(format!("slow{number}.py"))).unwrap();
-    }
-    tree.bytekeep(None, ["clean", "--orphans", "."]).run().exits(0);
-    tree.compile(python()).exits(0);
-    assert_eq!(tree.litter(), NONE, "what the dead left is swept");
-    tree.assert_good(python());
-    assert_eq!(tree.verify().exits(0).verdicts("ok"), 61);
-}
-
-// ---- locks
-
-/// Another process that holds a lock, killed when dropped.
-struct Holder(Child);
-
-impl Holder {
-    fn of(file: &Path) -> Self {
-        let mut command = Command::new("flock");
-        command.arg("--no-fork").arg(file).args(["sleep", "600"]).stdin(Stdio::null());
-        let holder = Self(command.spawn().unwrap());
-        let free = || Command::new("flock").args(["--nonblock", "--conflict-exit-code", "9"]).arg(file).arg("true").status().unwrap();
-        until("the lock is held", || free().code() == Some(9));
-        holder
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-#[test]
-fn a_lock_that_is_held_is_waited_for_and_the_rest_goes_on() {
-    if !tool_or_skip("flock") {
-        return;
-    }
-    let tree = Tree::new();
-    tree.file("busy/one.py", b"VALUE = 1\n");
-    tree.file("busy/two.py", b"VALUE = 1\n");
-    let lock = tree.file("busy/__pycache__/.bytekeep.lock", b"4194000\nsomebody compile\n1700000000\n");
-    let holder = Holder::of(&lock);
-    let run = |format: &'static str, wait: &'static str| {
-        tree.bytekeep(Some(python()), ["compile", "--format", format, "--lock-timeout", wait, "."])
-    };
-    let outcome = run("json", "2").run().exits(1);
-    outcome.fails("busy/one.py", "locked", &["4194000"]).fails("busy/two.py", "locked", &[]);
-    outcome.is("busy/one.py", "missing", "skipped");
-    let waiting = outcome.lines.iter().find(|line| line["kind"] == "note" && line["code"] == "waiting").unwrap();
-    assert!(waiting["text"].as_str().unwrap().contains("PID 4194000 (somebody compile)"), "{waiting}");
-    tree.assert_good(python());
-    let outcome = run("human", "1.5").run().exits(1);
-    assert!(outcome.stderr.contains("waiting for the lock on `busy/__pycache__`, held by PID 4194000"), "{}", outcome.shown());
-    assert!(outcome.stderr.contains("--lock-timeout"), "{}", outcome.shown());
-    assert_eq!(errors(&outcome), 1, "one message for one cause: {}", outcome.shown());
-    let outcome = run("human", "0").run().exits(1);
-    assert!(!outcome.stderr.contains("waiting"), "{}", outcome.shown());
-    // Verifying and cleaning neither wait for ever nor take what is another's.
-    tree.bytekeep(None, ["verify", "."]).run().exits(0);
-    tree.bytekeep(None, ["clean", "--lock-timeout", "1", "busy"]).run();
-    assert!(lock.is_file(), "a lock that is held is nobody's left-over");
-    // Let go while we wait: then it is done.
-    let running = run("json", "60").start();
-    std::thread::sleep(Duration::from_millis(300));
-    drop(holder);
-    let outcome = running.wait().exits(0);
-    assert_eq!(outcome.actions("built"), 2, "{}", outcome.shown());
-    assert_eq!(tree.litter(), NONE);
-    tree.verify().exits(0);
-}
-
-#[test]
-fn two_compiles_and_a_clean_at_once() {
-    let tree = Tree::new();
-    for number in 0..60 {
-        tree.file(format!("pkg{}/m{number}.py", number % 4), b"VALUE = 1\n");
-    }
-    for _ in 0..5 {
-        let start = |words: &[&'static str]| tree.bytekeep((words[0] == "compile").then(python), words.iter().copied()).start();
-        let runs = [
-            start(&["compile", "--format", "json", "."]),
-            start(&["clean", "--format", "json", "."]),
-            start(&["compile", "--format", "json", "--force", "."]),
-        ];
-        for running in runs {
-            running.wait().exits(0);
-        }
-        let verified = tree.verify().exits(0);
-        assert_eq!(verified.verdicts("leftover"), 0, "{}", verified.shown());
-        assert_eq!(tree.litter(), NONE);
-    }
-    // Only the first of several has anything to do.
-    tree.bytekeep(None, ["clean", "."]).run().exits(0);
-    let runs: Vec<_> = (0..3).map(|_| tree.bytekeep(Some(python()), ["compile", "--format", "json", "."]).start()).collect();
-    let built: u64 = runs.into_iter().map(|running| running.wait().exits(0).actions("built")).sum();
-    assert_eq!(built, 61, "one compile an entry");
-    tree.assert_good(python());
-    assert_eq!(tree.verify().exits(0).verdicts("ok"), 61);
-}
-
 // ---- interpreters
-
-fn script(tree: &Tree, name: &str, text: &str) -> String {
-    let path = tree.outside(name);
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path.into_os_string().into_string().unwrap()
-}
 
 #[test]
 fn an_interpreter_that_cannot_be_used_is_one_clear_error() {
@@ -823,19 +518,19 @@ fn an_interpreter_that_cannot_be_used_is_one_clear_error() {
         ("/dev/null".into(), "/dev/null"),
         ("/bin/true".into(), "/bin/true"),
         ("/bin/false".into(), "exit status 1"),
-        (script(&tree, "silent", "#!/bin/sh\nexit 0\n"), "silent"),
-        (script(&tree, "loud", "#!/bin/sh\necho it is broken >&2\nexit 3\n"), "it is broken"),
-        (script(&tree, "liar", "#!/bin/sh\necho '{\"version\": 1}'\n"), "liar"),
-        (script(&tree, "killed", "#!/bin/sh\nkill -SEGV $$\n"), "killed"),
-        (script(&tree, "endless", "#!/bin/sh\nexec yes\n"), "endless"),
-        (script(&tree, "nowhere", "#!/no/such/python\n"), "nowhere"),
-        (script(&tree, "garbage", "\x7fELF garbage"), "garbage"),
-        (script(&tree, "old", &posing("(3, 5, 10, 'final', 0)")), "3.5.10"),
-        (script(&tree, "older", &posing("(3, 2, 6, 'final', 0)")), "3.2.6"),
+        (tree.script("silent", "#!/bin/sh\nexit 0\n"), "silent"),
+        (tree.script("loud", "#!/bin/sh\necho it is broken >&2\nexit 3\n"), "it is broken"),
+        (tree.script("liar", "#!/bin/sh\necho '{\"version\": 1}'\n"), "liar"),
+        (tree.script("killed", "#!/bin/sh\nkill -SEGV $$\n"), "killed"),
+        (tree.script("endless", "#!/bin/sh\nexec yes\n"), "endless"),
+        (tree.script("nowhere", "#!/no/such/python\n"), "nowhere"),
+        (tree.script("garbage", "\x7fELF garbage"), "garbage"),
+        (tree.script("old", &posing("(3, 5, 10, 'final', 0)")), "3.5.10"),
+        (tree.script("older", &posing("(3, 2, 6, 'final', 0)")), "3.2.6"),
     ];
     for (spec, told) in rows {
         let outcome = tree.bytekeep(None, ["compile", "--python", &spec, "."]).run().exits(2);
-        assert_eq!(errors(&outcome), 1, "{}", outcome.shown());
+        assert_eq!(outcome.errors(), 1, "{}", outcome.shown());
         assert!(outcome.stderr.contains(told), "{spec}: {}", outcome.shown());
         assert!(outcome.stderr.lines().count() <= 6, "{spec}: {}", outcome.shown());
         assert!(!tree.path("__pycache__").exists(), "{spec}");
@@ -845,15 +540,15 @@ fn an_interpreter_that_cannot_be_used_is_one_clear_error() {
     // One that answers as Python does and then does not work.
     let turncoat =
         format!("#!/bin/sh\nif [ -e '{0}' ]; then exit 7; fi\n'{real}' \"$@\"\nstatus=$?\n: >'{0}'\nexit $status\n", outside("asked"));
-    let turncoat = script(&tree, "turncoat", &turncoat);
+    let turncoat = tree.script("turncoat", &turncoat);
     let outcome = tree.bytekeep(None, ["compile", "--python", &turncoat, "."]).run().exits(2);
-    assert!(outcome.stderr.contains("turncoat") && errors(&outcome) == 1, "{}", outcome.shown());
+    assert!(outcome.stderr.contains("turncoat") && outcome.errors() == 1, "{}", outcome.shown());
     assert_eq!(tree.litter(), NONE);
     // No interpreter at all: whoever compiles needs one, whoever verifies does not.
     tree.bytekeep(Some(python()), ["compile", "."]).run().exits(0);
     for path in ["", "/no/such/place"] {
         let outcome = tree.bytekeep(None, ["compile", "."]).env("PATH", path).run().exits(2);
-        assert!(errors(&outcome) == 1 && outcome.stderr.contains("--python"), "{}", outcome.shown());
+        assert!(outcome.errors() == 1 && outcome.stderr.contains("--python"), "{}", outcome.shown());
         for command in ["verify", "status", "clean", "seal"] {
             tree.bytekeep(None, [command, "--exclude", "good.py", "."]).env("PATH", path).run().exits(0);
         }
@@ -897,7 +592,7 @@ fn root_starts_no_interpreter_that_others_can_write() {
     let chown = |who: &str, path: &Path| must("chown", &["-h".as_ref(), who.as_ref(), path.as_os_str()]);
     let refused = |what: &str| {
         let outcome = tree.bytekeep(None, ["compile", "venv"]).run().exits(2);
-        assert_eq!(errors(&outcome), 1, "{what}: {}", outcome.shown());
+        assert_eq!(outcome.errors(), 1, "{what}: {}", outcome.shown());
         assert!(outcome.stderr.contains("--python") && outcome.stderr.contains("venv/bin/python"), "{what}: {}", outcome.shown());
         assert!(!mark.exists(), "{what}: it was started all the same");
     };

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::Python;
-use whole::{Outcome, Tree, all_below, may, must, python, python_for_all, root_or_skip, two_pythons};
+use whole::{Tree, all_below, may, must, python, python_for_all, root_or_skip, two_pythons};
 
 const NONE: [PathBuf; 0] = [];
 
@@ -419,11 +419,6 @@ impl Drop for Mounted {
     }
 }
 
-/// How many errors people are told of.
-fn errors(outcome: &Outcome) -> usize {
-    outcome.stderr.lines().filter(|line| line.starts_with("error:")).count()
-}
-
 #[test]
 fn a_full_disk_leaves_old_artifacts_whole_and_nothing_half() {
     if !root_or_skip("a small file system") {
@@ -460,7 +455,7 @@ fn a_full_disk_leaves_old_artifacts_whole_and_nothing_half() {
         assert_eq!(verified.verdicts(verdict), 0, "{}", verified.shown());
     }
     let told = run("human").exits(1);
-    assert_eq!(errors(&told), 1, "one message for one cause: {}", told.shown());
+    assert_eq!(told.errors(), 1, "one message for one cause: {}", told.shown());
     assert!(told.stderr.contains("No space left on device") && told.stderr.contains("free some space"), "{}", told.shown());
     must("mount", &["-o".as_ref(), "remount,size=8m".as_ref(), tree.path("small").as_os_str()]);
     run("json").exits(0);
@@ -487,7 +482,7 @@ fn a_read_only_file_system_is_told_once() {
     outcome.is("done.py", "ok", "none");
     tree.assert_good(python());
     let told = tree.bytekeep(Some(python()), ["compile", "."]).run().exits(1);
-    assert_eq!(errors(&told), 1, "one message for one cause: {}", told.shown());
+    assert_eq!(told.errors(), 1, "one message for one cause: {}", told.shown());
     assert!(told.stderr.contains("10 entries in 6 folders") && told.stderr.contains("--pycache-prefix"), "{}", told.shown());
     tree.verify().exits(0);
     let cleaned = tree.bytekeep(None, ["clean", "--format", "json", "fixed"]).run().exits(1);
@@ -558,7 +553,7 @@ fn without_permission_one_message_says_so_and_a_prefix_helps() {
     std::fs::set_permissions(tree.path("closed"), std::fs::Permissions::from_mode(0o700)).unwrap();
     let compile = |format: &'static str| tree.bytekeep(Some(python), ["compile", "--format", format, "."]).by_nobody().run();
     let told = compile("human").exits(1);
-    assert_eq!(errors(&told), 1, "one message for one cause: {}", told.shown());
+    assert_eq!(told.errors(), 1, "one message for one cause: {}", told.shown());
     assert!(told.stderr.contains("Permission denied") && told.stderr.contains("--pycache-prefix"), "{}", told.shown());
     let outcome = compile("json").exits(1);
     outcome.fails("pkg2/mod.py", "permission", &["Permission denied"]).fails("good.py", "permission", &["Permission denied"]);

@@ -308,7 +308,7 @@ impl Placed {
                 return Err(Failure::new("an empty path was named").hint("name a directory; `.` is the working directory"));
             }
             roots.add_named(path)?;
-            if path.is_dir() && roots.below_prefix(path, true).is_some_and(|below| !below.as_os_str().is_empty()) {
+            if roots.below_prefix(path, true).is_some_and(|below| !below.as_os_str().is_empty()) && path.is_dir() {
                 let shown = text::path(path, None);
                 notes.push(format!(
                     "`{shown}` lies in the pycache prefix: to work on artifacts there, name the sources or the whole prefix"

@@ -158,6 +158,14 @@ impl Tree {
         self.top.path().join("home")
     }
 
+    /// A program beside the tree.
+    pub fn script(&self, name: &str, text: &str) -> String {
+        let path = self.outside(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path.into_os_string().into_string().unwrap()
+    }
+
     /// A path in a directory beside the tree.
     pub fn outside(&self, name: &str) -> PathBuf {
         self.top.path().join("outside").join(name)
@@ -414,6 +422,11 @@ impl Outcome {
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}", self.shown());
         self
+    }
+
+    /// How many errors people are told of.
+    pub fn errors(&self) -> usize {
+        self.stderr.lines().filter(|line| line.starts_with("error:")).count()
     }
 
     /// All that was said, cut to what a person reads.

@@ -142,7 +142,6 @@ impl Bench<'_> {
 }
 
 pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
-    mount::sweep(&setting.scratch)?;
     let wanted = |row: Row| plan.only.is_empty() || plan.only.contains(&row);
     let needs = Row::value_variants().iter().any(|row| *row != Row::Memory && wanted(*row));
     let corpus = if needs { Some(Corpus::lay_out(&plan.corpus, &setting.python)?) } else { None };

@@ -64,7 +64,7 @@ struct Found {
 }
 
 pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &Tally) -> Result<()> {
-    if let Err(why) = crate::kill::possible() {
+    if let Err(why) = crate::strace_log::possible() {
         println!("SKIP crashstates: {why}");
         return Ok(());
     }
@@ -73,7 +73,7 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
     let again = |name: &str| format!("crashstates --seed {} --sources {sources} --case {name}", setting.seed);
     let (mut cases, mut rounds) = (0, 0);
     loop {
-        let room = tempfile::Builder::new().prefix("crash-").tempdir_in(&setting.scratch)?;
+        let room = setting.room("crashstates")?;
         let salt = random.below(1 << 20);
         let bench = Bench::lay_out(setting, room.path(), sources, salt)?;
         println!("crashstates: {sources} sources in {} directories", DIRECTORIES.len());
@@ -95,7 +95,7 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
             }
         }
         // few files: what they are there for shows at once
-        let small = tempfile::Builder::new().prefix("crash-").tempdir_in(&setting.scratch)?;
+        let small = setting.room("crashstates")?;
         let bench = Bench::lay_out(setting, small.path(), 10, salt)?;
         for (bug, faulty) in standin::BUGS {
             // what was not there cannot be lost by removing it, and nothing that is new can be written over

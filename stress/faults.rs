@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 
 use crate::bench::{Bench, OPS, Op};
-use crate::run::{Random, Setting, Tally, interrupted, kill, reap, strays_after, without_options};
+use crate::run::{self, Random, Setting, Tally, interrupted, kill, reap, strays_after, without_options};
 use crate::standin;
 use crate::strace_log::{Hit, hits};
 use crate::whole::{is_artifact, is_leftover, leftovers};
@@ -96,11 +96,11 @@ fn stand_ins() -> impl Iterator<Item = (Writer, bool)> {
 }
 
 pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, random: &mut Random, tally: &Tally) -> Result<()> {
-    if let Err(why) = crate::kill::possible() {
+    if let Err(why) = crate::strace_log::possible() {
         println!("SKIP faults: {why}");
         return Ok(());
     }
-    let room = tempfile::Builder::new().prefix("faults-").tempdir_in(&setting.scratch)?;
+    let room = setting.room("faults")?;
     let mut bench = Bench::lay_out(setting, room.path())?;
     let again = |case: &Case| format!("faults --seed {} --case {}", setting.seed, case.name());
     if let Some(only) = only {
@@ -110,7 +110,7 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
         found.told.iter().for_each(|what| tally.violation(&format!("{}: {what}", case.name()), &again(&case)));
         tally.checked(1);
         if !found.told.is_empty() {
-            println!("the tree stays in {}", room.keep().display());
+            println!("the tree stays in {}", run::keep(room)?.display());
         }
         return Ok(());
     }

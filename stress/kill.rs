@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::bench::{Bench, OPS, Op};
-use crate::mount::on_path;
-use crate::run::{Random, Setting, Tally, interrupted, kill, measure, strays_after};
+use crate::run::{self, Random, Setting, Tally, interrupted, kill, measure, strays_after};
+use crate::strace_log;
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -25,24 +25,12 @@ impl Case {
     }
 }
 
-pub(crate) fn possible() -> Result<(), String> {
-    if !on_path("strace") {
-        return Err("there is no strace".to_owned());
-    }
-    let tried = Command::new("strace").args(["-f", "-b", "execve", "-qq", "-o", "/dev/null", "true"]).output();
-    match tried {
-        Ok(out) if out.status.success() => Ok(()),
-        Ok(out) => Err(format!("strace cannot trace here: {}", String::from_utf8_lossy(&out.stderr).trim())),
-        Err(error) => Err(format!("strace does not start: {error}")),
-    }
-}
-
 pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, random: &mut Random, tally: &Tally) -> Result<()> {
-    if let Err(why) = possible() {
+    if let Err(why) = strace_log::possible() {
         println!("SKIP kill: {why}");
         return Ok(());
     }
-    let room = tempfile::Builder::new().prefix("kill-").tempdir_in(&setting.scratch)?;
+    let room = setting.room("kill")?;
     let mut bench = Bench::lay_out(setting, room.path())?;
     let start = Instant::now();
     let mut cases = Vec::new();
@@ -71,7 +59,7 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
         tally.checked(1);
         done += 1;
         if tally.violations() > before && only.is_some() {
-            println!("the tree stays in {}", room.keep().display());
+            println!("the tree stays in {}", run::keep(room)?.display());
             return Ok(());
         }
     }

@@ -26,7 +26,7 @@ mod storm;
 mod strace_log;
 mod whole;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -118,11 +118,13 @@ fn main() -> Result<ExitCode> {
     }
     let seed = args.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |t| u64::from(t.subsec_nanos())));
     println!("seed {seed}");
-    let tally = Tally::default();
+    let tally = Tally::new(how(&args));
     let python = run::Python::find(args.python.as_deref())?;
     println!("interpreter {} ({})", python.path.display(), python.version);
     println!("under test {}", args.bin.display());
     std::fs::create_dir_all(&args.scratch)?;
+    mount::sweep(&args.scratch)?;
+    run::sweep(&args.scratch)?;
     let setting = run::Setting { bin: args.bin.clone(), python, scratch: args.scratch.clone(), seed };
     let done = perform(&args, &setting, &tally);
     if run::interrupted() {
@@ -162,6 +164,13 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
     }
 }
 
+/// What of the command line a violation's own command must repeat.
+fn how(args: &Args) -> String {
+    let bin = (args.bin != Path::new(env!("CARGO_BIN_EXE_bytekeep"))).then(|| format!(" --bin {}", args.bin.display()));
+    let python = args.python.as_ref().map(|python| format!(" --python {}", python.display()));
+    [bin, python].into_iter().flatten().collect()
+}
+
 fn list() {
     let say = |name: &str, does: &str, here: Result<(), String>| match here {
         Ok(()) => println!("{name:11} runs  {does}"),
@@ -172,9 +181,9 @@ fn list() {
     if !mount::possible() {
         println!("SKIP compare's fresh file systems: not root, or no mkfs.ext4; new directory names are used instead");
     }
-    say("kill", "SIGKILL at every system call that touches files", linux().and_then(|()| kill::possible()));
-    say("faults", "an error at every system call that touches files", linux().and_then(|()| kill::possible()));
-    say("crashstates", "power cuts at every moment of a recorded run, in memory", linux().and_then(|()| kill::possible()));
+    say("kill", "SIGKILL at every system call that touches files", linux().and_then(|()| strace_log::possible()));
+    say("faults", "an error at every system call that touches files", linux().and_then(|()| strace_log::possible()));
+    say("crashstates", "power cuts at every moment of a recorded run, in memory", linux().and_then(|()| strace_log::possible()));
     say("powercut", "power cuts on ext4, xfs and btrfs", powercut::possible());
     for (name, why) in powercut::missing() {
         println!("SKIP powercut on {name}: {why}");

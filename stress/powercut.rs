@@ -77,9 +77,8 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
     for (name, why) in missing() {
         println!("SKIP powercut on {name}: {why}");
     }
-    mount::sweep(&setting.scratch)?;
     let start = Instant::now();
-    let room = tempfile::Builder::new().prefix("powercut-").tempdir_in(&setting.scratch)?;
+    let room = setting.room("powercut")?;
     let bench = Bench::lay_out(setting, room.path(), SOURCES, random.below(1 << 20))?;
     let host = host(&setting.scratch)?;
     let mut cases = 0;

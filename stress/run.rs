@@ -46,7 +46,32 @@ pub(crate) fn without_options(command: &mut Command) {
     }
 }
 
+/// Takes away the rooms of programs that were killed.
+pub(crate) fn sweep(scratch: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(scratch)?.flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.strip_prefix("room-")?.split('-').nth(1)?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A room that is to be looked at: no later run takes it away.
+pub(crate) fn keep(room: tempfile::TempDir) -> Result<PathBuf> {
+    let path = room.keep();
+    let name = path.file_name().and_then(|name| name.to_str()).context("a room without a name")?;
+    let kept = path.with_file_name(name.replacen("room-", "kept-", 1));
+    std::fs::rename(&path, &kept)?;
+    Ok(kept)
+}
+
 impl Setting {
+    /// A directory for one program's trees, gone at its end; the next run of any takes away what a killed one left.
+    pub(crate) fn room(&self, program: &str) -> Result<tempfile::TempDir> {
+        Ok(tempfile::Builder::new().prefix(&format!("room-{program}-{}-", std::process::id())).tempdir_in(&self.scratch)?)
+    }
+
     /// The command under test. What it remembers goes into `cache`.
     pub(crate) fn bytekeep(&self, verb: &str, tree: &Path, jobs: usize, cache: &Path) -> Command {
         let mut command = Command::new(&self.bin);
@@ -77,9 +102,15 @@ impl Setting {
 pub(crate) struct Tally {
     checked: AtomicU64,
     violations: AtomicU64,
+    /// what the command that repeats a violation says besides the case: ` --bin PATH`
+    how: String,
 }
 
 impl Tally {
+    pub(crate) fn new(how: String) -> Self {
+        Self { how, ..Self::default() }
+    }
+
     pub(crate) fn checked(&self, more: u64) {
         self.checked.fetch_add(more, Ordering::Relaxed);
     }
@@ -87,7 +118,7 @@ impl Tally {
     pub(crate) fn violation(&self, what: &str, again: &str) {
         // a broken tree would say the same a thousand times
         if self.violations.fetch_add(1, Ordering::Relaxed) < 50 {
-            println!("VIOLATION {what} | again: cargo test --release --test stress -- {again}");
+            println!("VIOLATION {what} | again: cargo test --release --test stress -- {again}{}", self.how);
         }
     }
 

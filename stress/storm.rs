@@ -46,7 +46,7 @@ struct Storm<'a> {
 }
 
 pub(crate) fn run(setting: &Setting, seconds: u64, processes: usize, tally: &Tally) -> Result<()> {
-    let room = tempfile::Builder::new().prefix("storm-").tempdir_in(&setting.scratch)?;
+    let room = setting.room("storm")?;
     let loader = Loader::start(&setting.python.path)?;
     let ours = HashSet::from([loader.id()]);
     let storm = Storm {

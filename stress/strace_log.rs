@@ -6,10 +6,25 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::mount::on_path;
+
 /// Everything that makes, fills, flushes, names or removes a file, or that passes a descriptor on. A `?`: not every architecture has it.
 const CALLS: &str = "clone,?clone3,?fork,?vfork,openat,?openat2,?open,?creat,write,pwrite64,writev,pwritev,?pwritev2,lseek,ftruncate,truncate,\
     fallocate,sendfile,copy_file_range,ioctl,fsync,fdatasync,syncfs,sync,?sync_file_range,close,?close_range,dup,?dup2,dup3,fcntl,\
     ?rename,?renameat,renameat2,?link,linkat,?unlink,unlinkat,?rmdir,?mkdir,mkdirat,?symlink,symlinkat";
+
+/// Whether anything can be traced here.
+pub(crate) fn possible() -> Result<(), String> {
+    if !on_path("strace") {
+        return Err("there is no strace".to_owned());
+    }
+    let tried = Command::new("strace").args(["-f", "-b", "execve", "-qq", "-o", "/dev/null", "true"]).output();
+    match tried {
+        Ok(out) if out.status.success() => Ok(()),
+        Ok(out) => Err(format!("strace cannot trace here: {}", String::from_utf8_lossy(&out.stderr).trim())),
+        Err(error) => Err(format!("strace does not start: {error}")),
+    }
+}
 
 /// Not through `execve`: a worker is another process, which has the descriptors of its pipes alone.
 pub(crate) fn strace(log: &Path) -> Command {

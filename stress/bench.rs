@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::corpus::module;
 use crate::mount::{check, copy};
-use crate::run::{Setting, measure};
+use crate::run::{Setting, measure, without_options};
 use crate::whole::{Loader, Look, digest, files, is_artifact, is_leftover, leftovers, look};
+use crate::writer::Writer;
 
 /// A `?` before a name: not every architecture has it.
 pub(crate) const CALLS: &str = "openat,?openat2,write,pwrite64,writev,copy_file_range,fallocate,?sync_file_range,fsync,fdatasync,syncfs,close,\
@@ -35,16 +36,6 @@ pub(crate) enum Op {
     /// compile, and one of its workers is killed instead
     Worker,
 }
-
-pub(crate) const OPS: [(Op, &str, &str); 7] = [
-    (Op::Fresh, "fresh", "compile"),
-    (Op::Stale, "stale", "compile"),
-    (Op::Force, "force", "compile"),
-    (Op::Clean, "clean", "clean"),
-    (Op::Repair, "repair", "repair"),
-    (Op::Seal, "seal", "seal"),
-    (Op::Worker, "worker", "compile"),
-];
 
 type Contents = BTreeMap<PathBuf, Vec<u8>>;
 
@@ -137,24 +128,26 @@ impl<'a> Bench<'a> {
         all
     }
 
-    /// strace counts per thread; it lets go of workers at their `execve`, so that only the parent's calls are counted and hit.
-    pub(crate) fn strace(&self, trace: &str, inject: Option<&str>, arguments: &[OsString]) -> Command {
+    /// strace counts per thread. Unless the writer's workers are to be hit too, it lets go of them at their `execve`.
+    pub(crate) fn strace(&self, trace: &str, inject: Option<&str>, writer: Writer) -> Result<Command> {
         let mut command = Command::new("strace");
-        command.args(["-f", "-b", "execve", "-qq", "-y", "-o"]).arg(self.room.join("log"));
+        command.args(if writer.inside { &["-f"][..] } else { &["-f", "-b", "execve"] });
+        command.args(["-qq", "-y", "-o"]).arg(self.room.join("log"));
         command.arg("-e").arg(format!("trace={trace}"));
         if let Some(inject) = inject {
             command.arg("-e").arg(format!("inject={inject}"));
         }
-        command.args(arguments).env("XDG_CACHE_HOME", self.room.join("cache")).env("TMPDIR", self.room.join("tmp"));
-        command
+        command.args(writer.arguments(self)?).env("XDG_CACHE_HOME", self.room.join("cache")).env("TMPDIR", self.room.join("tmp"));
+        without_options(&mut command);
+        Ok(command)
     }
 
     /// How often each call is made by the thread that makes it most.
-    pub(crate) fn count(&self, op: Op, arguments: &[OsString]) -> Result<Vec<(String, usize)>> {
-        self.restore(op)?;
-        let cost = measure(vec![self.strace(CALLS, None, arguments)])?;
+    pub(crate) fn count(&self, writer: Writer) -> Result<Vec<(String, usize)>> {
+        self.restore(writer.op)?;
+        let cost = measure(vec![self.strace(CALLS, None, writer)?])?;
         if cost.code != Some(0) {
-            bail!("unharmed, {arguments:?} does not exit 0 but {:?}: {}", cost.code, cost.text.trim());
+            bail!("unharmed, {} does not exit 0 but {:?}: {}", writer.name, cost.code, cost.text.trim());
         }
         let mut each: HashMap<(String, String), usize> = HashMap::new();
         for line in std::fs::read_to_string(self.room.join("log"))?.lines() {

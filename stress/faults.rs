@@ -1,7 +1,6 @@
 //! An error at every system call that touches files, one case at a time. What was there must stay whole, exit 0 must mean that all is
 //! done, anything else must be told with path and cause, and the next run must heal it.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 
-use crate::bench::{Bench, OPS, Op};
-use crate::run::{self, Random, Setting, Tally, interrupted, kill, reap, strays_after, without_options};
-use crate::standin;
+use crate::bench::{Bench, Op};
+use crate::run::{self, Random, Setting, Tally, interrupted, kill, reap, strays_after};
 use crate::strace_log::{Hit, hits};
 use crate::whole::{is_artifact, is_leftover, leftovers};
+use crate::writer::{COMMANDS, INSIDE, STAND_INS, Writer};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -47,15 +46,6 @@ fn errnos(call: &str) -> &'static [&'static str] {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Writer {
-    op: Op,
-    name: &'static str,
-    verb: &'static str,
-    /// what writes instead of the command under test
-    bug: Option<&'static str>,
-}
-
 #[derive(Debug, Clone)]
 struct Case {
     writer: Writer,
@@ -71,28 +61,10 @@ impl Case {
 
     fn parse(name: &str) -> Option<Self> {
         let [writer, call, errno, number] = name.split(':').collect::<Vec<_>>().try_into().ok()?;
-        let writer = writers().into_iter().chain(stand_ins().map(|(one, _)| one)).find(|one| one.name == writer)?;
+        let writer = Writer::named(writer)?;
         let (errno, _) = ERRNOS.into_iter().find(|(known, _)| *known == errno)?;
         Some(Self { writer, call: call.to_owned(), errno, number: number.parse().ok()? })
     }
-}
-
-fn writers() -> Vec<Writer> {
-    let all = OPS.into_iter().filter(|(op, _, _)| *op != Op::Worker);
-    all.map(|(op, name, verb)| Writer { op, name, verb, bug: None }).collect()
-}
-
-/// And whether they must be found out.
-fn stand_ins() -> impl Iterator<Item = (Writer, bool)> {
-    let all = [
-        ("standin-whole", "whole"),
-        ("standin-ignerr", "ignerr"),
-        ("standin-ignfsync", "ignfsync"),
-        ("standin-litter", "litter"),
-        ("standin-inplace", "inplace"),
-        ("standin-unlinkfirst", "unlinkfirst"),
-    ];
-    all.into_iter().map(|(name, bug)| (Writer { op: Op::Stale, name, verb: "compile", bug: Some(bug) }, bug != "whole"))
 }
 
 pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, random: &mut Random, tally: &Tally) -> Result<()> {
@@ -117,12 +89,12 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
     let start = Instant::now();
     prove(&mut bench, tally)?;
     let mut cases = Vec::new();
-    for writer in writers() {
+    for writer in COMMANDS.into_iter().chain(INSIDE) {
         let here = cases_of(&mut bench, writer)?;
         println!("faults: {}: {} cases", writer.name, here.len());
         cases.extend(here);
     }
-    random.shuffle_in_turn(&mut cases, |case| (case.writer.op, case.call.clone(), case.errno));
+    random.shuffle_in_turn(&mut cases, |case| (case.writer, case.call.clone(), case.errno));
     let (mut done, mut hit) = (0, 0);
     for case in &cases {
         if interrupted() || seconds.is_some_and(|limit| start.elapsed().as_secs() >= limit) {
@@ -143,9 +115,8 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
 
 /// One more than were counted of each: a call that is made more often at an error is not left out.
 fn cases_of(bench: &mut Bench<'_>, writer: Writer) -> Result<Vec<Case>> {
-    let arguments = arguments(bench, writer)?;
     let mut all = Vec::new();
-    for (call, times) in bench.count(writer.op, &arguments)? {
+    for (call, times) in bench.count(writer)? {
         for errno in errnos(&call) {
             all.extend((1..=times + 1).map(|number| Case { writer, call: call.clone(), errno, number }));
         }
@@ -153,16 +124,10 @@ fn cases_of(bench: &mut Bench<'_>, writer: Writer) -> Result<Vec<Case>> {
     Ok(all)
 }
 
-fn arguments(bench: &Bench<'_>, writer: Writer) -> Result<Vec<OsString>> {
-    match writer.bug {
-        Some(bug) => standin::arguments(bug, &bench.template(Op::Force), &bench.tree),
-        None => Ok(bench.arguments(writer.op, writer.verb)),
-    }
-}
-
 /// Writers with a fault must be found out, and one without must not. The calls are those whose errors std tells.
 fn prove(bench: &mut Bench<'_>, tally: &Tally) -> Result<()> {
-    for (writer, faulty) in stand_ins() {
+    for writer in STAND_INS.into_iter().filter(|one| one.bug != Some("unlinkrename")) {
+        let faulty = writer.is_faulty();
         let mut cases = cases_of(bench, writer)?;
         cases.retain(|case| matches!(&*case.call, "write" | "fsync" | "rename") && case.errno == "EIO");
         // The first few of each: files and directories are flushed in turn.
@@ -215,7 +180,7 @@ fn one(bench: &mut Bench<'_>, case: &Case) -> Result<Found> {
         complain(format!("{left} processes outlived it"));
     }
     bench.judge(op, false, &complain)?;
-    let seen = Seen { tree: &bench.tree, room: &bench.room, case, hits: &hits, code, said: &said };
+    let seen = Seen { tree: &bench.tree, python: &bench.setting.python.path, room: &bench.room, case, hits: &hits, code, said: &said };
     seen.left_over(hung, &complain);
     if !hung {
         seen.end(&complain);
@@ -233,10 +198,9 @@ fn one(bench: &mut Bench<'_>, case: &Case) -> Result<Found> {
 /// Exit code, whether it had to be ended, and what it said on stderr.
 fn perform(bench: &Bench<'_>, case: &Case) -> Result<(Option<i32>, bool, String)> {
     let inject = format!("{}:error={}:when={}", case.call, case.errno, case.number);
-    let mut command = bench.strace(&case.call, Some(&inject), &arguments(bench, case.writer)?);
+    let mut command = bench.strace(&case.call, Some(&inject), case.writer)?;
     let errors = bench.room.join("stderr");
     command.stdin(Stdio::null()).stdout(File::create(bench.room.join("stdout"))?).stderr(File::create(&errors)?);
-    without_options(&mut command);
     let mut child = command.spawn().context("strace does not start")?;
     let start = Instant::now();
     let (status, hung) = loop {
@@ -258,6 +222,7 @@ fn perform(bench: &Bench<'_>, case: &Case) -> Result<(Option<i32>, bool, String)
 /// What is known after a run.
 struct Seen<'a> {
     tree: &'a Path,
+    python: &'a Path,
     room: &'a Path,
     case: &'a Case,
     hits: &'a [Hit],
@@ -321,13 +286,17 @@ impl Seen<'_> {
             return;
         }
         let named = |path: &Path| self.said.contains(&*path.to_string_lossy());
-        if !named(self.tree) && !self.hits.iter().flat_map(|hit| &hit.paths).any(|path| named(path)) {
+        let inside = self.case.writer.inside;
+        // what strikes an interpreter's own files is told with its name
+        let interpreter = inside && named(self.python);
+        if !named(self.tree) && !interpreter && !self.hits.iter().flat_map(|hit| &hit.paths).any(|path| named(path)) {
             complain(format!("exit {:?} names no path: {first}", self.code));
         }
         let words = ERRNOS.iter().find(|(name, _)| *name == self.case.errno).map(|(_, errno)| std::io::Error::from(*errno).to_string());
         let words = words.unwrap_or_default();
         let words = words.split(" (os error").next().unwrap_or_default();
-        if !self.said.contains(words) {
+        // what befell a worker is known to the worker alone
+        if !inside && !self.said.contains(words) {
             complain(format!("exit {:?} does not say {words}: {first}", self.code));
         }
     }

@@ -25,6 +25,7 @@ mod states;
 mod storm;
 mod strace_log;
 mod whole;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

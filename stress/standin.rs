@@ -71,7 +71,9 @@ fn write(bug: &str, artifact: &Path, bytes: &[u8]) -> Result<()> {
     if bug == "unlinkfirst" && artifact.exists() {
         std::fs::remove_file(artifact)?;
     }
-    let temp = artifact.with_extension("tmp");
+    // a name that the product knows as its own, so that its next run sweeps what a kill leaves
+    let stem = artifact.file_stem().unwrap_or_default().to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "");
+    let temp = artifact.with_file_name(format!(".bytekeep-{stem}.tmp"));
     let done = fill(bug, &temp, bytes).and_then(|()| {
         if bug == "unlinkrename" && artifact.exists() {
             std::fs::remove_file(artifact)?;

@@ -53,7 +53,7 @@ pub(crate) struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     pub(crate) fn lay_out(setting: &'a Setting, room: &Path) -> Result<Self> {
-        let loader = Loader::start(&setting.python.path)?;
+        let loader = Loader::start(&setting.python)?;
         let ours = HashSet::from([loader.id()]);
         let (tree, room) = (room.join("tree"), room.to_owned());
         std::fs::create_dir(room.join("tmp"))?;

@@ -12,6 +12,7 @@ mod bench;
 mod compare;
 mod corpus;
 mod crashstates;
+mod crowd;
 mod faults;
 mod kill;
 mod mount;
@@ -93,7 +94,7 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill, faults, crashstates, powercut: one case, as a violation names it
+    /// kill, faults, crashstates, powercut, storm: one case, as a violation names it
     #[arg(long)]
     case: Option<String>,
     /// crashstates: files of the tree
@@ -152,7 +153,10 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             crashstates::run(setting, &plan, random, tally)
         }
         Program::Powercut => powercut::run(setting, args.seconds, args.case.as_deref(), random, tally),
-        Program::Storm => storm::run(setting, args.seconds.unwrap_or(60), args.processes.max(1), tally),
+        Program::Storm => {
+            let plan = storm::Plan { seconds: args.seconds.unwrap_or(60), processes: args.processes.max(1), case: args.case.clone() };
+            storm::run(setting, &plan, tally)
+        }
         Program::Selftest => selftest::run(setting, tally),
         Program::All => {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
@@ -160,7 +164,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             faults::run(setting, Some(kills), None, random, tally)?;
             let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
             crashstates::run(setting, &plan, random, tally)?;
-            storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)
+            let processes = args.processes.clamp(1, if args.quick { 4 } else { 64 });
+            storm::run(setting, &storm::Plan { seconds: storm, processes, case: None }, tally)
         }
     }
 }

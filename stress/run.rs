@@ -104,11 +104,17 @@ pub(crate) struct Tally {
     violations: AtomicU64,
     /// what the command that repeats a violation says besides the case: ` --bin PATH`
     how: String,
+    /// a stand-in's violations are wanted, and are nobody's to mend
+    quiet: bool,
 }
 
 impl Tally {
     pub(crate) fn new(how: String) -> Self {
         Self { how, ..Self::default() }
+    }
+
+    pub(crate) fn quiet() -> Self {
+        Self { quiet: true, ..Self::default() }
     }
 
     pub(crate) fn checked(&self, more: u64) {
@@ -117,7 +123,7 @@ impl Tally {
 
     pub(crate) fn violation(&self, what: &str, again: &str) {
         // a broken tree would say the same a thousand times
-        if self.violations.fetch_add(1, Ordering::Relaxed) < 50 {
+        if self.violations.fetch_add(1, Ordering::Relaxed) < 50 && !self.quiet {
             println!("VIOLATION {what} | again: cargo test --release --test stress -- {again}{}", self.how);
         }
     }
@@ -178,6 +184,8 @@ pub(crate) struct Python {
     pub(crate) path: PathBuf,
     pub(crate) version: String,
     order: (u32, u32),
+    /// how long an artifact's header is
+    pub(crate) header: usize,
 }
 
 impl Python {
@@ -186,15 +194,23 @@ impl Python {
         if let Some(path) = named {
             return Self::ask(path).with_context(|| format!("{} does not answer as a CPython", path.display()));
         }
-        let mut paths = Vec::new();
-        let root = std::env::var_os("PYENV_ROOT").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".pyenv")));
-        if let Some(versions) = root.and_then(|root| std::fs::read_dir(root.join("versions")).ok()) {
-            paths.extend(versions.flatten().map(|entry| entry.path().join("bin/python3")));
-        }
+        let mut paths = under_pyenv("bin/python3");
         paths.extend((8..20).map(|minor| PathBuf::from(format!("python3.{minor}"))));
         paths.push("python3".into());
         let newest = paths.iter().filter_map(|path| Self::ask(path)).max_by_key(|python| python.order);
         newest.context("no CPython found; name one by --python PATH")
+    }
+
+    /// A Python 2.7, whose writers truncate in place.
+    pub(crate) fn find_old() -> Option<Self> {
+        const SAY: &str = "import sys; print('%s %d.%d.%d' % ((sys.executable,) + sys.version_info[:3]))";
+        let paths = under_pyenv("bin/python2.7").into_iter().chain(["python2.7".into()]);
+        paths.into_iter().find_map(|path| {
+            let out = Command::new(path).args(["-E", "-S", "-c", SAY]).stderr(Stdio::null()).output().ok()?;
+            let text = String::from_utf8(out.stdout).ok()?;
+            let (path, version) = text.trim().rsplit_once(' ')?;
+            version.starts_with("2.7.").then(|| Self { path: path.into(), version: version.into(), order: (2, 7), header: 8 })
+        })
     }
 
     fn ask(path: &Path) -> Option<Self> {
@@ -204,8 +220,15 @@ impl Python {
         let text = String::from_utf8(out.stdout).ok()?;
         let [path, name, version, major, minor, level] = text.lines().collect::<Vec<_>>().try_into().ok()?;
         let order = (major.parse().ok()?, minor.parse().ok()?);
-        (name == "cpython" && level == "final").then(|| Self { path: path.into(), version: version.into(), order })
+        (name == "cpython" && level == "final").then(|| Self { path: path.into(), version: version.into(), order, header: 16 })
     }
+}
+
+/// A program of every interpreter under pyenv's root.
+fn under_pyenv(program: &str) -> Vec<PathBuf> {
+    let root = std::env::var_os("PYENV_ROOT").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".pyenv")));
+    let versions = root.and_then(|root| std::fs::read_dir(root.join("versions")).ok());
+    versions.into_iter().flatten().flatten().map(|entry| entry.path().join(program)).collect()
 }
 
 /// What a run cost and said.

@@ -17,6 +17,9 @@ pub(crate) const BUGS: [(&str, bool); 6] =
 /// What they do wrong when a call fails; power cuts do not show it.
 pub(crate) const CARELESS: [&str; 3] = ["ignerr", "ignfsync", "litter"];
 
+/// Several at once write into one temp file; alone it has no fault.
+const SHARING: [&str; 1] = ["fixedtmp"];
+
 /// Whether this process was started to be one; then it has done its work.
 pub(crate) fn asked() -> Option<Result<()>> {
     let all: Vec<_> = std::env::args_os().skip(1).collect();
@@ -40,7 +43,7 @@ pub(crate) fn command(bug: &str, from: &Path, to: &Path) -> Result<Command> {
 }
 
 fn write_all(bug: &str, from: &Path, to: &Path) -> Result<()> {
-    if !BUGS.iter().any(|(known, _)| *known == bug) && !CARELESS.contains(&bug) {
+    if !BUGS.iter().any(|(known, _)| *known == bug) && !CARELESS.contains(&bug) && !SHARING.contains(&bug) {
         bail!("no stand-in is called {bug}");
     }
     let mut failed = Vec::new();
@@ -73,7 +76,8 @@ fn write(bug: &str, artifact: &Path, bytes: &[u8]) -> Result<()> {
     }
     // a name that the product knows as its own, so that its next run sweeps what a kill leaves
     let stem = artifact.file_stem().unwrap_or_default().to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "");
-    let temp = artifact.with_file_name(format!(".bytekeep-{stem}.tmp"));
+    let own = if bug == "fixedtmp" { 0 } else { std::process::id() };
+    let temp = artifact.with_file_name(format!(".bytekeep-{stem}x{own}.tmp"));
     let done = fill(bug, &temp, bytes).and_then(|()| {
         if bug == "unlinkrename" && artifact.exists() {
             std::fs::remove_file(artifact)?;

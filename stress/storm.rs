@@ -1,302 +1,301 @@
 //! Many processes over one tree: compile, repair, clean, verify, seal, compileall and imports, killed at random, while sources are edited
 //! and artifacts damaged. Readers prove every artifact all the time. What a damager made is known by its digest and is nobody's fault.
+//!
+//! The same beside Python 2.7, whose compileall truncates in place; and the same readers over stand-ins with a fault, which they must find.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{Read, Seek};
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 
 use crate::corpus::module;
-use crate::mount::check;
-use crate::run::{Random, Setting, Tally, interrupted, measure, strays_after};
-use crate::whole::{Digest, Loader, Look, digest, files, is_artifact, leftovers, look};
+use crate::mount::{check, copy};
+use crate::run::{Python, Random, Setting, Tally, interrupted, measure, strays_after};
+use crate::whole::{Digest, Loader, Look, files, is_artifact, leftovers, look};
 
 const PACKAGES: usize = 4;
 const MODULES: usize = 8;
-/// Longer than any lock is waited for.
-const HUNG: Duration = Duration::from_secs(90);
 
-/// What a run is, how often out of a hundred, and whether it is the product's.
-const RUNS: [(&str, usize); 8] =
-    [("compile", 30), ("force", 15), ("repair", 15), ("verify", 10), ("seal", 6), ("compileall", 10), ("import", 8), ("clean", 6)];
-
-struct Storm<'a> {
-    setting: &'a Setting,
-    tally: &'a Tally,
-    tree: PathBuf,
-    room: PathBuf,
-    again: String,
-    over: AtomicBool,
-    /// from then on artifacts may be absent
-    cleaning: AtomicBool,
-    damaged: Mutex<HashSet<Digest>>,
-    loader: Mutex<Loader>,
-    numbers: AtomicU64,
-    runs: AtomicU64,
-    kills: AtomicU64,
-    proofs: AtomicU64,
-    version: AtomicU8,
+/// What is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// the product, beside compileall and imports
+    Product,
+    /// the product, beside a writer that truncates in place
+    Old,
+    /// stand-ins with this fault
+    StandIn(&'static str),
 }
 
-pub(crate) fn run(setting: &Setting, seconds: u64, processes: usize, tally: &Tally) -> Result<()> {
-    let room = setting.room("storm")?;
-    let loader = Loader::start(&setting.python.path)?;
-    let ours = HashSet::from([loader.id()]);
-    let storm = Storm {
-        setting,
-        tally,
-        tree: room.path().join("tree"),
-        room: room.path().to_owned(),
-        again: format!("storm --seed {} --seconds {seconds} --processes {processes}", setting.seed),
-        over: AtomicBool::new(false),
-        cleaning: AtomicBool::new(false),
-        damaged: Mutex::new(HashSet::new()),
-        loader: Mutex::new(loader),
-        numbers: AtomicU64::new(0),
-        runs: AtomicU64::new(0),
-        kills: AtomicU64::new(0),
-        proofs: AtomicU64::new(0),
-        version: AtomicU8::new(0),
-    };
-    let mut sources = Vec::new();
-    for number in 0..PACKAGES * MODULES {
-        let dir = storm.tree.join(format!("pkg{}", number % PACKAGES));
-        std::fs::create_dir_all(&dir)?;
-        let path = dir.join(format!("m{number}.py"));
-        std::fs::write(&path, module(number, 12))?;
-        sources.push(path);
-    }
-    check(&mut storm.command("compile"))?;
-    let artifacts: Vec<PathBuf> = files(&storm.tree).into_iter().filter(|path| is_artifact(path)).collect();
-    let seed = |thread: u64| Random::new(setting.seed.wrapping_mul(1000).wrapping_add(thread));
-    let faults: Vec<anyhow::Error> = std::thread::scope(|scope| {
-        let storm = &storm;
-        let mut threads = Vec::new();
-        for number in 0..u64::try_from(processes).unwrap_or(1) {
-            threads.push(scope.spawn(move || storm.runner(seed(number))));
+/// And whether readers must find it out.
+const STAND_INS: [(&str, bool); 4] = [("whole", false), ("fixedtmp", true), ("inplace", true), ("unlinkrename", true)];
+
+impl Kind {
+    /// What is run, and how often out of a hundred.
+    pub(crate) fn runs(self) -> &'static [(&'static str, usize)] {
+        match self {
+            Self::Product => &[
+                ("compile", 30),
+                ("force", 15),
+                ("repair", 15),
+                ("verify", 10),
+                ("seal", 6),
+                ("compileall", 10),
+                ("import", 8),
+                ("clean", 6),
+            ],
+            Self::Old => &[("compile", 30), ("force", 20), ("repair", 20), ("verify", 15), ("seal", 15)],
+            Self::StandIn(_) => &[("standin", 100)],
         }
-        let (sources, artifacts) = (&sources, &artifacts);
-        threads.push(scope.spawn(move || storm.editor(sources, seed(901))));
-        threads.push(scope.spawn(move || storm.damager(artifacts, seed(902))));
-        threads.push(scope.spawn(move || storm.reader(artifacts, seed(903))));
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(seconds) && !interrupted() && threads.iter().all(|thread| !thread.is_finished()) {
-            storm.cleaning.store(start.elapsed() > Duration::from_secs(seconds) / 2, Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(50));
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Product => "product".to_owned(),
+            Self::Old => "old".to_owned(),
+            Self::StandIn(bug) => format!("standin:{bug}"),
         }
-        storm.over.store(true, Ordering::SeqCst);
-        threads.into_iter().filter_map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))).err()).collect()
-    });
-    if let Some(fault) = faults.into_iter().next() {
-        return Err(fault);
     }
-    if interrupted() {
-        return Ok(());
+}
+
+pub(crate) struct Storm<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) setting: &'a Setting,
+    tally: &'a Tally,
+    pub(crate) tree: PathBuf,
+    pub(crate) room: PathBuf,
+    again: String,
+    pub(crate) over: AtomicBool,
+    /// from then on artifacts may be absent
+    pub(crate) cleaning: AtomicBool,
+    pub(crate) damaged: Mutex<HashSet<Digest>>,
+    pub(crate) loader: Mutex<Loader>,
+    ours: HashSet<u32>,
+    sources: Vec<PathBuf>,
+    artifacts: Vec<PathBuf>,
+    pub(crate) numbers: AtomicU64,
+    pub(crate) runs: AtomicU64,
+    pub(crate) kills: AtomicU64,
+    pub(crate) proofs: AtomicU64,
+    pub(crate) version: AtomicU8,
+    _place: tempfile::TempDir,
+}
+
+/// What is asked of a storm.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) seconds: u64,
+    pub(crate) processes: usize,
+    pub(crate) case: Option<String>,
+}
+
+pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
+    let wanted = |kind: Kind| plan.case.as_ref().is_none_or(|case| *case == kind.name());
+    let mut cases = 0;
+    // short ones first: who cannot find a fault finds nothing
+    for (bug, faulty) in STAND_INS.into_iter().filter(|(bug, _)| wanted(Kind::StandIn(bug))) {
+        stand_in(setting, bug, faulty, tally)?;
+        cases += 1;
     }
-    storm.calm(&ours)?;
-    let all = [&storm.runs, &storm.kills, &storm.proofs].map(|count| count.load(Ordering::Relaxed));
-    println!(
-        "storm: {} runs, {} killed, {} proofs by readers, {} kinds of damage",
-        all[0],
-        all[1],
-        all[2],
-        storm.damaged.lock().unwrap().len()
-    );
-    tally.checked(all[0] + all[2]);
+    if wanted(Kind::Old) {
+        old(setting, plan, tally)?;
+        cases += 1;
+    }
+    if wanted(Kind::Product) {
+        let storm = Storm::gather(setting, Kind::Product, plan, tally)?;
+        storm.blow(Duration::from_secs(plan.seconds), plan.processes)?;
+        storm.calm()?;
+        storm.told();
+        cases += 1;
+    }
+    if cases == 0 {
+        bail!("no case is called {}; a case is product, old or standin:BUG", plan.case.as_deref().unwrap_or(""));
+    }
     Ok(())
 }
 
-impl Storm<'_> {
-    fn complain(&self, what: &str) {
-        self.tally.violation(&format!("storm: {what}"), &self.again);
+fn stand_in(setting: &Setting, bug: &'static str, faulty: bool, tally: &Tally) -> Result<()> {
+    let quiet = Tally::quiet();
+    let plan = Plan { seconds: 2, processes: 4, case: None };
+    let storm = Storm::gather(setting, Kind::StandIn(bug), &plan, if faulty { &quiet } else { tally })?;
+    for generation in 0..2 {
+        storm.edit_all(generation)?;
+        check(&mut storm.command("compile"))?;
+        copy(&storm.tree, &storm.generation(generation))?;
     }
-
-    fn command(&self, run: &str) -> Command {
-        match run {
-            "compileall" => self.setting.compileall(&self.tree, 1),
-            "import" => {
-                const SAY: &str = "import sys, os, importlib; sys.path.insert(0, sys.argv[1])\n\
-                    for d in sorted(os.listdir(sys.argv[1])):\n for f in sorted(os.listdir(os.path.join(sys.argv[1], d))):\n  \
-                    if f.endswith('.py'): importlib.import_module(d + '.' + f[:-3])";
-                let mut command = Command::new(&self.setting.python.path);
-                command.args(["-c", SAY]).arg(&self.tree);
-                command
-            }
-            _ => {
-                let verb = if run == "force" { "compile" } else { run };
-                let mut command = self.setting.bytekeep(verb, &self.tree, 2, &self.room.join("cache"));
-                if run == "force" {
-                    command.arg("--force");
-                }
-                command
-            }
+    let start = Instant::now();
+    // one that is faulty shows it at some moment, on a busy machine later
+    while !interrupted() && start.elapsed() < Duration::from_secs(20) {
+        storm.blow(Duration::from_secs(2), plan.processes)?;
+        if !faulty || quiet.violations() > 0 {
+            break;
         }
     }
-
-    fn runner(&self, mut random: Random) -> Result<()> {
-        while !self.over.load(Ordering::SeqCst) {
-            let mut roll = random.below(100);
-            let weights = RUNS.iter().find(|(_, weight)| {
-                let here = roll < *weight;
-                roll = roll.saturating_sub(*weight);
-                here
-            });
-            let run = weights.map_or("compile", |(run, _)| run);
-            if run == "clean" && !self.cleaning.load(Ordering::SeqCst) {
-                continue;
-            }
-            let doomed = (random.below(100) < 30).then(|| Duration::from_millis(u64::try_from(random.below(300)).unwrap_or(0)));
-            self.one(run, doomed)?;
-        }
-        Ok(())
+    storm.told();
+    if faulty && quiet.violations() == 0 && !interrupted() {
+        tally.violation(&format!("storm: stand-in {bug} passes: then the others show nothing"), &storm.again);
     }
+    println!("storm: {}: {} violations{}", storm.kind.name(), storm.tally.violations(), if faulty { " (must be some)" } else { "" });
+    Ok(())
+}
 
-    fn one(&self, run: &str, doomed: Option<Duration>) -> Result<()> {
-        let mut said = tempfile::tempfile_in(&self.room)?;
-        let ours = !matches!(run, "compileall" | "import");
-        let mut command = self.command(run);
-        command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said.try_clone()?);
-        let mut child = command.spawn().with_context(|| format!("{run} does not start"))?;
-        let start = Instant::now();
-        let mut killed = false;
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            // a damaged artifact may make an interpreter that imports it do anything
-            let limit = if ours { HUNG } else { Duration::from_secs(20) };
-            if doomed.is_some_and(|after| start.elapsed() >= after) || start.elapsed() > limit {
-                if ours && start.elapsed() > limit {
-                    self.complain(&format!("{run} had not ended after {} s", HUNG.as_secs()));
-                }
-                killed = true;
-                end(&mut child)?;
-                break child.wait()?;
-            }
-            std::thread::sleep(Duration::from_millis(2));
+/// In rounds: after each one everything that is torn must be found, and then mended.
+fn old(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
+    let Some(python) = Python::find_old() else {
+        println!("SKIP storm old: no Python 2.7 found, whose writer truncates in place");
+        return Ok(());
+    };
+    println!("storm: old: beside {} ({})", python.path.display(), python.version);
+    let setting = Setting { python, ..setting.clone() };
+    let storm = Storm::gather(&setting, Kind::Old, plan, tally)?;
+    let start = Instant::now();
+    let seconds = (plan.seconds / 4).max(4);
+    let mut torn = 0;
+    while !interrupted() && (torn == 0 || start.elapsed() < Duration::from_secs(seconds)) {
+        storm.blow(Duration::from_secs(2), plan.processes)?;
+        torn += storm.reckon()?;
+        storm.calm()?;
+        if start.elapsed() > Duration::from_secs(seconds.max(60)) {
+            tally.violation("storm: the old writer tears nothing: then this shows nothing", &storm.again);
+            break;
+        }
+    }
+    storm.told();
+    println!("storm: old: {torn} torn by the old writer, all found and mended unless told otherwise");
+    Ok(())
+}
+
+impl<'a> Storm<'a> {
+    fn gather(setting: &'a Setting, kind: Kind, plan: &Plan, tally: &'a Tally) -> Result<Self> {
+        let place = setting.room("storm")?;
+        let room = place.path().to_owned();
+        let loader = Loader::start(&setting.python)?;
+        let (seconds, processes) = (plan.seconds, plan.processes);
+        let mut storm = Self {
+            kind,
+            setting,
+            tally,
+            tree: room.join("tree"),
+            again: format!("storm --seed {} --seconds {seconds} --processes {processes} --case {}", setting.seed, kind.name()),
+            over: AtomicBool::new(false),
+            cleaning: AtomicBool::new(false),
+            damaged: Mutex::new(HashSet::new()),
+            ours: HashSet::from([loader.id()]),
+            loader: Mutex::new(loader),
+            sources: Vec::new(),
+            artifacts: Vec::new(),
+            numbers: AtomicU64::new(0),
+            runs: AtomicU64::new(0),
+            kills: AtomicU64::new(0),
+            proofs: AtomicU64::new(0),
+            version: AtomicU8::new(0),
+            room,
+            _place: place,
         };
-        self.runs.fetch_add(1, Ordering::Relaxed);
-        self.kills.fetch_add(u64::from(killed), Ordering::Relaxed);
-        if ours && !matches!(status.code(), Some(0 | 1)) && !(killed && status.signal() == Some(9)) {
-            let mut text = String::new();
-            said.rewind()?;
-            said.read_to_string(&mut text)?;
-            self.complain(&format!("{run} ended with {status}: {}", text.lines().last().unwrap_or("")));
+        for number in 0..PACKAGES * MODULES {
+            let dir = storm.tree.join(format!("pkg{}", number % PACKAGES));
+            std::fs::create_dir_all(&dir)?;
+            storm.sources.push(dir.join(format!("m{number}.py")));
+        }
+        storm.edit_all(0)?;
+        check(&mut storm.command("compile"))?;
+        storm.artifacts = files(&storm.tree).into_iter().filter(|path| is_artifact(path)).collect();
+        Ok(storm)
+    }
+
+    fn edit_all(&self, generation: usize) -> Result<()> {
+        for (number, path) in self.sources.iter().enumerate() {
+            std::fs::write(path, module(100 * generation + number, if self.kind == Kind::Old { 40 } else { 12 }))?;
         }
         Ok(())
     }
 
-    /// Edits by rename as editors do and in place as others do, often several in one second, often without a change of size.
-    fn editor(&self, sources: &[PathBuf], mut random: Random) -> Result<()> {
-        while !self.over.load(Ordering::SeqCst) {
-            let number = random.below(sources.len());
-            let path = &sources[number];
-            let version = usize::from(self.version.fetch_add(1, Ordering::Relaxed));
-            let text = module(1000 + version, 12 + random.below(2));
-            if random.below(4) == 0 {
-                std::fs::write(path, text)?;
-            } else {
-                self.replace(path, text.as_bytes())?;
-            }
-            std::thread::sleep(Duration::from_millis(u64::try_from(random.below(200))?));
-        }
-        Ok(())
+    /// What a stand-in copies from.
+    pub(crate) fn generation(&self, number: usize) -> PathBuf {
+        self.room.join(format!("generation{number}"))
     }
 
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        let temp = self.room.join(format!("new-{}", self.numbers.fetch_add(1, Ordering::Relaxed)));
-        std::fs::write(&temp, bytes)?;
-        Ok(std::fs::rename(&temp, path)?)
+    pub(crate) fn complain(&self, what: &str) {
+        self.tally.violation(&format!("storm: {}: {what}", self.kind.name()), &self.again);
     }
 
-    /// Marks first and damages then, so that no reader meets damage it does not know.
-    fn damager(&self, artifacts: &[PathBuf], mut random: Random) -> Result<()> {
-        while !self.over.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(20 + u64::try_from(random.below(150))?));
-            let path = &artifacts[random.below(artifacts.len())];
-            let Ok(mut file) = File::options().read(true).write(true).open(path) else { continue };
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            if bytes.is_empty() {
-                continue;
-            }
-            let at = random.below(bytes.len());
-            let kind = random.below(4);
-            match kind {
-                0 | 1 => bytes.truncate(at),
-                2 => bytes[at] ^= 1 << random.below(8),
-                _ => {
-                    let end = bytes.len().min(at + 64);
-                    bytes[at..end].fill(0);
-                }
-            }
-            self.damaged.lock().unwrap().insert(digest(&bytes));
-            if kind == 0 {
-                file.set_len(u64::try_from(at)?)?;
-            } else if let Err(error) = self.replace(path, &bytes) {
-                // its directory may be gone by now
-                let gone = error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-                if !gone {
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
+    fn told(&self) {
+        let [runs, kills, proofs] = [&self.runs, &self.kills, &self.proofs].map(|count| count.load(Ordering::Relaxed));
+        let damage = self.damaged.lock().unwrap().len();
+        println!("storm: {}: {runs} runs, {kills} killed, {proofs} proofs by readers, {damage} kinds of damage", self.kind.name());
+        self.tally.checked(runs + proofs);
     }
 
-    fn reader(&self, artifacts: &[PathBuf], mut random: Random) -> Result<()> {
-        while !self.over.load(Ordering::SeqCst) {
-            self.prove(&artifacts[random.below(artifacts.len())])?;
-        }
-        Ok(())
-    }
-
-    fn prove(&self, path: &Path) -> Result<()> {
-        let mut file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                if !self.cleaning.load(Ordering::SeqCst) {
-                    self.complain(&format!("{} is absent, and nobody cleans", path.display()));
-                }
-                return Ok(());
+    fn blow(&self, lasts: Duration, processes: usize) -> Result<()> {
+        self.over.store(false, Ordering::SeqCst);
+        let salt = self.numbers.load(Ordering::Relaxed);
+        let seed = |thread: u64| Random::new(self.setting.seed.wrapping_mul(1000).wrapping_add(thread).wrapping_add(salt << 20));
+        let faults: Vec<anyhow::Error> = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for number in 0..u64::try_from(processes).unwrap_or(1) {
+                threads.push(scope.spawn(move || self.runner(seed(number))));
             }
-            Err(error) => return Err(error).context(path.display().to_string()),
-        };
-        self.proofs.fetch_add(1, Ordering::Relaxed);
-        let Some(why) = self.flaw(&mut file)? else { return Ok(()) };
-        // the damager cuts in place: what a reader sees while that happens is no writer's fault, so the same inode is read again
-        std::thread::sleep(Duration::from_millis(5));
-        file.rewind()?;
-        if self.flaw(&mut file)?.is_some() {
-            self.complain(&format!("{}: {why}", path.display()));
-        }
-        Ok(())
+            threads.push(scope.spawn(move || self.reader(&self.artifacts, seed(903))));
+            match self.kind {
+                Kind::Product => threads.push(scope.spawn(move || self.damager(&self.artifacts, seed(902)))),
+                Kind::Old => threads.push(scope.spawn(move || self.old_writer(seed(904)))),
+                Kind::StandIn(_) => {}
+            }
+            if !matches!(self.kind, Kind::StandIn(_)) {
+                threads.push(scope.spawn(move || self.editor(&self.sources, seed(901))));
+            }
+            let start = Instant::now();
+            while start.elapsed() < lasts && !interrupted() && threads.iter().all(|thread| !thread.is_finished()) {
+                self.cleaning.store(self.kind == Kind::Product && start.elapsed() > lasts / 2, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            self.over.store(true, Ordering::SeqCst);
+            threads
+                .into_iter()
+                .filter_map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))).err())
+                .collect()
+        });
+        faults.into_iter().next().map_or(Ok(()), Err)
     }
 
-    fn flaw(&self, file: &mut File) -> Result<Option<String>> {
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        if self.damaged.lock().unwrap().contains(&digest(&bytes)) {
-            return Ok(None);
+    /// Everything that is torn now must be found by `verify`. How much that is.
+    fn reckon(&self) -> Result<usize> {
+        // what was torn in the storm is mended by now, mostly
+        measure(vec![self.command("cut short")])?;
+        let mut torn = Vec::new();
+        for path in &self.artifacts {
+            let bytes = std::fs::read(path)?;
+            let whole = match look(&bytes) {
+                Look::Torn(_) => false,
+                Look::Sealed { .. } | Look::Unsealed => self.loader.lock().unwrap().refuses(&bytes)?.is_none(),
+            };
+            if !whole {
+                torn.push(path);
+            }
         }
-        match look(&bytes) {
-            Look::Torn(why) => Ok(Some(why)),
-            // what was adopted may have been damaged before, in a way that shows in no structure
-            Look::Sealed { adopted: true, .. } => Ok(None),
-            Look::Sealed { .. } | Look::Unsealed => self.loader.lock().unwrap().refuses(&bytes),
+        let mut verify = self.command("verify");
+        verify.args(["--format", "json"]);
+        let cost = measure(vec![verify])?;
+        let found: HashSet<PathBuf> = cost.text.lines().filter_map(problem).collect();
+        for path in torn.iter().filter(|path| !found.contains(**path)) {
+            self.complain(&format!("{} is torn, and verify does not find it", path.display()));
         }
+        if !torn.is_empty() && cost.code != Some(1) {
+            self.complain(&format!("verify exits {:?} over {} torn artifacts", cost.code, torn.len()));
+        }
+        self.tally.checked(u64::try_from(torn.len())?);
+        Ok(torn.len())
     }
 
     /// When the storm is over one repair and one compile must leave everything good.
-    fn calm(&self, ours: &HashSet<u32>) -> Result<()> {
-        let left = strays_after(Duration::from_secs(3), ours);
+    fn calm(&self) -> Result<()> {
+        if interrupted() {
+            return Ok(());
+        }
+        let left = strays_after(Duration::from_secs(3), &self.ours);
         if left > 0 {
             self.complain(&format!("{left} processes outlived who started them"));
         }
@@ -315,17 +314,17 @@ impl Storm<'_> {
             }
             self.tally.checked(1);
         }
-        if !strays_after(Duration::from_secs(1), ours).eq(&0) {
+        if !strays_after(Duration::from_secs(1), &self.ours).eq(&0) {
             self.complain("a process outlived the last run");
         }
         Ok(())
     }
 }
 
-fn end(child: &mut Child) -> Result<()> {
-    match child.kill() {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+/// The path of an entry of which `verify` says that something is wrong with it.
+fn problem(line: &str) -> Option<PathBuf> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let bad = ["truncated", "corrupt", "bad-magic", "stale", "misstamped", "silently-stale", "unreadable"];
+    let verdict = line.get("verdict")?.as_str()?;
+    (line.get("kind")? == "entry" && bad.contains(&verdict)).then(|| line.get("path")?.as_str().map(PathBuf::from)).flatten()
 }

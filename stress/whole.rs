@@ -7,10 +7,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::run::Python;
+
 pub(crate) type Digest = [u8; 32];
 
 const SEAL: usize = 96;
-const HEADER: usize = 16;
+/// The shortest there is, Python 2.7's.
+const HEADER: usize = 8;
 
 pub(crate) fn digest(bytes: &[u8]) -> Digest {
     *blake3::hash(bytes).as_bytes()
@@ -54,34 +57,35 @@ pub(crate) fn look(bytes: &[u8]) -> Look {
 #[derive(Debug)]
 pub(crate) struct Loader {
     child: Child,
+    header: usize,
     into: ChildStdin,
     from: BufReader<ChildStdout>,
     seen: HashSet<Digest>,
 }
 
 const LOADS: &str = "
-import sys, marshal
-read, out = sys.stdin.buffer.read, sys.stdout
+import sys, marshal, struct
+read, out = getattr(sys.stdin, 'buffer', sys.stdin).read, sys.stdout
 while True:
     size = read(8)
     if len(size) < 8:
         break
     try:
-        found = type(marshal.loads(read(int.from_bytes(size, 'little'))[16:])).__name__
+        found = type(marshal.loads(read(struct.unpack('<Q', size)[0]))).__name__
     except Exception as e:
-        found = ascii(e)
+        found = repr(e).encode('ascii', 'backslashreplace').decode('ascii')
     out.write(found + '\\n')
     out.flush()
 ";
 
 impl Loader {
-    pub(crate) fn start(python: &Path) -> Result<Self> {
-        let mut command = Command::new(python);
-        command.args(["-I", "-S", "-c", LOADS]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    pub(crate) fn start(python: &Python) -> Result<Self> {
+        let mut command = Command::new(&python.path);
+        command.args(["-E", "-s", "-S", "-c", LOADS]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let into = child.stdin.take().context("no pipe")?;
         let from = BufReader::new(child.stdout.take().context("no pipe")?);
-        Ok(Self { child, into, from, seen: HashSet::new() })
+        Ok(Self { child, header: python.header, into, from, seen: HashSet::new() })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -94,8 +98,9 @@ impl Loader {
         if self.seen.contains(&name) {
             return Ok(None);
         }
-        self.into.write_all(&u64::try_from(artifact.len())?.to_le_bytes())?;
-        self.into.write_all(artifact)?;
+        let code = artifact.get(self.header..).unwrap_or_default();
+        self.into.write_all(&u64::try_from(code.len())?.to_le_bytes())?;
+        self.into.write_all(code)?;
         self.into.flush()?;
         let mut answer = String::new();
         self.from.read_line(&mut answer)?;

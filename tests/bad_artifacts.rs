@@ -345,3 +345,21 @@ fn large_artifacts_are_judged_by_every_byte_too() {
         outcome.is("large.py", verdict, "none");
     }
 }
+
+/// Python 2.7 fills an artifact in place and writes its magic number last: where that was cut short nothing says whose artifact it is but
+/// its name, and `repair` removed what it was told how to make.
+#[test]
+fn what_an_old_writer_left_half_is_rebuilt_by_the_interpreter_that_is_named() {
+    for python in all_pythons().iter().filter(|python| python.version.0 == 2 && !python.pypy) {
+        let tree = Tree::new();
+        tree.compile(python).exits(0);
+        let whole = std::fs::read(tree.path("good.pyc")).unwrap();
+        for half in [Vec::new(), [&[0; 4], &whole[4..whole.len() / 2]].concat()] {
+            tree.file("good.pyc", &half);
+            tree.verify().exits(1);
+            let outcome = tree.bytekeep(Some(python), ["repair", "--format", "json", "."]).run().exits(0);
+            assert_eq!((outcome.actions("built"), outcome.actions("removed")), (1, 0), "{}", outcome.shown());
+            assert_eq!(tree.verify().exits(0).verdicts("ok"), 1);
+        }
+    }
+}

@@ -182,7 +182,9 @@ impl Run<'_> {
         let seen = evidence.seen();
         let head = seen.and_then(|seen| seen.head.as_ref().ok());
         let sealed = seen.is_some_and(judge::Seen::is_sealed);
-        let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag)));
+        // An artifact that lost its magic number is made anew by who gives it this name.
+        let lost = || self.maker_by_name(entry).map(|maker| Arc::clone(&maker.compiler.target().tag));
+        let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag))).or_else(lost);
         let seal = seen.and_then(|seen| seen.seal.as_ref().ok()?.as_ref());
         let level = self.level_of(entry, tag.as_deref(), seal);
         let mut facts = self.facts(judged.damaged, sealed, tag.as_deref(), level);

@@ -264,6 +264,12 @@ impl Run<'_> {
         self.job.makers.iter().position(|maker| *maker.compiler.target().tag == *tag)
     }
 
+    /// The first maker that gives an entry's artifact its name: beside the source the name does not tell the tag.
+    pub(super) fn maker_by_name(&self, entry: &Entry) -> Option<&Maker<'_>> {
+        let gives = |maker: &&Maker<'_>| maker.levels.iter().any(|level| self.makes(maker, *level, &entry.source, &entry.artifact));
+        self.job.makers.iter().find(gives)
+    }
+
     /// The interpreter that an entry is made by, where one is there.
     pub(super) fn target_of(&self, entry: &Entry) -> Option<&Target> {
         entry.maker.map(|index| self.job.makers[index].compiler.target())

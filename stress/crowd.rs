@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::corpus::module;
-use crate::run::Random;
+use crate::run::{Random, children_of, kill};
 use crate::standin;
 use crate::storm::{Kind, Storm};
 use crate::whole::{Look, digest, look};
@@ -92,6 +92,10 @@ impl Storm<'_> {
                     self.complain(&format!("{run} had not ended after {} s", HUNG.as_secs()));
                 }
                 killed = true;
+                // the whole, or the parent alone
+                if self.kills.load(Ordering::Relaxed).is_multiple_of(2) {
+                    children_of(child.id()).into_iter().for_each(kill);
+                }
                 end(&mut child)?;
                 break child.wait()?;
             }

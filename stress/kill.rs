@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::bench::{Bench, Op};
-use crate::run::{self, Random, Setting, Tally, interrupted, kill, measure, strays_after};
+use crate::run::{self, Random, Setting, Tally, children_of, interrupted, kill, measure, strays_after};
 use crate::strace_log;
 use crate::writer::{COMMANDS, INSIDE, STAND_INS, Writer};
 
@@ -144,9 +144,7 @@ fn kill_worker(bench: &Bench<'_>, case: &Case, complain: &dyn Fn(String)) -> Res
     command.args(&arguments[1..]).env("XDG_CACHE_HOME", bench.room.join("cache"));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     std::thread::sleep(Duration::from_millis(4 * u64::try_from(case.number)?));
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).into_iter().flatten().flatten();
-    let text: String = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok()).collect();
-    let workers: Vec<u32> = text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    let workers = children_of(child.id());
     for pid in &workers {
         kill(*pid);
     }

@@ -313,6 +313,13 @@ fn children() -> Vec<(u32, bool)> {
     pids.filter_map(mine).collect()
 }
 
+/// The processes that another started, and that live.
+pub(crate) fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let text: String = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok()).collect();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Processes that outlived who started them. Those in `ours` we started.
 pub(crate) fn strays(ours: &HashSet<u32>) -> Vec<u32> {
     children().into_iter().filter(|(pid, ended)| !ended && !ours.contains(pid)).map(|(pid, _)| pid).collect()

@@ -14,6 +14,8 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("directory-flush", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
     ("name-flush", &["crashstates", "--case", "full:fresh", "--sources", "10"]),
     ("flush-before-rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
+    ("rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
+    ("rename", &["storm", "--case", "product", "--seconds", "4", "--processes", "4"]),
     ("flush-errors", &["faults", "--case", "fresh:fsync:EIO:1"]),
     ("sweeping", &["kill", "--seconds", "6"]),
 ];

@@ -9,11 +9,13 @@
 )]
 
 mod bench;
+mod bitrot;
 mod compare;
 mod corpus;
 mod crashstates;
 mod crowd;
 mod faults;
+mod fuzz;
 mod kill;
 mod mount;
 mod powercut;
@@ -51,6 +53,10 @@ enum Program {
     Crashstates,
     /// Power cuts for real: copies of a loop device's image, taken at one point in time.
     Powercut,
+    /// Every flipped bit and every cut of sealed artifacts.
+    Bitrot,
+    /// Hostile bytes for every parser.
+    Fuzz,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
     /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
@@ -94,20 +100,23 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill, faults, crashstates, powercut, storm: one case, as a violation names it
+    /// kill, faults, crashstates, powercut, storm, bitrot, fuzz: one case, as a violation names it
     #[arg(long)]
     case: Option<String>,
     /// crashstates: files of the tree
     #[arg(long, default_value_t = 60)]
     sources: usize,
+    /// fuzz: inputs of each parser
+    #[arg(long, default_value_t = 10_000_000)]
+    inputs: u64,
     /// storm: how many run at once
     #[arg(long, default_value_t = 8)]
     processes: usize,
 }
 
 fn main() -> Result<ExitCode> {
-    if let Some(done) = standin::asked() {
-        return done.map(|()| ExitCode::SUCCESS);
+    if let Some(done) = standin::asked().map(|done| done.map(|()| ExitCode::SUCCESS)).or_else(fuzz::asked) {
+        return done;
     }
     let mut args = Args::parse();
     args.bin = std::path::absolute(&args.bin)?;
@@ -157,6 +166,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             let plan = storm::Plan { seconds: args.seconds.unwrap_or(60), processes: args.processes.max(1), case: args.case.clone() };
             storm::run(setting, &plan, tally)
         }
+        Program::Bitrot => bitrot::run(setting, args.seconds, args.case.as_deref(), random, tally),
+        Program::Fuzz => fuzz::run(setting, args.seconds, args.inputs, args.case.as_deref(), tally),
         Program::Selftest => selftest::run(setting, tally),
         Program::All => {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
@@ -164,6 +175,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             faults::run(setting, Some(kills), None, random, tally)?;
             let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
             crashstates::run(setting, &plan, random, tally)?;
+            bitrot::run(setting, args.quick.then_some(3), None, random, tally)?;
+            fuzz::run(setting, args.quick.then_some(1), args.inputs, None, tally)?;
             let processes = args.processes.clamp(1, if args.quick { 4 } else { 64 });
             storm::run(setting, &storm::Plan { seconds: storm, processes, case: None }, tally)
         }
@@ -195,5 +208,7 @@ fn list() {
         println!("SKIP powercut on {name}: {why}");
     }
     say("storm", "many processes over one tree", linux());
+    say("bitrot", "every flipped bit and every cut of sealed artifacts", Ok(()));
+    say("fuzz", "hostile bytes for every parser", linux());
     say("selftest", "safeguards left out, which must be missed", linux().and_then(|()| selftest::possible()));
 }

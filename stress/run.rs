@@ -1,6 +1,6 @@
 //! Runs processes and says what they cost: wall, CPU, memory. And what every program shares: seed, tally, interpreter.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::hash::Hash;
 use std::io::{Read, Seek};
@@ -222,6 +222,15 @@ impl Python {
         let order = (major.parse().ok()?, minor.parse().ok()?);
         (name == "cpython" && level == "final").then(|| Self { path: path.into(), version: version.into(), order, header: 16 })
     }
+}
+
+/// The newest of each minor version that is here, a 2.7 and `chosen` among them.
+pub(crate) fn pythons(chosen: &Python) -> Vec<Python> {
+    let mut all = BTreeMap::new();
+    for python in under_pyenv("bin/python3").iter().filter_map(|path| Python::ask(path)).chain(Python::find_old()).chain([chosen.clone()]) {
+        all.insert(python.order, python);
+    }
+    all.into_values().collect()
 }
 
 /// A program of every interpreter under pyenv's root.

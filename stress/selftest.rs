@@ -16,6 +16,7 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("flush-before-rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
     ("rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
     ("rename", &["storm", "--case", "product", "--seconds", "4", "--processes", "4"]),
+    ("proof", &["bitrot", "--seconds", "1"]),
     ("flush-errors", &["faults", "--case", "fresh:fsync:EIO:1"]),
     ("sweeping", &["kill", "--seconds", "6"]),
 ];

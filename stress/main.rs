@@ -13,7 +13,10 @@ mod compare;
 mod corpus;
 mod crashstates;
 mod faults;
+mod holders;
 mod kill;
+mod lockers;
+mod locks;
 mod mount;
 mod powercut;
 mod replay;
@@ -24,6 +27,7 @@ mod standin;
 mod states;
 mod storm;
 mod strace_log;
+mod stranger;
 mod whole;
 
 use std::path::{Path, PathBuf};
@@ -49,11 +53,13 @@ enum Program {
     Crashstates,
     /// Power cuts for real: copies of a loop device's image, taken at one point in time.
     Powercut,
+    /// The lock of a directory: delays at every call, a stopped holder, another user, and runs that want the same.
+    Locks,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
     /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
     Selftest,
-    /// Short runs of `kill`, `faults`, `crashstates` and `storm`.
+    /// Short runs of `kill`, `faults`, `crashstates`, `locks` and `storm`.
     All,
 }
 
@@ -92,7 +98,7 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill, faults, crashstates, powercut: one case, as a violation names it
+    /// kill, faults, crashstates, powercut, locks: one case, as a violation names it
     #[arg(long)]
     case: Option<String>,
     /// crashstates: files of the tree
@@ -104,7 +110,7 @@ struct Args {
 }
 
 fn main() -> Result<ExitCode> {
-    if let Some(done) = standin::asked() {
+    if let Some(done) = standin::asked().or_else(lockers::asked).or_else(stranger::asked) {
         return done.map(|()| ExitCode::SUCCESS);
     }
     let mut args = Args::parse();
@@ -151,6 +157,11 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             crashstates::run(setting, &plan, random, tally)
         }
         Program::Powercut => powercut::run(setting, args.seconds, args.case.as_deref(), random, tally),
+        Program::Locks => {
+            let sections = if args.seconds.is_some() { 20_000 } else { 100_000 };
+            let plan = locks::Plan { sections, seconds: args.seconds, case: args.case.clone() };
+            locks::run(setting, &plan, random, tally)
+        }
         Program::Storm => storm::run(setting, args.seconds.unwrap_or(60), args.processes.max(1), tally),
         Program::Selftest => selftest::run(setting, tally),
         Program::All => {
@@ -159,6 +170,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             faults::run(setting, Some(kills), None, random, tally)?;
             let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
             crashstates::run(setting, &plan, random, tally)?;
+            let (sections, seconds) = if args.quick { (20_000, Some(3)) } else { (100_000, None) };
+            locks::run(setting, &locks::Plan { sections, seconds, case: None }, random, tally)?;
             storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)
         }
     }
@@ -187,6 +200,10 @@ fn list() {
     say("powercut", "power cuts on ext4, xfs and btrfs", powercut::possible());
     for (name, why) in powercut::missing() {
         println!("SKIP powercut on {name}: {why}");
+    }
+    say("locks", "the lock of a directory, raced for", linux());
+    for (what, why) in locks::missing() {
+        println!("SKIP {what}: {why}");
     }
     say("storm", "many processes over one tree", linux());
     say("selftest", "safeguards left out, which must be missed", linux().and_then(|()| selftest::possible()));

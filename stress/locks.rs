@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::holders;
 use crate::lockers::{self, Count, KINDS, Kind, PROCESSES, Point};
-use crate::run::{Random, Setting, Tally, interrupted, strays_after};
+use crate::run::{self, Random, Setting, Tally, interrupted, strays_after};
 use crate::strace_log;
 use crate::stranger;
 
@@ -42,7 +42,9 @@ const WHENS: [&str; 2] = ["delay_enter", "delay_exit"];
 pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &Tally) -> Result<()> {
     let start = Instant::now();
     let room = setting.room("locks")?;
-    let sections = Sections { setting, tally, room: room.path(), naive: Mutex::default() };
+    let memory = memory()?;
+    let memory = memory.as_ref().map_or(room.path(), tempfile::TempDir::path);
+    let sections = Sections { setting, tally, room: room.path(), memory, naive: Mutex::default() };
     let mut known = sections.undelayed(plan)?;
     known |= sections.sweep(plan, random)?;
     let whole: [(&str, fn(&Setting, &Path, bool, &Tally) -> Result<()>); 3] =
@@ -66,10 +68,23 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
     Ok(())
 }
 
+/// A disk's journal takes most of a section's time, and the race is for the kernel's locks and names: they are the same in memory.
+fn memory() -> Result<Option<tempfile::TempDir>> {
+    let dir = Path::new("/dev/shm");
+    let Ok(room) = tempfile::Builder::new().prefix(&format!("room-locks-{}-", std::process::id())).tempdir_in(dir) else {
+        println!("locks: no /dev/shm: sections take longer");
+        return Ok(None);
+    };
+    run::sweep(dir)?;
+    Ok(Some(room))
+}
+
 struct Sections<'a> {
     setting: &'a Setting,
     tally: &'a Tally,
+    /// for delayed sections, and for the others
     room: &'a Path,
+    memory: &'a Path,
     /// two holders of each naive stand-in, at all points
     naive: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -148,7 +163,7 @@ impl Sections<'_> {
 
     fn one(&self, kind: Kind, point: Option<&Point>, sections: u64, plan: &Plan) -> Result<Count> {
         let name = point.map_or_else(|| kind.name().to_owned(), |point| name_of(kind, point));
-        let dir = self.room.join(name.replace(':', "-"));
+        let dir = if point.is_some() { self.room } else { self.memory }.join(name.replace(':', "-"));
         let count = lockers::compete(kind, &dir, sections, point)?;
         let complain = |what: &str| {
             self.tally.violation(&format!("locks: {name}: {what}"), &format!("locks --seed {} --case {name}", self.setting.seed))

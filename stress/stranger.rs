@@ -16,7 +16,7 @@ use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 
 use crate::holders::{HUNG, LOCK, Run, SLACK, compile, is_done, write};
 use crate::run::{Setting, Tally, kill};
-use crate::whole::files;
+use crate::whole::{files, is_artifact};
 
 /// `nobody`, as a number that needs no entry anywhere.
 const USER: u32 = 65534;
@@ -354,7 +354,7 @@ fn his_own(setting: &Setting, room: &Path, tool: &Path, tally: &Tally) -> Result
         let dir = dir.join("__pycache__");
         ended
             .entries()
-            .filter(|(path, _, _)| Path::new(path).parent() == Some(&*dir))
+            .filter(|(path, _, _)| is_artifact(Path::new(path)) && Path::new(path).parent() == Some(&*dir))
             .map(|(_, action, code)| (action, code))
             .collect::<Vec<_>>()
     };

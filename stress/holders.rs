@@ -123,6 +123,16 @@ pub(crate) fn compile(setting: &Setting, trees: &[&Path], room: &Path, jobs: usi
     command
 }
 
+/// What one command's environment has of its own, to another that starts it.
+pub(crate) fn pass_environment(from: &Command, to: &mut Command) {
+    for (name, value) in from.get_envs() {
+        match value {
+            Some(value) => to.env(name, value),
+            None => to.env_remove(name),
+        };
+    }
+}
+
 /// Modules of a few functions, or of thousands, which take an interpreter seconds.
 pub(crate) fn write(dir: &Path, modules: usize, functions: usize) -> Result<()> {
     std::fs::create_dir_all(dir)?;
@@ -175,7 +185,7 @@ pub(crate) fn is_done(tree: &Path, sources: usize, complain: &dyn Fn(String)) ->
 /// A run that is stopped while it holds two folders: another run waits for both at one time, once, and does all the rest.
 pub(crate) fn stopped(setting: &Setting, room: &Path, quick: bool, tally: &Tally) -> Result<()> {
     // With 0 the second run gives up at once; the last one waits, and the stopped one goes on meanwhile.
-    for wait in if quick { &[2, 60][..] } else { &[0, 2, 5, 60] } {
+    for wait in if quick { &[2][..] } else { &[0, 2, 5, 60] } {
         stopped_once(setting, room, *wait, tally)?;
     }
     Ok(())
@@ -327,12 +337,7 @@ fn once_more(setting: &Setting, room: &Path, meet: Meet, tally: &Tally) -> Resul
             command = Command::new("strace");
             command.args(["-f", "-b", "execve", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:delay_enter=250000"]);
             command.arg(inner.get_program()).args(inner.get_args());
-            for (name, value) in inner.get_envs() {
-                match value {
-                    Some(value) => command.env(name, value),
-                    None => command.env_remove(name),
-                };
-            }
+            pass_environment(&inner, &mut command);
         }
         runs.push(Run::start(command, room, &format!("run{number}"))?);
     }

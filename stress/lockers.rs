@@ -251,5 +251,6 @@ pub(crate) fn calls_of(kind: Kind, dir: &Path) -> Result<Vec<String>> {
             None => calls.push((name.to_owned(), 1)),
         }
     }
-    Ok(calls.into_iter().filter(|(_, times)| *times >= ROUNDS).map(|(name, _)| name).collect())
+    // `geteuid` and the like are no part of the protocol.
+    Ok(calls.into_iter().filter(|(name, times)| *times >= ROUNDS && !name.starts_with("get")).map(|(name, _)| name).collect())
 }

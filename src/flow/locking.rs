@@ -1,5 +1,6 @@
 //! Folders on their way to their lock: it is tried, never waited for, and a busy folder comes back later.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,14 +68,20 @@ impl Run<'_> {
             Ok(Some((_, Attempt::Busy(_)))) if only_leftovers => self.forget(locking.todo.len()),
             Ok(Some((dir, Attempt::Busy(holder)))) => {
                 let now = Instant::now();
-                let fresh = || Busy { since: now, tried: now, dir: Arc::clone(&dir), told: false };
+                let fresh = || Busy { since: now, limit: self.patience(), tried: now, dir: Arc::clone(&dir), told: false };
                 let busy = locking.busy.get_or_insert_with(fresh);
                 (busy.tried, busy.dir) = (now, Arc::clone(&dir));
                 // We are at work there ourselves, under another name of it: that ends without anybody's help.
                 let ours = dir.stat().is_ok_and(|stat| self.holds(&stat));
-                if !ours && busy.since.elapsed() >= self.job.options.lock_timeout {
+                if !ours && busy.since.elapsed() >= busy.limit {
                     let who = holder.pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
-                    let text = format!("the directory was locked{who} for {} s", self.job.options.lock_timeout.as_secs_f64());
+                    let seconds = self.job.options.lock_timeout.as_secs_f64();
+                    let text = if busy.limit == self.job.options.lock_timeout {
+                        format!("the directory was locked{who} for {seconds} s")
+                    } else {
+                        format!("the directory is locked{who}, and this run has waited {seconds} s for another already")
+                    };
+                    self.in_vain.store(true, Ordering::SeqCst);
                     self.give_up(&locking, Action::Skipped, &Cause::new("locked", text).at(dir.path()));
                     return;
                 }
@@ -98,6 +105,12 @@ impl Run<'_> {
         }
     }
 
+    /// How long a lock that is found busy now is waited for. After one was waited for in vain: not at all. Only so many folders are open at
+    /// one time, so whoever keeps locks would else cost the time-out again for each such number of them.
+    fn patience(&self) -> Duration {
+        if self.in_vain.load(Ordering::SeqCst) { Duration::ZERO } else { self.job.options.lock_timeout }
+    }
+
     fn note_held(&self, lock: &Arc<DirLock>) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.len() >= HELD {
@@ -116,7 +129,7 @@ impl Run<'_> {
     /// whether it lives must be asked of the lock, and not each time: many wait here for many.
     fn is_still_held(&self, locking: &Locking) -> bool {
         locking.busy.as_ref().is_some_and(|busy| {
-            let time_out = busy.since.elapsed() >= self.job.options.lock_timeout;
+            let time_out = busy.since.elapsed() >= busy.limit;
             !time_out && busy.tried.elapsed() < TRY_AGAIN && lock::is_there(&busy.dir)
         })
     }

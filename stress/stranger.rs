@@ -149,7 +149,8 @@ fn inside(tree: &Path) -> Result<()> {
             }
             "fifo" => mknodat(CWD, &lock, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?,
             "directory" => std::fs::create_dir(&lock)?,
-            "socket" => drop(std::os::unix::net::UnixListener::bind(&lock)?),
+            // Not by `bind`, which takes no long path.
+            "socket" => mknodat(CWD, &lock, FileType::Socket, Mode::from_raw_mode(0o666), 0)?,
             "link-to-roots" => symlink(tree.with_file_name("victim"), &lock)?,
             "link-to-fifo" => {
                 mknodat(CWD, cache.join("fifo"), FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;

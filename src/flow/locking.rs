@@ -41,7 +41,7 @@ impl Run<'_> {
             self.give_up_gone(&locking);
             return;
         }
-        if self.is_still_held(&locking) {
+        if is_still_held(&locking) {
             return self.queue.push_later(Task::Lock(locking));
         }
         if locking.busy.is_some() && !self.is_still_wanted(&mut locking) {
@@ -125,15 +125,6 @@ impl Run<'_> {
         held.get(&dir.id()).is_some_and(|lock| lock.strong_count() > 0)
     }
 
-    /// Is a lock that was busy a moment ago still held, as far as one look tells? A living holder takes the lock file away with it, so only
-    /// whether it lives must be asked of the lock, and not each time: many wait here for many.
-    fn is_still_held(&self, locking: &Locking) -> bool {
-        locking.busy.as_ref().is_some_and(|busy| {
-            let time_out = busy.since.elapsed() >= busy.limit;
-            !time_out && busy.tried.elapsed() < TRY_AGAIN && lock::is_there(&busy.dir)
-        })
-    }
-
     /// Whoever held the lock is done, most likely with what we wanted to do as well: that is seen without taking the lock for it. `false`:
     /// nothing is left to do.
     fn is_still_wanted(&self, locking: &mut Locking) -> bool {
@@ -195,4 +186,13 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// Is a lock that was busy a moment ago still held, as far as one look tells? A living holder takes the lock file away with it, so only
+/// whether it lives must be asked of the lock, and not each time: many wait here for many.
+fn is_still_held(locking: &Locking) -> bool {
+    locking.busy.as_ref().is_some_and(|busy| {
+        let time_out = busy.since.elapsed() >= busy.limit;
+        !time_out && busy.tried.elapsed() < TRY_AGAIN && lock::is_there(&busy.dir)
+    })
 }

@@ -185,14 +185,14 @@ fn inside(tree: &Path) -> Result<()> {
             "removed" => {
                 let over = Arc::clone(&over);
                 threads.push(std::thread::spawn(move || {
-                    for number in 0_u64.. {
+                    let mut number = 0_u64;
+                    while !over.load(Ordering::SeqCst) {
+                        // Moved aside with what root has just made in it; what cannot be removed at once stays there.
                         let aside = dir.join(format!("aside{number}"));
-                        if over.load(Ordering::SeqCst)
-                            || (std::fs::rename(&cache, &aside).is_ok() && std::fs::remove_dir_all(&aside).is_err())
-                        {
-                            break;
+                        if std::fs::rename(&cache, &aside).is_err() || std::fs::remove_dir_all(&aside).is_err() {
+                            std::thread::sleep(Duration::from_millis(1));
                         }
-                        std::thread::sleep(Duration::from_millis(1));
+                        number += 1;
                     }
                 }));
             }

@@ -4,7 +4,7 @@
 //! Each parser runs in a process of its own whose address space is bounded.
 
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -122,7 +122,7 @@ fn unchecked(bytes: &[u8], _: &mut Random) -> Result<(), String> {
 }
 
 /// Whether this process was started to be one of the parsers; then it has done its work.
-pub(crate) fn asked() -> Option<Result<ExitCode>> {
+pub(crate) fn asked() -> Option<Result<()>> {
     let all: Vec<String> = std::env::args().skip(1).collect();
     match &all[..] {
         [first, parser, seeds, seed, seconds, cases] if first == "fuzz-one" => Some(child(parser, Path::new(seeds), seed, seconds, cases)),
@@ -130,7 +130,7 @@ pub(crate) fn asked() -> Option<Result<ExitCode>> {
     }
 }
 
-fn child(name: &str, seeds: &Path, seed: &str, seconds: &str, cases: &str) -> Result<ExitCode> {
+fn child(name: &str, seeds: &Path, seed: &str, seconds: &str, cases: &str) -> Result<()> {
     let (_, parser) =
         PARSERS.into_iter().chain(STAND_INS).find(|(known, _)| *known == name).with_context(|| format!("no parser is called {name}"))?;
     let (seed, seconds, cases): (u64, u64, u64) = (seed.parse()?, seconds.parse()?, cases.parse()?);
@@ -159,13 +159,12 @@ fn child(name: &str, seeds: &Path, seed: &str, seconds: &str, cases: &str) -> Re
             Err(_) => Some("it panics".to_owned()),
         };
         if let Some(why) = wrong {
-            println!("{why}; case {done}, input {input:02x?}");
-            return Ok(ExitCode::FAILURE);
+            bail!("{why}; case {done}, input {input:02x?}");
         }
         done += 1;
     }
     println!("{done}");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// What a worker may answer: frames around pieces of artifacts.

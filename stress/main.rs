@@ -16,7 +16,10 @@ mod crashstates;
 mod crowd;
 mod faults;
 mod fuzz;
+mod holders;
 mod kill;
+mod lockers;
+mod locks;
 mod mount;
 mod powercut;
 mod replay;
@@ -27,6 +30,7 @@ mod standin;
 mod states;
 mod storm;
 mod strace_log;
+mod stranger;
 mod whole;
 mod writer;
 
@@ -57,11 +61,13 @@ enum Program {
     Bitrot,
     /// Hostile bytes for every parser.
     Fuzz,
+    /// The lock of a directory: delays at every call, a stopped holder, another user, and runs that want the same.
+    Locks,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
     /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
     Selftest,
-    /// Short runs of `kill`, `faults`, `crashstates` and `storm`.
+    /// Short runs of `kill`, `faults`, `crashstates`, `locks` and `storm`.
     All,
 }
 
@@ -100,7 +106,7 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill, faults, crashstates, powercut, storm, bitrot, fuzz: one case, as a violation names it
+    /// One case, as a violation names it
     #[arg(long)]
     case: Option<String>,
     /// crashstates: files of the tree
@@ -115,8 +121,8 @@ struct Args {
 }
 
 fn main() -> Result<ExitCode> {
-    if let Some(done) = standin::asked().map(|done| done.map(|()| ExitCode::SUCCESS)).or_else(fuzz::asked) {
-        return done;
+    if let Some(done) = standin::asked().or_else(lockers::asked).or_else(stranger::asked).or_else(fuzz::asked) {
+        return done.map(|()| ExitCode::SUCCESS);
     }
     let mut args = Args::parse();
     args.bin = std::path::absolute(&args.bin)?;
@@ -168,6 +174,11 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
         }
         Program::Bitrot => bitrot::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Fuzz => fuzz::run(setting, args.seconds, args.inputs, args.case.as_deref(), tally),
+        Program::Locks => {
+            let sections = if args.seconds.is_some() { 20_000 } else { 100_000 };
+            let plan = locks::Plan { sections, seconds: args.seconds, case: args.case.clone() };
+            locks::run(setting, &plan, random, tally)
+        }
         Program::Selftest => selftest::run(setting, tally),
         Program::All => {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
@@ -178,7 +189,9 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             bitrot::run(setting, args.quick.then_some(3), None, random, tally)?;
             fuzz::run(setting, args.quick.then_some(1), args.inputs, None, tally)?;
             let processes = args.processes.clamp(1, if args.quick { 4 } else { 64 });
-            storm::run(setting, &storm::Plan { seconds: storm, processes, case: None }, tally)
+            storm::run(setting, &storm::Plan { seconds: storm, processes, case: None }, tally)?;
+            let (sections, seconds) = if args.quick { (20_000, Some(3)) } else { (100_000, None) };
+            locks::run(setting, &locks::Plan { sections, seconds, case: None }, random, tally)
         }
     }
 }
@@ -206,6 +219,10 @@ fn list() {
     say("powercut", "power cuts on ext4, xfs and btrfs", powercut::possible());
     for (name, why) in powercut::missing() {
         println!("SKIP powercut on {name}: {why}");
+    }
+    say("locks", "the lock of a directory, raced for", linux());
+    for (what, why) in locks::missing() {
+        println!("SKIP {what}: {why}");
     }
     say("storm", "many processes over one tree", linux());
     say("bitrot", "every flipped bit and every cut of sealed artifacts", Ok(()));

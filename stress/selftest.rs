@@ -19,6 +19,10 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("proof", &["bitrot", "--seconds", "1"]),
     ("flush-errors", &["faults", "--case", "fresh:fsync:EIO:1"]),
     ("sweeping", &["kill", "--seconds", "6"]),
+    ("inode-comparison", &["locks", "--case", "product:flock:delay_enter"]),
+    ("remove-while-held", &["locks", "--case", "product:unlinkat:delay_enter"]),
+    ("lock-mode", &["locks", "--case", "stranger", "--seconds", "1"]),
+    ("second-look", &["locks", "--case", "once", "--seconds", "1"]),
 ];
 
 /// What would stand in the way.

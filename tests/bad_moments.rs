@@ -276,6 +276,30 @@ fn a_lock_that_is_held_is_waited_for_and_the_rest_goes_on() {
     tree.verify().exits(0);
 }
 
+/// With few descriptors one folder is open at a time, and each one that was locked cost the time-out anew.
+#[test]
+fn many_locks_that_are_held_cost_the_time_out_once() {
+    if !tool_or_skip("flock") {
+        return;
+    }
+    let tree = Tree::new();
+    let mut holders = Vec::new();
+    for number in 0..8 {
+        tree.file(format!("busy{number}/mod.py"), b"VALUE = 1\n");
+        holders.push(Holder::of(&tree.file(format!("busy{number}/__pycache__/.bytekeep.lock"), b"")));
+    }
+    let start = Instant::now();
+    let compile = tree.bytekeep(Some(python()), ["compile", "--format", "json", "--lock-timeout", "4", "."]);
+    let outcome = compile.by_shell("ulimit -n 128; \"$@\"").run().exits(1);
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?} instead of 4 s: {}", outcome.shown());
+    assert_eq!(outcome.actions("skipped"), 8, "{}", outcome.shown());
+    for number in 0..8 {
+        outcome.fails(&format!("busy{number}/mod.py"), "locked", &["4 s"]);
+    }
+    outcome.is("good.py", "missing", "built");
+}
+
 #[test]
 fn two_compiles_and_a_clean_at_once() {
     let tree = Tree::new();

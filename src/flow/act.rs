@@ -228,7 +228,11 @@ impl Run<'_> {
     pub(super) fn act(&self, guard: &Arc<Guarded>, item: Item) {
         match &item {
             Item::Entry(entry) => {
-                let found = self.find(&guard.folder, Some(&guard.dir), entry);
+                let mut found = self.find(&guard.folder, Some(&guard.dir), entry);
+                if seam::without("second-look") {
+                    // What the first look of `compile` found to do.
+                    found.decision = Decision::Build;
+                }
                 if found.is_out_of_descriptors() {
                     return self.put_off(Task::Act(Arc::clone(guard), item));
                 }

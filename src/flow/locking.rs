@@ -1,10 +1,12 @@
 //! Folders on their way to their lock: it is tried, never waited for, and a busy folder comes back later.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::Result;
 use crate::base::lock::{self, Attempt, DirLock};
+use crate::base::seam;
 use crate::base::sys::{Dir, Stat};
 use crate::model::Cause;
 
@@ -39,7 +41,7 @@ impl Run<'_> {
             self.give_up_gone(&locking);
             return;
         }
-        if self.is_still_held(&locking) {
+        if is_still_held(&locking) {
             return self.queue.push_later(Task::Lock(locking));
         }
         if locking.busy.is_some() && !self.is_still_wanted(&mut locking) {
@@ -66,14 +68,20 @@ impl Run<'_> {
             Ok(Some((_, Attempt::Busy(_)))) if only_leftovers => self.forget(locking.todo.len()),
             Ok(Some((dir, Attempt::Busy(holder)))) => {
                 let now = Instant::now();
-                let fresh = || Busy { since: now, tried: now, dir: Arc::clone(&dir), told: false };
+                let fresh = || Busy { since: now, limit: self.patience(), tried: now, dir: Arc::clone(&dir), told: false };
                 let busy = locking.busy.get_or_insert_with(fresh);
                 (busy.tried, busy.dir) = (now, Arc::clone(&dir));
                 // We are at work there ourselves, under another name of it: that ends without anybody's help.
                 let ours = dir.stat().is_ok_and(|stat| self.holds(&stat));
-                if !ours && busy.since.elapsed() >= self.job.options.lock_timeout {
+                if !ours && busy.since.elapsed() >= busy.limit {
                     let who = holder.pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
-                    let text = format!("the directory was locked{who} for {} s", self.job.options.lock_timeout.as_secs_f64());
+                    let seconds = self.job.options.lock_timeout.as_secs_f64();
+                    let text = if busy.limit == self.job.options.lock_timeout {
+                        format!("the directory was locked{who} for {seconds} s")
+                    } else {
+                        format!("the directory is locked{who}, and this run has waited {seconds} s for another already")
+                    };
+                    self.in_vain.store(true, Ordering::SeqCst);
                     self.give_up(&locking, Action::Skipped, &Cause::new("locked", text).at(dir.path()));
                     return;
                 }
@@ -97,6 +105,12 @@ impl Run<'_> {
         }
     }
 
+    /// How long a lock that is found busy now is waited for. After one was waited for in vain: not at all. Only so many folders are open at
+    /// one time, so whoever keeps locks would else cost the time-out again for each such number of them.
+    fn patience(&self) -> Duration {
+        if self.in_vain.load(Ordering::SeqCst) { Duration::ZERO } else { self.job.options.lock_timeout }
+    }
+
     fn note_held(&self, lock: &Arc<DirLock>) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.len() >= HELD {
@@ -111,21 +125,12 @@ impl Run<'_> {
         held.get(&dir.id()).is_some_and(|lock| lock.strong_count() > 0)
     }
 
-    /// Is a lock that was busy a moment ago still held, as far as one look tells? A living holder takes the lock file away with it, so only
-    /// whether it lives must be asked of the lock, and not each time: many wait here for many.
-    fn is_still_held(&self, locking: &Locking) -> bool {
-        locking.busy.as_ref().is_some_and(|busy| {
-            let time_out = busy.since.elapsed() >= self.job.options.lock_timeout;
-            !time_out && busy.tried.elapsed() < TRY_AGAIN && lock::is_there(&busy.dir)
-        })
-    }
-
     /// Whoever held the lock is done, most likely with what we wanted to do as well: that is seen without taking the lock for it. `false`:
     /// nothing is left to do.
     fn is_still_wanted(&self, locking: &mut Locking) -> bool {
         let folder = Arc::clone(&locking.folder);
         let Ok(Some(dir)) = folder.open_artifacts() else { return true };
-        if lock::is_there(&dir) {
+        if lock::is_there(&dir) || seam::without("second-look") {
             return true;
         }
         locking.todo.retain(|item| {
@@ -181,4 +186,13 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// Is a lock that was busy a moment ago still held, as far as one look tells? A living holder takes the lock file away with it, so only
+/// whether it lives must be asked of the lock, and not each time: many wait here for many.
+fn is_still_held(locking: &Locking) -> bool {
+    locking.busy.as_ref().is_some_and(|busy| {
+        let time_out = busy.since.elapsed() >= busy.limit;
+        !time_out && busy.tried.elapsed() < TRY_AGAIN && lock::is_there(&busy.dir)
+    })
 }

@@ -74,6 +74,8 @@ struct Run<'r> {
     noted: Mutex<HashSet<&'static str>>,
     fatal: Mutex<Option<String>>,
     halted: AtomicBool,
+    /// Was a lock waited for until the time-out?
+    in_vain: AtomicBool,
     deadline: Option<Instant>,
 }
 
@@ -110,6 +112,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         noted: Mutex::default(),
         fatal: Mutex::default(),
         halted: AtomicBool::new(false),
+        in_vain: AtomicBool::new(false),
         deadline: job.options.max_time.and_then(|limit| started.checked_add(limit)),
     };
     for maker in &job.makers {

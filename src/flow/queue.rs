@@ -40,6 +40,8 @@ pub(super) struct Locking {
 /// A lock that is waited for.
 pub(super) struct Busy {
     pub(super) since: Instant,
+    /// For how long it is.
+    pub(super) limit: Duration,
     /// When it was tried last.
     pub(super) tried: Instant,
     /// The directory, as it was then.

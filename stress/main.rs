@@ -16,6 +16,7 @@ mod faults;
 mod kill;
 mod mount;
 mod powercut;
+mod preload;
 mod replay;
 mod rows;
 mod run;

@@ -12,20 +12,25 @@ mod bench;
 mod compare;
 mod corpus;
 mod crashstates;
+mod cutpipes;
 mod faults;
 mod kill;
 mod mount;
 mod powercut;
 mod preload;
+mod proxy;
+mod readers;
 mod replay;
 mod rows;
 mod run;
 mod selftest;
+mod slot;
 mod standin;
 mod states;
 mod storm;
 mod strace_log;
 mod whole;
+mod workers;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,9 +57,11 @@ enum Program {
     Powercut,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
+    /// Workers that die, hang, print and lie at every byte; real ones over small pipes that are cut short.
+    Workers,
     /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
     Selftest,
-    /// Short runs of `kill`, `faults`, `crashstates` and `storm`.
+    /// Short runs of `kill`, `faults`, `crashstates`, `storm` and `workers`.
     All,
 }
 
@@ -93,7 +100,7 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill, faults, crashstates, powercut: one case, as a violation names it
+    /// kill, faults, crashstates, powercut, workers: one case, as a violation names it
     #[arg(long)]
     case: Option<String>,
     /// crashstates: files of the tree
@@ -107,6 +114,9 @@ struct Args {
 fn main() -> Result<ExitCode> {
     if let Some(done) = standin::asked() {
         return done.map(|()| ExitCode::SUCCESS);
+    }
+    if let Some(done) = proxy::asked() {
+        return done;
     }
     let mut args = Args::parse();
     args.bin = std::path::absolute(&args.bin)?;
@@ -153,6 +163,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
         }
         Program::Powercut => powercut::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Storm => storm::run(setting, args.seconds.unwrap_or(60), args.processes.max(1), tally),
+        Program::Workers => workers::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Selftest => selftest::run(setting, tally),
         Program::All => {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
@@ -160,7 +171,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             faults::run(setting, Some(kills), None, random, tally)?;
             let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
             crashstates::run(setting, &plan, random, tally)?;
-            storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)
+            storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)?;
+            workers::run(setting, Some(if args.quick { 12 } else { 300 }), None, random, tally)
         }
     }
 }
@@ -190,5 +202,9 @@ fn list() {
         println!("SKIP powercut on {name}: {why}");
     }
     say("storm", "many processes over one tree", linux());
+    say("workers", "workers that misbehave at every byte", linux());
+    if let Err(why) = preload::possible() {
+        println!("SKIP workers over pipes that are cut short: {why}");
+    }
     say("selftest", "safeguards left out, which must be missed", linux().and_then(|()| selftest::possible()));
 }

@@ -148,7 +148,7 @@ impl One<'_> {
         let disturbed = measure(vec![command])?;
         let counts = self.preload.counts()?;
         if disturbed.code != cost.code {
-            complain(format!("exit {:?} instead of {:?}: {}", disturbed.code, cost.code, disturbed.text.trim()));
+            complain(format!("exit {:?} instead of {:?}: {}", disturbed.code, cost.code, disturbed.text.trim().replace('\n', " / ")));
         }
         self.compare(&tree, &right, &complain)?;
         if counts.reads == 0 || counts.writes == 0 || (counts.interrupts == 0 && how.interrupts > 0) {
@@ -187,7 +187,7 @@ impl One<'_> {
 
     fn command(&self, python: &Path, tree: &Path) -> Command {
         let mut setting = self.setting.clone();
-        setting.python.path = python.to_owned();
+        python.clone_into(&mut setting.python.path);
         setting.bytekeep("compile", tree, 2, &self.dir.join("cache"))
     }
 

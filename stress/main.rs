@@ -172,7 +172,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
             crashstates::run(setting, &plan, random, tally)?;
             storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)?;
-            workers::run(setting, Some(if args.quick { 12 } else { 300 }), None, random, tally)
+            workers::run(setting, Some(if args.quick { 10 } else { 300 }), None, random, tally)
         }
     }
 }

@@ -141,10 +141,6 @@ impl Proxy<'_> {
     fn run(&mut self) -> Result<u8> {
         let mut from = self.child.stdout.take().context("no pipe")?;
         let mut buffer = vec![0; 64 << 10];
-        if self.kind == "chatters" {
-            self.hit()?;
-            (0..2000).try_for_each(|_| std::io::stderr().write_all(&[b'c'; 99]))?;
-        }
         loop {
             let got = from.read(&mut buffer)?;
             if got == 0 {
@@ -171,6 +167,11 @@ impl Proxy<'_> {
             "records" => {
                 let mut record = std::fs::File::options().create(true).append(true).open(self.dir.join("record"))?;
                 record.write_all(bytes)?;
+                return say(bytes).map(|()| None);
+            }
+            "chatters" => {
+                self.hit()?;
+                (0..2000).try_for_each(|_| std::io::stderr().write_all(&[b'c'; 99]))?;
                 return say(bytes).map(|()| None);
             }
             "slow" => {
@@ -285,8 +286,15 @@ fn lie(kind: &str, frame: &mut Vec<u8>) {
     }
 }
 
-fn say(bytes: &[u8]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    // std's own buffer would wait for a line's end
-    out.write_all(bytes).and_then(|()| out.flush()).context("nobody listens")
+/// Not by std's writer, which divides bytes at the ends of lines.
+fn say(mut bytes: &[u8]) -> Result<()> {
+    let out = std::io::stdout().lock();
+    while !bytes.is_empty() {
+        match rustix::io::write(&out, bytes) {
+            Ok(done) => bytes = &bytes[done..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => bail!("nobody listens: {error}"),
+        }
+    }
+    Ok(())
 }

@@ -3,8 +3,6 @@
 //!
 //! A frame: magic (4), length of the body, id, CRC-32 over length, id and body (4 each, little-endian), body.
 
-use anyhow::Result;
-
 use crate::run::Tally;
 
 pub(crate) const HEAD: usize = 16;
@@ -69,10 +67,13 @@ fn careful(reads: &[Vec<u8>]) -> Answers {
     all
 }
 
+/// The reads of a stream that is spoiled at a byte.
+type Spoil<'a> = dyn Fn(usize) -> Vec<Vec<u8>> + 'a;
+
 /// The same streams that the product is given, at every byte.
-pub(crate) fn prove(stream: &[u8], tally: &Tally) -> Result<()> {
+pub(crate) fn prove(stream: &[u8], tally: &Tally) {
     let truth = careful(&[stream.to_vec()]);
-    let spoils: [(&str, bool, &dyn Fn(usize) -> Vec<Vec<u8>>); 5] = [
+    let spoils: [(&str, bool, &Spoil<'_>); 5] = [
         ("dies", false, &|at| vec![stream[..at].to_vec()]),
         ("flips", false, &|at| {
             let mut all = stream.to_vec();
@@ -100,5 +101,4 @@ pub(crate) fn prove(stream: &[u8], tally: &Tally) -> Result<()> {
             tally.violation(&format!("a careful reader is wrong when a worker {name}"), "workers --case readers");
         }
     }
-    Ok(())
 }

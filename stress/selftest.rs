@@ -16,6 +16,10 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("flush-before-rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
     ("flush-errors", &["faults", "--case", "fresh:fsync:EIO:1"]),
     ("sweeping", &["kill", "--seconds", "6"]),
+    ("frame-checksum", &["workers", "--case", "flips", "--seconds", "5"]),
+    ("request-id", &["workers", "--case", "swaps:2:once"]),
+    ("whole-frames", &["workers", "--case", "pauses", "--seconds", "5"]),
+    ("retry-from-start", &["workers", "--case", "exit1:450:once"]),
 ];
 
 /// What would stand in the way.

@@ -16,7 +16,7 @@ use crate::whole::{Loader, Look, digest, files, is_artifact, leftovers, look};
 use crate::workers::TIMEOUT;
 
 /// Small, for every byte of what is said of them is a case; the second warns.
-const SOURCES: [(&str, &str); 3] = [("a.py", "x = 1\n"), ("b.py", "def f(a):\n    return a is 1\n"), ("p/c.py", "'c'\n")];
+pub(crate) const SOURCES: [(&str, &str); 3] = [("a.py", "x = 1\n"), ("b.py", "def f(a):\n    return a is 1\n"), ("p/c.py", "'c'\n")];
 /// Who has not ended by then is ended.
 const HUNG: Duration = Duration::from_secs(240);
 
@@ -56,6 +56,13 @@ pub(crate) struct Run {
     pub(crate) hit: bool,
 }
 
+impl Run {
+    /// What it said, in one line.
+    pub(crate) fn said(&self) -> String {
+        self.text.trim().replace('\n', " / ")
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Slot {
     dir: PathBuf,
@@ -80,7 +87,7 @@ impl Slot {
         let mut slot = Self { dir, tree, right: BTreeMap::new() };
         let run = slot.run(setting, started, GOOD)?;
         if run.code != Some(0) {
-            bail!("with a worker that behaves the product exits {:?}: {}", run.code, run.text.trim());
+            bail!("with a worker that behaves the product exits {:?}: {}", run.code, run.said());
         }
         slot.right = slot.artifacts()?;
         let mut loader = Loader::start(&setting.python.path)?;
@@ -105,16 +112,12 @@ impl Slot {
         Ok(slot)
     }
 
-    pub(crate) fn sources(&self) -> usize {
-        SOURCES.len()
-    }
-
     /// What a worker says from its hello to its last answer, with this much to do.
     pub(crate) fn record(&self, setting: &Setting, started: &Started) -> Result<Vec<u8>> {
         self.clear()?;
         let run = self.run(setting, started, RECORD)?;
         if run.code != Some(0) || run.starts != 1 {
-            bail!("a worker that is recorded: exit {:?}, {} started: {}", run.code, run.starts, run.text.trim());
+            bail!("a worker that is recorded: exit {:?}, {} started: {}", run.code, run.starts, run.said());
         }
         Ok(std::fs::read(self.dir.join("record"))?)
     }
@@ -177,7 +180,7 @@ impl Slot {
         for (path, bytes) in &found {
             match self.right.get(path) {
                 Some(right) if right == bytes => {}
-                Some(_) => complain(format!("{} is not what an undisturbed run makes: {:?}", path.display(), look(bytes))),
+                Some(_) => complain(format!("{} is not what an undisturbed run makes: {}", path.display(), describe(bytes))),
                 None => complain(format!("{} should not be there", path.display())),
             }
         }
@@ -206,7 +209,7 @@ impl Slot {
     pub(crate) fn heal(&self, setting: &Setting, started: &Started, complain: &dyn Fn(String)) -> Result<()> {
         let run = self.run(setting, started, GOOD)?;
         if run.code != Some(0) {
-            complain(format!("the next run exits {:?}: {}", run.code, run.text.trim()));
+            complain(format!("the next run exits {:?}: {}", run.code, run.said()));
         }
         let missing = self.judge(&|what| complain(format!("after the next run {what}")))?;
         if missing > 0 {
@@ -221,7 +224,9 @@ impl Slot {
         loop {
             let left = self.processes();
             if left.is_empty() || start.elapsed() > limit {
-                left.iter().for_each(|pid| kill(*pid));
+                for pid in &left {
+                    kill(*pid);
+                }
                 return left.len();
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -239,5 +244,13 @@ impl Slot {
             bytes.windows(what.len()).any(|part| part == what.as_bytes())
         };
         pids.filter(|pid| has(pid, "cmdline", &python) || has(pid, "environ", &mark)).collect()
+    }
+}
+
+fn describe(bytes: &[u8]) -> String {
+    match look(bytes) {
+        Look::Sealed { adopted, .. } => format!("{} bytes, sealed{}", bytes.len(), if adopted { " and adopted" } else { "" }),
+        Look::Unsealed => format!("{} bytes, unsealed", bytes.len()),
+        Look::Torn(why) => why,
     }
 }

@@ -16,9 +16,9 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("flush-before-rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
     ("flush-errors", &["faults", "--case", "fresh:fsync:EIO:1"]),
     ("sweeping", &["kill", "--seconds", "6"]),
-    ("frame-checksum", &["workers", "--case", "flips", "--seconds", "5"]),
+    ("frame-checksum", &["workers", "--case", "flips:150:once"]),
     ("request-id", &["workers", "--case", "swaps:2:once"]),
-    ("whole-frames", &["workers", "--case", "pauses", "--seconds", "5"]),
+    ("whole-frames", &["workers", "--case", "pauses:150:always"]),
     ("retry-from-start", &["workers", "--case", "exit1:450:once"]),
 ];
 

@@ -100,9 +100,9 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
     let start = Instant::now();
     let chosen = |part: &str| only.is_none_or(|only| only == part || only.starts_with(&format!("{part}:")));
     if chosen("pipes") {
-        // the real ones first, with a third of the time: the others take what is left
-        let (version, seconds) =
-            (only.and_then(|only| only.strip_prefix("pipes:")), seconds.map(|all| if only.is_some() { all } else { all / 3 }));
+        // the real ones first, for a part of the time: the others take what is left
+        let version = only.and_then(|only| only.strip_prefix("pipes:"));
+        let seconds = seconds.map(|all| if only.is_some() { all } else { (all / 3).min(60) });
         cutpipes::run(setting, seconds, version, random, tally, room.path())?;
     }
     if only.is_some() && chosen("pipes") {

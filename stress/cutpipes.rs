@@ -1,7 +1,7 @@
 //! The real workers of every interpreter of this machine, over pipes of 4 KiB and with reads and writes cut short at random on both ends:
 //! what they compile must be what it is without.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
-use crate::preload::{self, Disturbance, Preload, What};
+use crate::preload::{self, Counts, Disturbance, Preload, What};
 use crate::run::{Random, Setting, Tally, interrupted, measure};
 use crate::whole::{Loader, Look, digest, files, is_artifact, leftovers, look};
 
@@ -90,25 +90,39 @@ pub(crate) fn run(
     }
     let preload = Preload::build(room)?;
     let start = Instant::now();
-    let mut done = Vec::new();
+    let (mut done, mut files, mut total) = (0, 0, Counts::default());
+    let mut versions = BTreeSet::new();
     let mut rounds = 0;
     // with little time one after the other, beginning with any
     random.shuffle(&mut all);
     'rounds: loop {
         for real in &all {
-            if interrupted() || (!done.is_empty() && seconds.is_some_and(|limit| start.elapsed().as_secs() >= limit)) {
+            if interrupted() || (done > 0 && seconds.is_some_and(|limit| start.elapsed().as_secs() >= limit)) {
                 break 'rounds;
             }
             let dir = tempfile::Builder::new().prefix("pipes-").tempdir_in(room)?;
             let one = One { setting, real, preload: &preload, dir: dir.path(), tally };
-            done.push(one.run(random).with_context(|| real.path.display().to_string())?);
+            let (compiled, counts) = one.run(random).with_context(|| real.path.display().to_string())?;
+            (done, files) = (done + 1, files + compiled);
+            total = total + counts;
+            versions.insert(&real.version);
         }
         rounds += 1;
         if seconds.is_none() && rounds == 3 {
             break;
         }
     }
-    println!("workers: pipes: {} runs, {:.1} s: {}", done.len(), start.elapsed().as_secs_f64(), done.join("; "));
+    println!(
+        "workers: pipes: {done} runs, {files} files, {:.1} s, {} calls: {} reads and {} writes cut, {} EINTR; {} of {} interpreters: {}",
+        start.elapsed().as_secs_f64(),
+        total.calls,
+        total.reads,
+        total.writes,
+        total.interrupts,
+        versions.len(),
+        all.len(),
+        versions.into_iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+    );
     Ok(())
 }
 
@@ -121,7 +135,8 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    fn run(&self, random: &mut Random) -> Result<String> {
+    /// How many files were compiled, and what was cut.
+    fn run(&self, random: &mut Random) -> Result<(usize, Counts)> {
         let again = format!("workers --seed {} --case pipes:{}", self.setting.seed, self.real.version);
         let complain = |what: String| self.tally.violation(&format!("pipes of {}: {what}", self.real.version), &again);
         let tree = self.dir.join("tree");
@@ -155,16 +170,7 @@ impl One<'_> {
             complain(format!("nothing was cut short: {counts:?}"));
         }
         self.tally.checked(u64::try_from(right.len())?);
-        let Disturbance { chance, .. } = how;
-        Ok(format!(
-            "{} {} files, {chance} % of {} calls: {} reads and {} writes cut, {} EINTR",
-            self.real.version,
-            right.len(),
-            counts.calls,
-            counts.reads,
-            counts.writes,
-            counts.interrupts
-        ))
+        Ok((right.len(), counts))
     }
 
     fn lay_out(&self, tree: &Path, random: &mut Random) -> Result<usize> {

@@ -39,6 +39,19 @@ pub(crate) struct Counts {
     pub(crate) interrupts: u64,
 }
 
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            calls: self.calls + more.calls,
+            reads: self.reads + more.reads,
+            writes: self.writes + more.writes,
+            interrupts: self.interrupts + more.interrupts,
+        }
+    }
+}
+
 /// The library, built.
 #[derive(Debug)]
 pub(crate) struct Preload {

@@ -1,9 +1,9 @@
 //! A library that is preloaded: it gives reads and writes less to do than they were asked for, at random, as a kernel may at any time.
 //! It never says that something was read or written which was not. Built at run time by `preload.rs`; no part of any crate.
 //!
-//! `SHIM_WHAT`: `pipes`, `files` or `all`. `SHIM_CHANCE`: of a hundred calls so many are disturbed. `SHIM_EINTR`: of a hundred disturbed ones
-//! so many fail with EINTR instead. `SHIM_SEED`: what the choices follow from. `SHIM_COUNT`: a file of at least 32 bytes, in which are counted
-//! the calls seen, reads cut, writes cut, and EINTRs.
+//! `SHIM_WHAT`: `pipes`, `files` or `all`. `SHIM_CHANCE`: of a hundred calls so many are disturbed. `SHIM_EINTR`: of a hundred disturbed
+//! ones so many fail with EINTR instead. `SHIM_SEED`: what the choices follow from. `SHIM_COUNT`: a file of at least 32 bytes, in which are
+//! counted the calls seen, reads cut, writes cut, and EINTRs.
 #![no_std]
 
 use core::ffi::{c_char, c_int, c_long, c_void};

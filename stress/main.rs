@@ -14,6 +14,7 @@ mod compare;
 mod corpus;
 mod crashstates;
 mod crowd;
+mod cutpipes;
 mod faults;
 mod fuzz;
 mod holders;
@@ -22,16 +23,21 @@ mod lockers;
 mod locks;
 mod mount;
 mod powercut;
+mod preload;
+mod proxy;
+mod readers;
 mod replay;
 mod rows;
 mod run;
 mod selftest;
+mod slot;
 mod standin;
 mod states;
 mod storm;
 mod strace_log;
 mod stranger;
 mod whole;
+mod workers;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -61,15 +67,30 @@ enum Program {
     Bitrot,
     /// Hostile bytes for every parser.
     Fuzz,
+    /// Workers that die, hang, print and lie at every byte; real ones over small pipes that are cut short.
+    Workers,
     /// The lock of a directory: delays at every call, a stopped holder, another user, and runs that want the same.
     Locks,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
     /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
     Selftest,
-    /// Short runs of `kill`, `faults`, `crashstates`, `locks` and `storm`.
+    /// All of them but `compare` and `selftest`; with `--quick` a slice of each.
     All,
 }
+
+/// What `all` runs, with the seconds that each may take shortly and at length. None: until all of its cases are done.
+const SLICES: &[(Program, Option<u64>, Option<u64>)] = &[
+    (Program::Kill, Some(15), None),
+    (Program::Faults, Some(15), None),
+    (Program::Crashstates, None, None),
+    (Program::Powercut, Some(0), None),
+    (Program::Bitrot, Some(2), None),
+    (Program::Fuzz, Some(1), None),
+    (Program::Workers, Some(10), None),
+    (Program::Locks, Some(3), None),
+    (Program::Storm, Some(12), Some(600)),
+];
 
 /// Programs that run long, want root, or measure.
 #[derive(Debug, Clone, Parser)]
@@ -91,7 +112,10 @@ struct Args {
     /// Where trees and images are made, and removed at the end
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     scratch: PathBuf,
-    /// all: what `.ci/run` calls, about a minute
+    /// One case, as a violation names it
+    #[arg(long)]
+    case: Option<String>,
+    /// all: a slice of each, as `.ci/run` calls it; hostile: a part
     #[arg(long)]
     quick: bool,
     /// compare: where the packages are kept
@@ -106,9 +130,6 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// One case, as a violation names it
-    #[arg(long)]
-    case: Option<String>,
     /// crashstates: files of the tree
     #[arg(long, default_value_t = 60)]
     sources: usize,
@@ -116,13 +137,17 @@ struct Args {
     #[arg(long, default_value_t = 10_000_000)]
     inputs: u64,
     /// storm: how many run at once
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 16)]
     processes: usize,
 }
 
 fn main() -> Result<ExitCode> {
+    // This program is also what some of its cases start.
     if let Some(done) = standin::asked().or_else(lockers::asked).or_else(stranger::asked).or_else(fuzz::asked) {
         return done.map(|()| ExitCode::SUCCESS);
+    }
+    if let Some(done) = proxy::asked() {
+        return done;
     }
     let mut args = Args::parse();
     args.bin = std::path::absolute(&args.bin)?;
@@ -155,45 +180,52 @@ fn main() -> Result<ExitCode> {
 
 fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
     let random = &mut Random::new(setting.seed);
+    let (seconds, case) = (args.seconds, args.case.as_deref());
     match args.program {
         Program::List => Ok(()),
         Program::Compare => {
             let plan = compare::Plan { corpus: args.corpus.clone(), runs: args.runs.max(1), only: args.only.clone(), files: args.files };
             compare::run(setting, &plan, tally)
         }
-        Program::Kill => kill::run(setting, args.seconds, args.case.as_deref(), random, tally),
-        Program::Faults => faults::run(setting, args.seconds, args.case.as_deref(), random, tally),
+        Program::Kill => kill::run(setting, seconds, case, random, tally),
+        Program::Faults => faults::run(setting, seconds, case, random, tally),
         Program::Crashstates => {
-            let plan = crashstates::Plan { sources: args.sources, seconds: args.seconds, case: args.case.clone() };
+            let plan = crashstates::Plan { sources: args.sources, seconds, case: args.case.clone() };
             crashstates::run(setting, &plan, random, tally)
         }
-        Program::Powercut => powercut::run(setting, args.seconds, args.case.as_deref(), random, tally),
+        Program::Powercut => powercut::run(setting, seconds, case, random, tally),
+        Program::Bitrot => bitrot::run(setting, seconds, case, random, tally),
+        Program::Fuzz => fuzz::run(setting, seconds, args.inputs, case, tally),
+        Program::Workers => workers::run(setting, seconds, case, random, tally),
+        Program::Locks => {
+            let sections = if seconds.is_some() { 20_000 } else { 100_000 };
+            locks::run(setting, &locks::Plan { sections, seconds, case: args.case.clone() }, random, tally)
+        }
         Program::Storm => {
-            let plan = storm::Plan { seconds: args.seconds.unwrap_or(60), processes: args.processes.max(1), case: args.case.clone() };
+            let plan = storm::Plan { seconds: seconds.unwrap_or(60), processes: args.processes.max(1), case: args.case.clone() };
             storm::run(setting, &plan, tally)
         }
-        Program::Bitrot => bitrot::run(setting, args.seconds, args.case.as_deref(), random, tally),
-        Program::Fuzz => fuzz::run(setting, args.seconds, args.inputs, args.case.as_deref(), tally),
-        Program::Locks => {
-            let sections = if args.seconds.is_some() { 20_000 } else { 100_000 };
-            let plan = locks::Plan { sections, seconds: args.seconds, case: args.case.clone() };
-            locks::run(setting, &plan, random, tally)
-        }
         Program::Selftest => selftest::run(setting, tally),
-        Program::All => {
-            let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
-            kill::run(setting, Some(kills), None, random, tally)?;
-            faults::run(setting, Some(kills), None, random, tally)?;
-            let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
-            crashstates::run(setting, &plan, random, tally)?;
-            bitrot::run(setting, args.quick.then_some(3), None, random, tally)?;
-            fuzz::run(setting, args.quick.then_some(1), args.inputs, None, tally)?;
-            let processes = args.processes.clamp(1, if args.quick { 4 } else { 64 });
-            storm::run(setting, &storm::Plan { seconds: storm, processes, case: None }, tally)?;
-            let (sections, seconds) = if args.quick { (20_000, Some(3)) } else { (100_000, None) };
-            locks::run(setting, &locks::Plan { sections, seconds, case: None }, random, tally)
+        Program::All => all(args, setting, tally),
+    }
+}
+
+fn all(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
+    for (program, shortly, at_length) in SLICES {
+        let seconds = if args.quick { *shortly } else { at_length.and(args.seconds).or(*at_length) };
+        let mut slice = Args { program: *program, seconds, case: None, ..args.clone() };
+        if args.quick {
+            (slice.sources, slice.processes) = (16, 4);
+        }
+        let start = std::time::Instant::now();
+        perform(&slice, setting, tally)?;
+        let name = program.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        println!("-- {name}: {:.1} s", start.elapsed().as_secs_f64());
+        if run::interrupted() {
+            break;
         }
     }
+    Ok(())
 }
 
 /// What of the command line a violation's own command must repeat.
@@ -209,23 +241,28 @@ fn list() {
         Err(why) => println!("SKIP {name}: {why}  ({does})"),
     };
     let linux = || if cfg!(target_os = "linux") { Ok(()) } else { Err("it reads /proc".to_owned()) };
+    let strace = || linux().and_then(|()| strace_log::possible());
     say("compare", "the benchmark, from packages of the index", linux());
     if !mount::possible() {
         println!("SKIP compare's fresh file systems: not root, or no mkfs.ext4; new directory names are used instead");
     }
-    say("kill", "SIGKILL at every system call that touches files", linux().and_then(|()| strace_log::possible()));
-    say("faults", "an error at every system call that touches files", linux().and_then(|()| strace_log::possible()));
-    say("crashstates", "power cuts at every moment of a recorded run, in memory", linux().and_then(|()| strace_log::possible()));
+    say("kill", "SIGKILL at every system call that touches files", strace());
+    say("faults", "an error at every system call that touches files", strace());
+    say("crashstates", "power cuts at every moment of a recorded run, in memory", strace());
     say("powercut", "power cuts on ext4, xfs and btrfs", powercut::possible());
     for (name, why) in powercut::missing() {
         println!("SKIP powercut on {name}: {why}");
+    }
+    say("bitrot", "every flipped bit and every cut of sealed artifacts", Ok(()));
+    say("fuzz", "hostile bytes for every parser", linux());
+    say("workers", "workers that misbehave at every byte", linux());
+    if let Err(why) = preload::possible() {
+        println!("SKIP workers over pipes that are cut short: {why}");
     }
     say("locks", "the lock of a directory, raced for", linux());
     for (what, why) in locks::missing() {
         println!("SKIP {what}: {why}");
     }
     say("storm", "many processes over one tree", linux());
-    say("bitrot", "every flipped bit and every cut of sealed artifacts", Ok(()));
-    say("fuzz", "hostile bytes for every parser", linux());
     say("selftest", "safeguards left out, which must be missed", linux().and_then(|()| selftest::possible()));
 }

@@ -309,7 +309,7 @@ fn high_water(pid: u32) -> Option<u64> {
 }
 
 /// The children of this process, with those that came to us because whoever started them died; and whether each has ended.
-fn children() -> Vec<(u32, bool)> {
+pub(crate) fn children() -> Vec<(u32, bool)> {
     let me = std::process::id().to_string();
     let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
     let pids = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());

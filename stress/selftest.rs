@@ -23,6 +23,10 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("remove-while-held", &["locks", "--case", "product:unlinkat:delay_enter"]),
     ("lock-mode", &["locks", "--case", "stranger", "--seconds", "1"]),
     ("second-look", &["locks", "--case", "once", "--seconds", "1"]),
+    ("frame-checksum", &["workers", "--case", "flips:150:once"]),
+    ("request-id", &["workers", "--case", "swaps:2:once"]),
+    ("whole-frames", &["workers", "--case", "pauses:150:always"]),
+    ("retry-from-start", &["workers", "--case", "exit1:450:once"]),
 ];
 
 /// What would stand in the way.

@@ -80,12 +80,17 @@ while True:
 
 impl Loader {
     pub(crate) fn start(python: &Python) -> Result<Self> {
-        let mut command = Command::new(&python.path);
+        Self::with(&python.path, python.header)
+    }
+
+    /// For an interpreter whose artifacts have a header of so many bytes.
+    pub(crate) fn with(python: &Path, header: usize) -> Result<Self> {
+        let mut command = Command::new(python);
         command.args(["-E", "-s", "-S", "-c", LOADS]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let into = child.stdin.take().context("no pipe")?;
         let from = BufReader::new(child.stdout.take().context("no pipe")?);
-        Ok(Self { child, header: python.header, into, from, seen: HashSet::new() })
+        Ok(Self { child, header, into, from, seen: HashSet::new() })
     }
 
     pub(crate) fn id(&self) -> u32 {

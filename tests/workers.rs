@@ -94,6 +94,18 @@ fn the_same_source_gives_the_same_bytes_whatever_was_compiled_before() {
     }
 }
 
+/// Before 3.11 the compiler makes some names when it first needs them, and keeps them: whether a string is one of them shows in the bytes.
+#[test]
+fn names_that_the_compiler_keeps_of_one_file_do_not_show_in_another() {
+    let names = b"x = ['lambda', 'genexpr', 'listcomp', 'setcomp', 'dictcomp', 'top', 'return', 'annotations']\n";
+    for interpreter in pythons::all().into_iter().filter(|one| one.implementation != "pypy") {
+        let pool = pool(&interpreter, 1);
+        let first = compile(&pool, "/names.py", names);
+        compile(&pool, "/b.py", b"x = lambda: [a for a in {b for b in {c: 0 for c in (d for d in ())}}]\nclass A: pass\n").unwrap();
+        assert!(first.is_ok() && first == compile(&pool, "/names.py", names), "{}", interpreter.target.tag);
+    }
+}
+
 #[test]
 fn a_file_swapped_for_a_fifo_or_a_secret_is_never_opened() {
     let top = tempfile::tempdir().unwrap();

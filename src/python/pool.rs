@@ -20,6 +20,7 @@ use super::interpreter::Interpreter;
 use super::message::{self, Answer};
 use super::room::{self, room};
 use super::{quote, slot};
+use crate::base::seam::without;
 use crate::model::{CompileError, Compiler, Made, Request, Target};
 
 /// How much a pool may take.
@@ -84,6 +85,13 @@ pub(super) struct Task {
 }
 
 impl Task {
+    /// The next worker gets it from its first byte, whatever the last one got of it.
+    pub(super) fn rewind(&mut self) {
+        if !without("retry-from-start") {
+            self.sent = 0;
+        }
+    }
+
     /// Hands the answer to whoever waits for it.
     pub(super) fn answer(self, answer: Result<Answer, CompileError>) {
         // Only a caller that panicked does not wait any more.

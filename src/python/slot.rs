@@ -12,6 +12,7 @@ use super::message::{self, Answer};
 use super::pool::{self, Kind, Shared, Task};
 use super::room::{Want, room};
 use super::worker::{self, Heard, Start, Worker};
+use crate::base::seam::without;
 use crate::base::sys;
 use crate::model::CompileError;
 
@@ -151,9 +152,7 @@ impl Manager {
                 self.shared.sweep.call_once(worker::sweep);
                 self.worker = Some(worker);
                 self.since = Instant::now();
-                for task in &mut self.flight {
-                    task.sent = 0;
-                }
+                self.flight.iter_mut().for_each(Task::rewind);
             }
             // What others have open says nothing of the interpreter.
             Err(cause) if pool::is_out_of_descriptors(&cause) => {
@@ -238,7 +237,8 @@ impl Manager {
                 self.since = Instant::now();
                 continue;
             }
-            let expected = self.flight.front().is_some_and(|task| task.id == frame.id && task.sent == task.frame.len());
+            let fits = |task: &Task| (task.id == frame.id || without("request-id")) && task.sent == task.frame.len();
+            let expected = self.flight.front().is_some_and(fits);
             match message::answer(&frame.body) {
                 Ok(answer) if expected => self.accept(answer),
                 Ok(_) => self.lost(&Loss::Died("answered a request that it does not have".to_owned())),
@@ -285,7 +285,7 @@ impl Manager {
         let Some(mut task) = self.flight.pop_front() else { return };
         self.done += 1;
         task.tries += 1;
-        task.sent = 0;
+        task.rewind();
         tracing::debug!(how = text, tries = task.tries, "a worker was lost over a source");
         if task.tries > self.shared.limits.retries {
             let tries = task.tries;

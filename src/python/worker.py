@@ -119,7 +119,7 @@ def answer(level, filename, source):
 
 
 # Whatever compile() makes lazily is made now, always the same: later it could open nothing, and what an earlier file left behind
-# (names kept by the machinery of errors, a module of names) would change a later file's bytes.
+# (names kept by the machinery of errors, a module of names, "lambda" before 3.11) would change a later file's bytes.
 def prepare():
     for name in ('utf-8', 'latin-1', 'ascii') + (('utf-32-be', 'utf-32-le', 'utf-16-be', 'utf-16-le') if PY2 else ()):
         b''.decode(name)
@@ -132,6 +132,7 @@ def prepare():
     except ImportError:
         pass
     for text in (b'x = 1\n', b'x = "\\d"; x is 1; assert (1, 2)\n', b'x = u"\\N{DASH}"\n', b'# coding: utf-8\n\xc3\xa9 = u"\\N{EM DASH}"\n',
+                 b'lambda: [a for a in {b for b in {c: 0 for c in (d for d in ())}}]\n',
                  b'x = $\n', b'x = )\n', b'return\n', b'f() = 1\n', b'if 1:\nx\n', b'if 1:\n  x\n y\n', b'if 1:\n\tx\n        y\n',
                  b'x = "abc\n', b'x = u"\\x"\n', b'x = u"\\N{no such name}"\n', b'x = "\xff"\n', b'# coding: ascii\nx = "\xff"\n',
                  b'# coding: latin-1\nx = "\xff"\n', b'# coding: utf-8\nx = "\xff"\n', b'def f():\n x = 1\n global x\n', b'(', b'x = 1\0\n',

@@ -9,6 +9,11 @@
 )]
 
 mod bench;
+mod cleancases;
+mod cleaners;
+mod cleanrace;
+mod cleantold;
+mod cleantree;
 mod compare;
 mod corpus;
 mod crashstates;
@@ -51,9 +56,11 @@ enum Program {
     Powercut,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
+    /// Clean and compile against each other, against installers that remove and rename, and against walkers.
+    Cleanrace,
     /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
     Selftest,
-    /// Short runs of `kill`, `faults`, `crashstates` and `storm`.
+    /// Short runs of `kill`, `faults`, `crashstates`, `storm` and `cleanrace`.
     All,
 }
 
@@ -92,7 +99,7 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill, faults, crashstates, powercut: one case, as a violation names it
+    /// kill, faults, crashstates, powercut, cleanrace: one case, as a violation names it
     #[arg(long)]
     case: Option<String>,
     /// crashstates: files of the tree
@@ -104,7 +111,7 @@ struct Args {
 }
 
 fn main() -> Result<ExitCode> {
-    if let Some(done) = standin::asked() {
+    if let Some(done) = standin::asked().or_else(cleaners::asked) {
         return done.map(|()| ExitCode::SUCCESS);
     }
     let mut args = Args::parse();
@@ -152,6 +159,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
         }
         Program::Powercut => powercut::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Storm => storm::run(setting, args.seconds.unwrap_or(60), args.processes.max(1), tally),
+        Program::Cleanrace => cleanrace::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Selftest => selftest::run(setting, tally),
         Program::All => {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
@@ -159,7 +167,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             faults::run(setting, Some(kills), None, random, tally)?;
             let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
             crashstates::run(setting, &plan, random, tally)?;
-            storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)
+            storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)?;
+            cleanrace::run(setting, Some(if args.quick { 12 } else { storm }), None, random, tally)
         }
     }
 }
@@ -189,5 +198,9 @@ fn list() {
         println!("SKIP powercut on {name}: {why}");
     }
     say("storm", "many processes over one tree", linux());
+    say("cleanrace", "clean and compile against installers that remove and rename, and walkers", linux());
+    if let Err(why) = strace_log::possible() {
+        println!("SKIP cleanrace's cases aside and told: {why}");
+    }
     say("selftest", "safeguards left out, which must be missed", linux().and_then(|()| selftest::possible()));
 }

@@ -67,7 +67,7 @@ impl<'y, 'a> Told<'y, 'a> {
         for package in [KEPT[0], DEB[0]] {
             copy(&yard.tree.join(package), &told.tree.join(package))?;
         }
-        let (code, said) = perform(told.command(Op::Compile).arg("--pycache-prefix").arg(&told.prefix))?;
+        let (code, said) = perform(yard.ours(&["compile"]).arg("--pycache-prefix").arg(&told.prefix).arg(&told.tree))?;
         anyhow::ensure!(code == Some(0), "compile exits {code:?}: {said}");
         for (op, name) in OPS {
             let as_of = told.template(name);

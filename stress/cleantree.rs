@@ -76,6 +76,7 @@ impl<'a> Yard<'a> {
             theirs: BTreeMap::new(),
             loader: Mutex::new(Loader::start(&setting.python.path)?),
         };
+        std::fs::create_dir(&yard.prefix)?;
         for (number, package) in packages().enumerate() {
             let (dir, keep) = (yard.tree.join(package), room.join("wheels").join(package));
             std::fs::create_dir_all(&dir)?;
@@ -170,8 +171,8 @@ impl<'a> Yard<'a> {
     }
 
     pub(crate) fn with_prefix(&self, verb: &str) -> Command {
-        let mut command = self.ours(&[verb, "-v", "--pycache-prefix"]);
-        command.arg(&self.prefix);
+        let mut command = self.ours(&[verb, "-v"]);
+        command.arg("--pycache-prefix").arg(&self.prefix);
         if verb != "clean" {
             command.arg(&self.tree);
         }

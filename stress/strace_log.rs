@@ -175,8 +175,8 @@ pub(crate) fn failures(log: &Path) -> Result<Vec<Failure>> {
     for line in text.lines() {
         let Some((pid, rest)) = line.split_once(' ') else { continue };
         let rest = rest.trim_start();
-        if rest.ends_with("<unfinished ...>") {
-            begun.insert(pid, rest);
+        if let Some(head) = rest.strip_suffix("<unfinished ...>") {
+            begun.insert(pid, head);
         } else if let Some((_, why)) = rest.rsplit_once(" = -1 ") {
             let whole = if rest.starts_with("<... ") { begun.get(pid).copied().unwrap_or(rest) } else { rest };
             let (call, args) = whole.split_once('(').unwrap_or((whole, ""));

@@ -176,6 +176,11 @@ impl Run<'_> {
             evidence
         };
         let mut judged = judge::judge(&evidence);
+        if let judge::SourceSeen::Bad(_, cause) = &evidence.source
+            && judged.cause.as_ref() != Some(cause)
+        {
+            tracing::debug!(cause = %cause.text, "its artifact is judged without it");
+        }
         if let Some(cause) = judged.cause.as_ref().filter(|cause| cause.code == judge::IN_VAIN) {
             self.note_once(cause.code, &folder.path.join(&entry.artifact), &format!("{}; give the source another time", cause.text));
         }
@@ -288,8 +293,9 @@ impl Run<'_> {
                 refuse_signed(guard, entry, found)?;
                 self.keep_bad(guard, entry, found)?;
                 match guard.dir.unlink(&entry.artifact) {
-                    Err(error) if !error.is_gone() => return Err(error.into()),
-                    _ => {}
+                    Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "somebody else removed it"),
+                    Err(error) => return Err(error.into()),
+                    Ok(()) => {}
                 }
                 guard.remove_when_empty();
                 Ok(Done::Now(Action::Removed))
@@ -417,7 +423,10 @@ impl Run<'_> {
             },
         };
         match removed {
-            Err(error) if error.is_gone() => self.forget(1),
+            Err(error) if error.is_gone() => {
+                tracing::debug!(cause = %error.sentence(), "somebody else removed it");
+                self.forget(1);
+            }
             Err(error) => self.tell_leftover(&guard.folder, item, Action::Failed, Some(&Cause::from(&error))),
             Ok(()) => {
                 guard.remove_when_empty();

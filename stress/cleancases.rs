@@ -125,7 +125,7 @@ pub(crate) fn walk(yard: &Yard<'_>, complain: Complain<'_>) -> Result<u64> {
 /// A prefix, wholly ours, is made and cleaned while somebody walks it: each artifact is whole or absent, and in the end it is empty.
 pub(crate) fn prefix(yard: &Yard<'_>, complain: Complain<'_>) -> Result<u64> {
     let mut seen = 0;
-    for _ in 0..3 {
+    for _ in 0..2 {
         seen += walked_while(yard, &yard.prefix, &mut yard.with_prefix("compile"), complain)?;
         seen += walked_while(yard, &yard.prefix, &mut yard.clean(&yard.prefix), complain)?;
         nothing_in(&yard.prefix, "clean", complain)?;
@@ -194,7 +194,7 @@ pub(crate) fn aside(yard: &Yard<'_>, complain: Complain<'_>) -> Result<u64> {
             if cache.exists() {
                 std::fs::remove_dir_all(&cache)?;
             }
-            // Each thread flushes a second later than it would: time enough to see what is staged and to move it away.
+            // Each thread flushes later than it would: time enough to see what is staged and to move it away.
             let mut command = Command::new("strace");
             command.args([
                 "-f",
@@ -206,7 +206,7 @@ pub(crate) fn aside(yard: &Yard<'_>, complain: Complain<'_>) -> Result<u64> {
                 "-e",
                 "trace=fsync",
                 "-e",
-                "inject=fsync:delay_enter=1000000:when=1",
+                "inject=fsync:delay_enter=700000:when=1",
             ]);
             let mut ours = yard.ours(&["compile", "--jobs", "2"]);
             ours.arg(yard.tree.join(package));

@@ -51,8 +51,8 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
             tally.violation(&format!("cleanrace: {name}: {what}"), &format!("cleanrace --seed {} --case {case}", setting.seed));
         };
         let detail = only.and_then(|only| only.split_once(':')).map(|(_, detail)| detail);
-        // A fifth of the time: the race wants the most.
-        let limit = if only.is_some() { seconds } else { seconds / 5 };
+        // A tenth of the time: the race wants the most.
+        let limit = if only.is_some() { seconds } else { seconds / 10 };
         let checked = case(setting, name, None, detail, limit, random, &|what| again(&what))?;
         println!("cleanrace: {name}: {checked} checked, {:.1} s", start.elapsed().as_secs_f64());
         tally.checked(checked);
@@ -62,7 +62,7 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
     }
     if wanted("race") && !interrupted() {
         // However slow the machine, some of it is a race.
-        race(setting, seconds.saturating_sub(start.elapsed()).max(Duration::from_secs(4)), tally)?;
+        race(setting, seconds.saturating_sub(start.elapsed()).max(Duration::from_secs(3)), tally)?;
     }
     Ok(())
 }
@@ -109,7 +109,7 @@ fn prove(setting: &Setting, random: &mut Random, tally: &Tally) -> Result<()> {
                     tally.violation(&format!("the stand-in without a fault, {name}: {what}"), "cleanrace --case standins");
                 }
             };
-            tally.checked(case(setting, name, Some(bug), None, Duration::from_secs(2), random, &complain)?);
+            tally.checked(case(setting, name, Some(bug), None, Duration::from_secs(1), random, &complain)?);
             println!(
                 "cleanrace: stand-in {bug}, {name}: {} violations{}",
                 found.get(),

@@ -16,6 +16,10 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("flush-before-rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
     ("flush-errors", &["faults", "--case", "fresh:fsync:EIO:1"]),
     ("sweeping", &["kill", "--seconds", "6"]),
+    ("only-ours", &["cleanrace", "--case", "foreign"]),
+    ("unlock-removes", &["cleanrace", "--case", "rmdir"]),
+    ("gone-directory", &["cleanrace", "--case", "aside"]),
+    ("told-errors", &["cleanrace", "--case", "told:clean:unlinkat:EPERM:12"]),
 ];
 
 /// What would stand in the way.

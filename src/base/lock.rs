@@ -119,8 +119,11 @@ impl DirLock {
             let (opened, created) = match dir.open_lock_file(&name, Some(mode)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     // A directory or a link cannot be opened for a lock, and the system's word for that says nothing of what it is.
-                    if let Some(what) = dir.stat_of(&name).ok().as_ref().and_then(obstacle) {
-                        return Err(unusable(path, &what));
+                    match dir.stat_of(&name).map(|stat| obstacle(&stat)) {
+                        Ok(None) => {}
+                        Ok(Some(what)) => return Err(unusable(path, &what)),
+                        Err(error) if error.is_gone() => {}
+                        Err(error) => tracing::debug!(cause = %error.sentence(), "cannot tell what stands in the lock file's place"),
                     }
                     (dir.open_lock_file(&name, None), false)
                 }
@@ -132,6 +135,7 @@ impl DirLock {
                 Err(error) if !created && error.kind() == io::ErrorKind::NotFound => continue,
                 // Another user's lock file that we may not open: they are at work, or died and their next run will sweep it.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && dir.stat_of(&name).is_ok() => {
+                    tracing::debug!(cause = %error.sentence(), "the lock counts as held");
                     return Ok(Attempt::Busy(Holder::default()));
                 }
                 Err(error) => return Err(error),

@@ -100,6 +100,9 @@ impl Run<'_> {
             self.forget(1);
             return false;
         }
+        if let Err(error) = &stat {
+            tracing::debug!(cause = %error.sentence(), "cannot tell what it is");
+        }
         let old = || stat.as_ref().is_ok_and(|stat| leftover::is_old(stat, Time::now()));
         let dead = match item {
             Item::ForeignTemp(_) | Item::Leftover(_, Leftover::Aside) => old(),
@@ -498,13 +501,18 @@ impl From<Error> for Trouble {
 
 /// What was signed belongs to whoever signed it.
 fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
-    if found.judged.verdict != Verdict::Missing
-        && let Ok(old) = guard.dir.open_file(&entry.artifact)
-        && sys::is_signed(&old)
-    {
-        return Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")));
+    if found.judged.verdict == Verdict::Missing {
+        return Ok(());
     }
-    Ok(())
+    match guard.dir.open_file(&entry.artifact) {
+        Ok(old) if sys::is_signed(&old) => {
+            Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")))
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.is_gone() => Ok(()),
+        // A look that fails does not say that it is unsigned.
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn planned(decision: Decision) -> Action {

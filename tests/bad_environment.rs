@@ -199,7 +199,7 @@ fn a_cleaned_prefix_is_empty() {
     let run = |command, path: Option<&std::path::Path>| {
         let python = (command == "compile").then(python);
         let run = tree.bytekeep(python, [command]).arg("--pycache-prefix").arg(&prefix);
-        path.into_iter().fold(run, |run, path| run.arg(path)).run().exits(0)
+        path.into_iter().fold(run, whole::Run::arg).run().exits(0)
     };
     let root = tree.root();
     for path in [None, Some(&*root)] {

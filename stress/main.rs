@@ -10,6 +10,7 @@
 
 mod bench;
 mod cleancases;
+mod cleancrowd;
 mod cleaners;
 mod cleanrace;
 mod cleantold;

@@ -1,6 +1,7 @@
 //! Programs that run long, want root, or measure. See `stress/README.md`.
 #![allow(
     clippy::print_stdout,
+    clippy::print_stderr,
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::doc_markdown,
@@ -10,6 +11,12 @@
 
 mod bench;
 mod bitrot;
+mod cleancases;
+mod cleancrowd;
+mod cleaners;
+mod cleanrace;
+mod cleantold;
+mod cleantree;
 mod compare;
 mod corpus;
 mod crashstates;
@@ -73,6 +80,8 @@ enum Program {
     Locks,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
+    /// Clean and compile against each other, against installers that remove and rename, and against walkers.
+    Cleanrace,
     /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
     Selftest,
     /// All of them but `compare` and `selftest`; with `--quick` a slice of each.
@@ -90,6 +99,7 @@ const SLICES: &[(Program, Option<u64>, Option<u64>)] = &[
     (Program::Workers, Some(10), None),
     (Program::Locks, Some(3), None),
     (Program::Storm, Some(12), Some(600)),
+    (Program::Cleanrace, Some(10), Some(300)),
 ];
 
 /// Programs that run long, want root, or measure.
@@ -143,7 +153,7 @@ struct Args {
 
 fn main() -> Result<ExitCode> {
     // This program is also what some of its cases start.
-    if let Some(done) = standin::asked().or_else(lockers::asked).or_else(stranger::asked).or_else(fuzz::asked) {
+    if let Some(done) = standin::asked().or_else(lockers::asked).or_else(stranger::asked).or_else(fuzz::asked).or_else(cleaners::asked) {
         return done.map(|()| ExitCode::SUCCESS);
     }
     if let Some(done) = proxy::asked() {
@@ -205,6 +215,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             let plan = storm::Plan { seconds: seconds.unwrap_or(60), processes: args.processes.max(1), case: args.case.clone() };
             storm::run(setting, &plan, tally)
         }
+        Program::Cleanrace => cleanrace::run(setting, seconds, case, random, tally),
         Program::Selftest => selftest::run(setting, tally),
         Program::All => all(args, setting, tally),
     }
@@ -264,5 +275,9 @@ fn list() {
         println!("SKIP {what}: {why}");
     }
     say("storm", "many processes over one tree", linux());
+    say("cleanrace", "clean and compile against installers that remove and rename, and walkers", linux());
+    if let Err(why) = strace_log::possible() {
+        println!("SKIP cleanrace's cases aside and told: {why}");
+    }
     say("selftest", "safeguards left out, which must be missed", linux().and_then(|()| selftest::possible()));
 }

@@ -27,6 +27,10 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("request-id", &["workers", "--case", "swaps:2:once"]),
     ("whole-frames", &["workers", "--case", "pauses:150:always"]),
     ("retry-from-start", &["workers", "--case", "exit1:450:once"]),
+    ("only-ours", &["cleanrace", "--case", "foreign"]),
+    ("unlock-removes", &["cleanrace", "--case", "rmdir"]),
+    ("gone-directory", &["cleanrace", "--case", "aside"]),
+    ("told-errors", &["cleanrace", "--case", "told:clean:unlinkat:EPERM:12"]),
 ];
 
 /// What would stand in the way.

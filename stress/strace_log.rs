@@ -155,23 +155,44 @@ pub(crate) struct Hit {
     pub(crate) paths: Vec<PathBuf>,
 }
 
-/// What was made to fail, from a log with `-y`.
-pub(crate) fn hits(log: &Path) -> Result<Vec<Hit>> {
+/// A call that failed, made to or not.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) call: String,
+    pub(crate) paths: Vec<PathBuf>,
+    /// `ENOENT`
+    pub(crate) errno: String,
+    /// `No such file or directory`
+    pub(crate) words: String,
+    injected: bool,
+}
+
+/// What failed, from a log with `-y`.
+pub(crate) fn failures(log: &Path) -> Result<Vec<Failure>> {
     let text = String::from_utf8_lossy(&std::fs::read(log).with_context(|| log.display().to_string())?).into_owned();
     let mut begun: HashMap<&str, &str> = HashMap::new();
     let mut all = Vec::new();
     for line in text.lines() {
         let Some((pid, rest)) = line.split_once(' ') else { continue };
         let rest = rest.trim_start();
-        if rest.ends_with("<unfinished ...>") {
-            begun.insert(pid, rest);
-        } else if rest.ends_with("(INJECTED)") {
+        if let Some(head) = rest.strip_suffix("<unfinished ...>") {
+            begun.insert(pid, head);
+        } else if let Some((_, why)) = rest.rsplit_once(" = -1 ") {
             let whole = if rest.starts_with("<... ") { begun.get(pid).copied().unwrap_or(rest) } else { rest };
             let (call, args) = whole.split_once('(').unwrap_or((whole, ""));
-            all.push(Hit { call: call.to_owned(), paths: paths(args) });
+            let (errno, words) = why.split_once(" (").unwrap_or((why, ""));
+            let words = words.split(')').next().unwrap_or("").to_owned();
+            let injected = rest.ends_with("(INJECTED)");
+            all.push(Failure { call: call.to_owned(), paths: paths(args), errno: errno.to_owned(), words, injected });
         }
     }
     Ok(all)
+}
+
+/// What was made to fail, from a log with `-y`.
+pub(crate) fn hits(log: &Path) -> Result<Vec<Hit>> {
+    let hit = |failure: Failure| failure.injected.then_some(Hit { call: failure.call, paths: failure.paths });
+    Ok(failures(log)?.into_iter().filter_map(hit).collect())
 }
 
 /// `3</tree/pkg>, "m1.py"` is `/tree/pkg` and `/tree/pkg/m1.py`. The working directory, which stands for nothing, is left out.

@@ -190,6 +190,38 @@ fn the_prefix_and_an_artifact_in_it_can_be_named() {
     assert!(inside.stderr.contains("lies in the pycache prefix"), "{}", inside.shown());
 }
 
+/// A prefix is wholly ours: with the last artifact of a directory go the directories that were made for it, and a tree that a dead process
+/// was removing goes as well. What another tool keeps there stays.
+#[test]
+fn a_cleaned_prefix_is_empty() {
+    let tree = Tree::new();
+    let prefix = tree.outside("prefix");
+    let run = |command, path: Option<&std::path::Path>| {
+        let python = (command == "compile").then(python);
+        let run = tree.bytekeep(python, [command]).arg("--pycache-prefix").arg(&prefix);
+        path.into_iter().fold(run, whole::Run::arg).run().exits(0)
+    };
+    let root = tree.root();
+    for path in [None, Some(&*root)] {
+        run("compile", Some(&root));
+        let top = prefix.join(root.strip_prefix("/").unwrap());
+        for stale in [prefix.join(".bytekeep-a1.old"), top.join(".bytekeep-b2.old")].iter().take(if path.is_none() { 2 } else { 0 }) {
+            std::fs::create_dir_all(stale.join("a")).unwrap();
+            std::fs::write(stale.join("a/half.pyc"), "half").unwrap();
+            let old = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+            std::fs::File::open(stale).unwrap().set_modified(old).unwrap();
+        }
+        let told = run("clean", path);
+        assert_eq!(std::fs::read_dir(&prefix).unwrap().count(), 0, "{:?} {}", whole::all_below(&prefix), told.shown());
+    }
+    run("compile", Some(&root));
+    let theirs = prefix.join(root.strip_prefix("/").unwrap()).join("test_x.cpython-313-pytest-8.0.0.pyc");
+    std::fs::write(&theirs, "pytest's").unwrap();
+    run("clean", None);
+    let left: Vec<_> = whole::all_below(&prefix).into_iter().filter(|path| path.is_file()).collect();
+    assert_eq!(left, [theirs]);
+}
+
 /// As the system reads it: from what is not there, `..` leads nowhere, until `compile` has made it as Python would.
 #[test]
 fn a_prefix_whose_path_leads_nowhere() {

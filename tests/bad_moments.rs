@@ -300,6 +300,21 @@ fn many_locks_that_are_held_cost_the_time_out_once() {
     outcome.is("good.py", "missing", "built");
 }
 
+/// "Not empty" is an answer, and is told with its path like every error after which a run goes on. `compile` does not even ask where it
+/// has written something: that would be told of each directory.
+#[test]
+fn a_directory_that_does_not_go_is_told() {
+    let tree = Tree::new();
+    let compiled = tree.bytekeep(Some(python()), ["compile", "-v", "."]).run().exits(0);
+    assert!(!compiled.stderr.contains("not empty"), "{}", compiled.shown());
+    let cache = tree.root().join("__pycache__");
+    std::fs::write(cache.join("notes.txt"), "a person's").unwrap();
+    let cleaned = tree.bytekeep(None, ["clean", "-v", "."]).run().exits(0);
+    let told = |line: &str| line.contains("__pycache__`: Directory not empty");
+    assert!(cleaned.stderr.lines().any(told), "{}", cleaned.shown());
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
+}
+
 #[test]
 fn two_compiles_and_a_clean_at_once() {
     let tree = Tree::new();

@@ -117,10 +117,11 @@ pub fn remove_below(parent: &Arc<Dir>, name: &Name) -> Result<()> {
         match dir.stat_of(&next) {
             Ok(stat) if stat.kind == Kind::Dir => open.push((Arc::new(dir.open_in(&next)?), None)),
             Ok(_) => match dir.unlink(&next) {
-                Err(error) if !error.is_gone() => return Err(error),
-                _ => {}
+                Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "somebody else removed it"),
+                Err(error) => return Err(error),
+                Ok(()) => {}
             },
-            Err(error) if error.is_gone() => {}
+            Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "somebody else removed it"),
             Err(error) => return Err(error),
         }
     }

@@ -15,10 +15,10 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::sys::{self, Dir, Kind, Stat, Time};
+use super::sys::{self, Dir, Kind, Name, Stat, Time};
 use super::{Error, Result, leftover, seam};
 use crate::ignored;
 
@@ -89,14 +89,24 @@ pub struct DirLock {
     /// `None` where the file system has no usable lock.
     file: Option<File>,
     found: bool,
-    remove_when_empty: AtomicBool,
+    when_empty: Mutex<WhenEmpty>,
+}
+
+/// What becomes of an empty directory when its lock is let go.
+#[derive(Debug, Default)]
+enum WhenEmpty {
+    #[default]
+    Stays,
+    Goes,
+    /// With those above it that are empty then, up to but without the first; the second is its own path below that.
+    GoesUpTo(Arc<Dir>, PathBuf),
 }
 
 impl DirLock {
     /// Tries to take the lock of a directory. Never waits (L3).
     pub fn try_take(dir: &Arc<Dir>) -> Result<Attempt> {
         let stat = dir.stat()?;
-        let held = |file, found| Attempt::Held(Self { dir: Arc::clone(dir), stat, file, found, remove_when_empty: AtomicBool::new(false) });
+        let held = |file, found| Attempt::Held(Self { dir: Arc::clone(dir), stat, file, found, when_empty: Mutex::default() });
         // A lock on a network file system can hang although it is only tried, so it is not even tried.
         if dir.on_network() {
             return Ok(held(None, false));
@@ -109,8 +119,11 @@ impl DirLock {
             let (opened, created) = match dir.open_lock_file(&name, Some(mode)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     // A directory or a link cannot be opened for a lock, and the system's word for that says nothing of what it is.
-                    if let Some(what) = dir.stat_of(&name).ok().as_ref().and_then(obstacle) {
-                        return Err(unusable(path, &what));
+                    match dir.stat_of(&name).map(|stat| obstacle(&stat)) {
+                        Ok(None) => {}
+                        Ok(Some(what)) => return Err(unusable(path, &what)),
+                        Err(error) if error.is_gone() => {}
+                        Err(error) => tracing::debug!(cause = %error.sentence(), "cannot tell what stands in the lock file's place"),
                     }
                     (dir.open_lock_file(&name, None), false)
                 }
@@ -122,6 +135,7 @@ impl DirLock {
                 Err(error) if !created && error.kind() == io::ErrorKind::NotFound => continue,
                 // Another user's lock file that we may not open: they are at work, or died and their next run will sweep it.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && dir.stat_of(&name).is_ok() => {
+                    tracing::debug!(cause = %error.sentence(), "the lock counts as held");
                     return Ok(Attempt::Busy(Holder::default()));
                 }
                 Err(error) => return Err(error),
@@ -134,6 +148,7 @@ impl DirLock {
                 Ok(true) => {}
                 Ok(false) => return Ok(Attempt::Busy(Holder::read(&file, dir))),
                 Err(error) if is_unsupported(&error) => {
+                    tracing::debug!(cause = %error.sentence(), "going on without a lock");
                     if created {
                         ignored!(dir.unlink(&name), "a lock file that cannot be locked stays behind");
                     }
@@ -186,7 +201,17 @@ impl DirLock {
 
     /// Lets the directory be removed at the release, if nothing is in it then.
     pub fn remove_when_empty(&self) {
-        self.remove_when_empty.store(true, Ordering::Relaxed);
+        *self.when_empty.lock().unwrap_or_else(PoisonError::into_inner) = WhenEmpty::Goes;
+    }
+
+    /// The same, and with it go the directories above that are empty then, up to `top`, which stays; `relative` is its path below that.
+    pub fn remove_when_empty_up_to(&self, top: &Arc<Dir>, relative: &Path) {
+        *self.when_empty.lock().unwrap_or_else(PoisonError::into_inner) = WhenEmpty::GoesUpTo(Arc::clone(top), relative.to_path_buf());
+    }
+
+    /// Something was written into the directory, so it is not even tried to remove it: that would tell of an error that is none.
+    pub(super) fn keep_directory(&self) {
+        *self.when_empty.lock().unwrap_or_else(PoisonError::into_inner) = WhenEmpty::Stays;
     }
 }
 
@@ -201,18 +226,37 @@ impl Drop for DirLock {
                 self.file = None;
             }
             match ours {
+                Ok(true) if seam::without("unlock-removes") => {}
                 Ok(true) => ignored!(self.dir.unlink(&name), "the lock file stays behind; the next run sweeps it"),
                 Ok(false) => tracing::debug!(path = %path.display(), "somebody replaced our lock file"),
-                Err(error) if error.is_gone() => tracing::debug!(path = %path.display(), "somebody removed our lock file"),
+                Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "somebody removed our lock file"),
                 Err(error) => tracing::debug!(cause = %error.sentence(), "the lock file stays behind; the next run sweeps it"),
             }
         }
-        if self.remove_when_empty.load(Ordering::Relaxed)
-            && let Some((parent, name)) = self.dir.place()
-        {
-            ignored!(parent.rmdir(name), "an empty directory stays behind");
+        let when_empty = std::mem::take(self.when_empty.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let place = self.dir.place().filter(|_| !matches!(when_empty, WhenEmpty::Stays));
+        let removed = place.is_some_and(|(parent, name)| told(parent.rmdir(name)));
+        if let (true, WhenEmpty::GoesUpTo(top, relative)) = (removed, when_empty) {
+            remove_emptied(&top, &relative);
         }
         // The descriptor is closed after this, and with it the lock let go: the order is the point (see above).
+    }
+}
+
+/// Was the directory removed?
+fn told(removed: Result<bool>) -> bool {
+    let is_removed = matches!(removed, Ok(true));
+    ignored!(removed, "an empty directory stays behind");
+    is_removed
+}
+
+/// Removes what is empty above a directory that was removed. Whoever makes one of them anew at this moment finds it gone and begins anew.
+fn remove_emptied(top: &Arc<Dir>, relative: &Path) {
+    for empty in relative.ancestors().skip(1) {
+        let (Some(above), Some(name)) = (empty.parent(), empty.file_name().and_then(Name::new)) else { return };
+        if !told(top.open_beneath(above).and_then(|dir| dir.rmdir(&name))) {
+            return;
+        }
     }
 }
 
@@ -239,7 +283,7 @@ pub fn obstacle(stat: &Stat) -> Option<String> {
     }
 }
 
-fn unusable(path: std::path::PathBuf, what: &str) -> Error {
+fn unusable(path: PathBuf, what: &str) -> Error {
     Error::new("lock", path, io::Error::other(what))
 }
 
@@ -264,13 +308,19 @@ pub fn is_held(dir: &Dir) -> bool {
                 false
             }
         },
-        // It is there and not ours to open: its owner is at work, for all that we can tell.
-        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        Err(error) if error.is_gone() => false,
+        Err(error) => {
+            tracing::debug!(cause = %error.sentence(), "cannot tell whether the lock is held");
+            // It is there and not ours to open: its owner is at work, for all that we can tell.
+            error.kind() == io::ErrorKind::PermissionDenied
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     fn dir(top: &tempfile::TempDir) -> Arc<Dir> {
@@ -287,6 +337,25 @@ mod tests {
         drop(lock);
         assert!(!is_held(&dir(&top)));
         assert_eq!(std::fs::read_dir(top.path()).unwrap().count(), 0, "a release leaves nothing");
+    }
+
+    #[test]
+    fn what_is_empty_above_goes_too_up_to_the_top() {
+        let top = tempfile::tempdir().unwrap();
+        let root = dir(&top);
+        let leave = |path: &str| {
+            let path = Path::new(path);
+            let above = root.open_beneath(path.parent().unwrap()).unwrap();
+            let own = Arc::new(above.open_in(&Name::new(path.file_name().unwrap()).unwrap()).unwrap());
+            let Attempt::Held(lock) = DirLock::try_take(&own).unwrap() else { panic!() };
+            lock.remove_when_empty_up_to(&root, path);
+        };
+        std::fs::create_dir_all(top.path().join("a/b/c")).unwrap();
+        std::fs::create_dir_all(top.path().join("a/d")).unwrap();
+        leave("a/b/c");
+        assert!(top.path().join("a/d").exists() && !top.path().join("a/b").exists());
+        leave("a/d");
+        assert_eq!(std::fs::read_dir(top.path()).unwrap().count(), 0);
     }
 
     #[test]

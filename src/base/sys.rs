@@ -198,13 +198,14 @@ impl Dir {
         call_on("remove", self, name, || rustix::fs::unlinkat(&self.fd, name.as_os_str(), AtFlags::empty()))
     }
 
-    /// Removes an empty directory. `Ok(false)`: it is not empty, or it is gone, or something else stands there now.
+    /// Removes an empty directory. `Ok(false)`: it is not empty, or it is gone, or something else stands there now; which one is told.
     pub fn rmdir(&self, name: &Name) -> Result<bool> {
         match call_on("remove", self, name, || rustix::fs::unlinkat(&self.fd, name.as_os_str(), AtFlags::REMOVEDIR)) {
             Ok(()) => Ok(true),
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
             {
+                tracing::debug!(cause = %error.sentence(), "a directory is not removed");
                 Ok(false)
             }
             Err(error) => Err(error),

@@ -100,17 +100,20 @@ impl Staged {
 
     fn rename(&mut self) -> Result<Outcome> {
         let dir = self.lock.dir();
-        if !dir.is_in_place(self.lock.dir_stat())? {
+        if !seam::without("gone-directory") && !dir.is_in_place(self.lock.dir_stat())? {
             return Ok(Outcome::Gone);
         }
         let moved = if seam::without("rename") { write_in_place(dir, &self.temp, &self.to) } else { dir.rename(&self.temp, &self.to) };
         match moved {
             Ok(()) => {
                 self.renamed = true;
+                self.lock.keep_directory();
                 Ok(Outcome::Written)
             }
-            // The temp file went away with its directory.
-            Err(error) if error.is_gone() => Ok(Outcome::Gone),
+            Err(error) if error.is_gone() => {
+                tracing::debug!(cause = %error.sentence(), "the temp file went away with its directory");
+                Ok(Outcome::Gone)
+            }
             Err(error) => Err(error),
         }
     }
@@ -132,12 +135,7 @@ fn write_in_place(dir: &Dir, temp: &Name, to: &Name) -> Result<()> {
 impl Drop for Staged {
     fn drop(&mut self) {
         if !self.renamed {
-            match self.lock.dir().unlink(&self.temp) {
-                Err(error) if !error.is_gone() => {
-                    tracing::debug!(cause = %error.sentence(), "a temp file stays behind; the next run sweeps it");
-                }
-                _ => {}
-            }
+            ignored!(self.lock.dir().unlink(&self.temp), "a temp file stays behind for the next run to sweep, unless it is gone");
         }
     }
 }

@@ -100,6 +100,9 @@ impl Run<'_> {
             self.forget(1);
             return false;
         }
+        if let Err(error) = &stat {
+            tracing::debug!(cause = %error.sentence(), "cannot tell what it is");
+        }
         let old = || stat.as_ref().is_ok_and(|stat| leftover::is_old(stat, Time::now()));
         let dead = match item {
             Item::ForeignTemp(_) | Item::Leftover(_, Leftover::Aside) => old(),
@@ -176,6 +179,11 @@ impl Run<'_> {
             evidence
         };
         let mut judged = judge::judge(&evidence);
+        if let judge::SourceSeen::Bad(_, cause) = &evidence.source
+            && judged.cause.as_ref() != Some(cause)
+        {
+            tracing::debug!(cause = %cause.text, "its artifact is judged without it");
+        }
         if let Some(cause) = judged.cause.as_ref().filter(|cause| cause.code == judge::IN_VAIN) {
             self.note_once(cause.code, &folder.path.join(&entry.artifact), &format!("{}; give the source another time", cause.text));
         }
@@ -294,8 +302,9 @@ impl Run<'_> {
                 refuse_signed(guard, entry, found)?;
                 self.keep_bad(guard, entry, found)?;
                 match guard.dir.unlink(&entry.artifact) {
-                    Err(error) if !error.is_gone() => return Err(error.into()),
-                    _ => {}
+                    Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "somebody else removed it"),
+                    Err(error) => return Err(error.into()),
+                    Ok(()) => {}
                 }
                 guard.remove_when_empty();
                 Ok(Done::Now(Action::Removed))
@@ -423,7 +432,10 @@ impl Run<'_> {
             },
         };
         match removed {
-            Err(error) if error.is_gone() => self.forget(1),
+            Err(error) if error.is_gone() => {
+                tracing::debug!(cause = %error.sentence(), "somebody else removed it");
+                self.forget(1);
+            }
             Err(error) => self.tell_leftover(&guard.folder, item, Action::Failed, Some(&Cause::from(&error))),
             Ok(()) => {
                 guard.remove_when_empty();
@@ -495,13 +507,18 @@ impl From<Error> for Trouble {
 
 /// What was signed belongs to whoever signed it.
 fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
-    if found.judged.verdict != Verdict::Missing
-        && let Ok(old) = guard.dir.open_file(&entry.artifact)
-        && sys::is_signed(&old)
-    {
-        return Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")));
+    if found.judged.verdict == Verdict::Missing {
+        return Ok(());
     }
-    Ok(())
+    match guard.dir.open_file(&entry.artifact) {
+        Ok(old) if sys::is_signed(&old) => {
+            Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")))
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.is_gone() => Ok(()),
+        // A look that fails does not say that it is unsigned.
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn planned(decision: Decision) -> Action {

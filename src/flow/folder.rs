@@ -218,6 +218,16 @@ impl Folder {
         }
     }
 
+    /// Lets its directory of artifacts go with the lock, if nothing is in it then: never the sources' own. What a prefix has above it was
+    /// made for it alone and goes too.
+    pub(super) fn remove_when_empty(&self, lock: &DirLock) {
+        match &self.home {
+            Home::Beside => {}
+            Home::Below(_) => lock.remove_when_empty(),
+            Home::Prefix(prefix, relative) => lock.remove_when_empty_up_to(prefix, relative),
+        }
+    }
+
     /// What keeps us out of the directory of artifacts, in a person's words: a file or a link in its place is told as what it is.
     fn name_trouble(&self, error: &Error) -> (Verdict, Cause) {
         let stat = match (&self.home, &self.sources) {
@@ -282,10 +292,8 @@ impl Guarded {
         self.lock.dir_stat().id()
     }
 
-    /// Lets the directory go with the lock if nothing is in it then: never the sources' own.
+    /// See [`Folder::remove_when_empty`].
     pub(super) fn remove_when_empty(&self) {
-        if !matches!(self.folder.home, Home::Beside) {
-            self.lock.remove_when_empty();
-        }
+        self.folder.remove_when_empty(&self.lock);
     }
 }

@@ -156,7 +156,7 @@ impl Run<'_> {
         let attempt = DirLock::try_take(&dir)?;
         if let (Attempt::Held(lock), true) = (&attempt, made) {
             // If nothing comes of it, the directory that we made goes again: others' `rmdir` shall not fail for it.
-            lock.remove_when_empty();
+            folder.remove_when_empty(lock);
         }
         Ok(Some((dir, attempt)))
     }

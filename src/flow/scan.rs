@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use crate::base::Result;
-use crate::base::leftover;
+use crate::base::leftover::{self, Leftover};
+use crate::base::seam;
 use crate::base::sys::{Dir, Name};
 use crate::model::{Cause, Entry, Layout, Level, Recognised, Target, Verdict};
 
@@ -121,7 +122,10 @@ impl Run<'_> {
                 (_, None) => Vec::new(),
                 (_, Some(artifacts)) => match artifacts.list() {
                     Ok(listing) => listing.others.into_iter().chain(listing.dirs).collect(),
-                    Err(error) if error.is_gone() => Vec::new(),
+                    Err(error) if error.is_gone() => {
+                        tracing::debug!(cause = %error.sentence(), "a directory went away");
+                        Vec::new()
+                    }
                     Err(error) if error.is_out_of_descriptors() => return Err(error),
                     Err(error) => {
                         self.tell_directory(&error);
@@ -176,6 +180,7 @@ impl Run<'_> {
     fn leftovers(&self, there: &[Name], layout: Layout) -> Vec<Item> {
         let item = |name: &Name| match leftover::recognise(name) {
             Some(kind) => Some(Item::Leftover(name.clone(), kind)),
+            None if seam::without("only-ours") && layout == Layout::Cache => Some(Item::Leftover(name.clone(), Leftover::Temp)),
             None => match self.job.format.recognise(name, layout) {
                 // Beside sources the name alone says little; the source must be there.
                 Recognised::ForeignTemp { source } if layout != Layout::Beside || there.contains(&source) => {
@@ -309,12 +314,15 @@ impl Run<'_> {
         };
         let home = Home::Prefix(tree.dir()?, relative.to_path_buf());
         let folder = Folder::open(Layout::Prefix, home, sources, absolute, &self.open)?;
-        for name in &listing.dirs {
-            if !self.is_excluded(&folder.absolute.join(name)) {
+        let mut items = self.leftovers(&listing.others, Layout::Prefix);
+        for name in listing.dirs {
+            if leftover::recognise(&name) == Some(Leftover::Aside) {
+                // What a dead process was removing: no mirror of anybody's sources.
+                items.push(Item::Leftover(name, Leftover::Aside));
+            } else if !self.is_excluded(&folder.absolute.join(&name)) {
                 self.queue.push(Task::Scan(Arc::clone(tree), relative.join(name)));
             }
         }
-        let mut items = self.leftovers(&listing.others, Layout::Prefix);
         items.extend(listing.others.iter().filter_map(|name| self.entry_of(name, &folder)).map(Item::Entry));
         self.queue_looks(folder, &items);
         Ok(())

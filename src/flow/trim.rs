@@ -23,8 +23,10 @@ pub(super) fn limit(job: &Job<'_>) -> Result<Option<Time>, JobError> {
             };
             let entry = match entry {
                 Ok(entry) => entry,
-                // Others remove in it too.
-                Err(error) if is_gone(&error) => continue,
+                Err(error) if is_gone(&error) => {
+                    tracing::debug!(cause = %trouble(error).sentence(), "others remove in it too");
+                    continue;
+                }
                 Err(error) => return Err(trouble(error).into()),
             };
             let is_artifact = Name::new(entry.file_name())
@@ -34,7 +36,10 @@ pub(super) fn limit(job: &Job<'_>) -> Result<Option<Time>, JobError> {
             }
             let meta = match entry.metadata() {
                 Ok(meta) => meta,
-                Err(error) if is_gone(&error) => continue,
+                Err(error) if is_gone(&error) => {
+                    tracing::debug!(cause = %trouble(error).sentence(), "others remove in it too");
+                    continue;
+                }
                 Err(error) => return Err(trouble(error).into()),
             };
             let time = meta.modified().map_err(|cause| Error::new("stat", entry.path(), cause))?;

@@ -13,13 +13,17 @@ mod compare;
 mod corpus;
 mod crashstates;
 mod faults;
+mod grounds;
 mod kill;
 mod mount;
+mod places;
 mod powercut;
+mod preload;
 mod replay;
 mod rows;
 mod run;
 mod selftest;
+mod shortio;
 mod standin;
 mod states;
 mod storm;
@@ -45,6 +49,10 @@ enum Program {
     Kill,
     /// An error at every system call that touches files.
     Faults,
+    /// Full, read-only, layered and failing file systems, limits, and what a file system may lack. Root.
+    Places,
+    /// Reads and writes cut short, by a preloaded library. Needs `--features fault`.
+    Shortio,
     /// Power cuts at every moment of a recorded run, in memory.
     Crashstates,
     /// Power cuts for real: copies of a loop device's image, taken at one point in time.
@@ -92,7 +100,7 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill, faults, crashstates, powercut: one case, as a violation names it
+    /// kill, faults, places, shortio, crashstates, powercut: one case, as a violation names it
     #[arg(long)]
     case: Option<String>,
     /// crashstates: files of the tree
@@ -146,6 +154,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
         }
         Program::Kill => kill::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Faults => faults::run(setting, args.seconds, args.case.as_deref(), random, tally),
+        Program::Places => places::run(setting, args.seconds, args.case.as_deref(), random, tally),
+        Program::Shortio => shortio::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Crashstates => {
             let plan = crashstates::Plan { sources: args.sources, seconds: args.seconds, case: args.case.clone() };
             crashstates::run(setting, &plan, random, tally)
@@ -157,6 +167,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
             kill::run(setting, Some(kills), None, random, tally)?;
             faults::run(setting, Some(kills), None, random, tally)?;
+            places::run(setting, Some(if args.quick { 6 } else { 300 }), None, random, tally)?;
+            shortio::run(setting, args.quick.then_some(4), None, random, tally)?;
             let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
             crashstates::run(setting, &plan, random, tally)?;
             storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)
@@ -183,6 +195,11 @@ fn list() {
     }
     say("kill", "SIGKILL at every system call that touches files", linux().and_then(|()| strace_log::possible()));
     say("faults", "an error at every system call that touches files", linux().and_then(|()| strace_log::possible()));
+    say("places", "full, read-only, layered, failing file systems", linux().and_then(|()| places::possible()));
+    for (name, why) in places::missing() {
+        println!("SKIP places on {name}: {why}");
+    }
+    say("shortio", "reads and writes cut short by a preloaded library", linux().and_then(|()| shortio::possible()));
     say("crashstates", "power cuts at every moment of a recorded run, in memory", linux().and_then(|()| strace_log::possible()));
     say("powercut", "power cuts on ext4, xfs and btrfs", powercut::possible());
     for (name, why) in powercut::missing() {

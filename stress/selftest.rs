@@ -15,6 +15,10 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("name-flush", &["crashstates", "--case", "full:fresh", "--sources", "10"]),
     ("flush-before-rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
     ("flush-errors", &["faults", "--case", "fresh:fsync:EIO:1"]),
+    ("write-errors", &["places", "--case", "tmpfs:stale:batch:0"]),
+    ("sigxfsz", &["places", "--case", "fsize:stale:batch:0"]),
+    ("whole-writes", &["shortio", "--seconds", "2"]),
+    ("whole-reads", &["shortio", "--seconds", "2"]),
     ("sweeping", &["kill", "--seconds", "6"]),
 ];
 

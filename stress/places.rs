@@ -82,7 +82,9 @@ fn cases() -> Vec<Case> {
             let here = ground != "nproc" || (crate::mount::on_path("setpriv") && crate::mount::on_path("prlimit"));
             numbers.iter().filter(|_| here).for_each(|number| add(ground, "batch", *number, op));
         }
-        for lack in LACKS.iter().filter(|_| traced) {
+        // Not `clean` with a lost handle: it takes an artifact whose open says ESTALE for removed, and leaves it with exit 0.
+        let told = |name: &str| op.0 != Op::Clean || !name.starts_with("nfs-stale");
+        for lack in LACKS.iter().filter(|lack| traced && told(lack.name)) {
             lack.when.iter().for_each(|number| add(lack.name, "batch", *number, op));
         }
         for event in EVENTS.iter().filter(|event| traced && event.missing().is_none()) {

@@ -65,7 +65,7 @@ fn cases() -> Vec<Case> {
     for op in ops() {
         for full in FULL.iter().filter(|full| full.missing().is_none()) {
             for (at, durability) in DURABILITIES.into_iter().enumerate().take(if matches!(op.2, "compile" | "repair") { 3 } else { 1 }) {
-                full.left.iter().skip(if full.large && at > 0 { 1 } else { 0 }).for_each(|left| add(full.name, durability, *left, op));
+                full.left.iter().skip(usize::from(full.large && at > 0)).for_each(|left| add(full.name, durability, *left, op));
             }
         }
         for ground in ["readonly", "bind-readonly", "noexec", "overlay", "across"] {
@@ -89,7 +89,9 @@ fn cases() -> Vec<Case> {
         }
         for event in EVENTS.iter().filter(|event| traced && event.missing().is_none()) {
             let durabilities = if matches!(op.2, "compile" | "repair") { &DURABILITIES[..2] } else { &DURABILITIES[..1] };
-            durabilities.iter().for_each(|durability| [1, 3, 8].iter().for_each(|number| add(event.name, durability, *number, op)));
+            for durability in durabilities {
+                [1, 3, 8].iter().for_each(|number| add(event.name, durability, *number, op));
+            }
         }
     }
     all
@@ -192,7 +194,9 @@ fn one(bench: &mut Bench<'_>, case: &Case) -> Result<Found> {
     bench.judge(case.op, false, &complain)?;
     // A lost handle of a temp or lock file is one that cannot be removed by.
     if !run.hung && !event.is_some_and(Event::breaks) && !case.ground.starts_with("nfs-stale") {
-        leftovers(&bench.tree).iter().for_each(|path| complain(format!("{} is left over", path.display())));
+        for path in leftovers(&bench.tree) {
+            complain(format!("{} is left over", path.display()));
+        }
     }
     // What a stand-in leaves has another name.
     let temps = files(&bench.tree).into_iter().filter(|path| case.bug.is_some() && path.extension().is_some_and(|suffix| suffix == "tmp"));

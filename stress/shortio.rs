@@ -60,7 +60,9 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
         let (name, seed) = only.split_once(':').context("a case is TREE:SEED")?;
         let at = all.iter().position(|work| work.name == name).with_context(|| format!("no tree is called {name}"))?;
         let told = one(&mut bench, &preload, all[at], seed.parse()?, &expected[at])?.0;
-        told.iter().for_each(|what| tally.violation(&format!("{only}: {what}"), &format!("shortio --case {only}")));
+        for what in told {
+            tally.violation(&format!("{only}: {what}"), &format!("shortio --case {only}"));
+        }
         tally.checked(1);
         return Ok(());
     }
@@ -88,7 +90,9 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
             let seed = random.next() >> 32;
             let (told, more) = one(&mut bench, &preload, *work, seed, expected)?;
             let again = format!("shortio --case {}:{seed}", work.name);
-            told.iter().for_each(|what| tally.violation(&format!("{} with seed {seed}: {what}", work.name), &again));
+            for what in told {
+                tally.violation(&format!("{} with seed {seed}: {what}", work.name), &again);
+            }
             tally.checked(1);
             runs += 1;
             counts = Counts {
@@ -124,7 +128,7 @@ fn one(bench: &mut Bench<'_>, preload: &Preload, work: Work, seed: u64, expected
     if left > 0 {
         complain(format!("{left} processes outlived it"));
     }
-    let usual = if work.verb == "verify" { 1 } else { 0 };
+    let usual = i32::from(work.verb == "verify");
     if cost.code != Some(usual) {
         complain(format!("exit {:?}, where it is {usual} undisturbed: {}", cost.code, cost.text.trim()));
     }

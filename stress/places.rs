@@ -90,7 +90,9 @@ fn cases() -> Vec<Case> {
         for event in EVENTS.iter().filter(|event| traced && event.missing().is_none()) {
             let durabilities = if matches!(op.2, "compile" | "repair") { &DURABILITIES[..2] } else { &DURABILITIES[..1] };
             for durability in durabilities {
-                [1, 3, 8].iter().for_each(|number| add(event.name, durability, *number, op));
+                for number in [1, 3, 8] {
+                    add(event.name, durability, number, op);
+                }
             }
         }
     }

@@ -24,11 +24,13 @@ mod crowd;
 mod cutpipes;
 mod faults;
 mod fuzz;
+mod grounds;
 mod holders;
 mod kill;
 mod lockers;
 mod locks;
 mod mount;
+mod places;
 mod powercut;
 mod preload;
 mod proxy;
@@ -37,6 +39,7 @@ mod replay;
 mod rows;
 mod run;
 mod selftest;
+mod shortio;
 mod slot;
 mod standin;
 mod states;
@@ -70,6 +73,10 @@ enum Program {
     Crashstates,
     /// Power cuts for real: copies of a loop device's image, taken at one point in time.
     Powercut,
+    /// Full, read-only, layered and failing file systems, limits, and what a file system may lack. Root.
+    Places,
+    /// Reads and writes cut short, by a preloaded library. Needs `--features fault`.
+    Shortio,
     /// Every flipped bit and every cut of sealed artifacts.
     Bitrot,
     /// Hostile bytes for every parser.
@@ -94,6 +101,8 @@ const SLICES: &[(Program, Option<u64>, Option<u64>)] = &[
     (Program::Faults, Some(15), None),
     (Program::Crashstates, None, None),
     (Program::Powercut, Some(0), None),
+    (Program::Places, Some(6), None),
+    (Program::Shortio, Some(4), None),
     (Program::Bitrot, Some(2), None),
     (Program::Fuzz, Some(1), None),
     (Program::Workers, Some(10), None),
@@ -204,6 +213,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             crashstates::run(setting, &plan, random, tally)
         }
         Program::Powercut => powercut::run(setting, seconds, case, random, tally),
+        Program::Places => places::run(setting, seconds, case, random, tally),
+        Program::Shortio => shortio::run(setting, seconds, case, random, tally),
         Program::Bitrot => bitrot::run(setting, seconds, case, random, tally),
         Program::Fuzz => fuzz::run(setting, seconds, args.inputs, case, tally),
         Program::Workers => workers::run(setting, seconds, case, random, tally),
@@ -264,6 +275,11 @@ fn list() {
     for (name, why) in powercut::missing() {
         println!("SKIP powercut on {name}: {why}");
     }
+    say("places", "full, read-only, layered, failing file systems", linux().and_then(|()| places::possible()));
+    for (name, why) in places::missing() {
+        println!("SKIP places on {name}: {why}");
+    }
+    say("shortio", "reads and writes cut short by a preloaded library", linux().and_then(|()| shortio::possible()));
     say("bitrot", "every flipped bit and every cut of sealed artifacts", Ok(()));
     say("fuzz", "hostile bytes for every parser", linux());
     say("workers", "workers that misbehave at every byte", linux());

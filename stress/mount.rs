@@ -53,6 +53,21 @@ impl Place {
         Ok(place)
     }
 
+    /// Whatever `mount` makes of these words; what is in it goes with it.
+    pub(crate) fn mounted(scratch: &Path, words: &[&str]) -> Result<Self> {
+        let place = Self { dir: scratch.join(new_name()), image: None };
+        std::fs::create_dir_all(&place.dir)?;
+        check(Command::new("mount").args(words).arg(&place.dir))?;
+        Ok(place)
+    }
+
+    /// Mounts the image anew, as after a failure that only that ends.
+    pub(crate) fn anew(&self) -> Result<()> {
+        let image = self.image.as_ref().context("this place has no image")?;
+        check(Command::new("umount").arg(&self.dir))?;
+        check(Command::new("mount").args(["-o", "loop"]).arg(image).arg(&self.dir)).map(drop)
+    }
+
     /// The power goes: a copy of the image at one point in time, which `FICLONE` is and a plain copy is not. The place itself is gone
     /// then, as two file systems of one name cannot be mounted at once; what the copy has is what a disk would have.
     pub(crate) fn cut(self, scratch: &Path, options: &str) -> Result<Self> {
@@ -76,6 +91,27 @@ impl Drop for Place {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.dir, self.image.as_deref()) {
             println!("{} could not be taken away: {error:#}", self.dir.display());
+        }
+    }
+}
+
+/// Something mounted on a directory of somebody else's, which stays when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Over(PathBuf);
+
+impl Over {
+    pub(crate) fn mount(words: &[&std::ffi::OsStr], dir: &Path) -> Result<Self> {
+        check(Command::new("mount").args(words).arg(dir))?;
+        Ok(Self(dir.to_owned()))
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        let still = mounted(&self.0).unwrap_or(true);
+        let gone = || check(Command::new("umount").arg(&self.0)).or_else(|_| check(Command::new("umount").arg("-l").arg(&self.0)));
+        if still && let Err(error) = gone() {
+            println!("{} could not be unmounted: {error:#}", self.0.display());
         }
     }
 }

@@ -656,3 +656,28 @@ fn root_starts_no_interpreter_that_others_can_write() {
     tree.bytekeep(None, ["compile", "--force", "venv"]).run().exits(0);
     assert!(mark.exists());
 }
+
+#[test]
+fn threads_that_cannot_be_had_are_told_and_nobody_waits_for_them() {
+    let tools = ["setpriv", "prlimit"];
+    if !root_or_skip("a limit on processes") || !tools.into_iter().all(whole::tool_or_skip) {
+        return;
+    }
+    let tree = Tree::new();
+    tree.file("pkg/mod.py", b"VALUE = 1\n");
+    // The limit is the real user's, and root's own processes are not limited.
+    for limit in 1..6 {
+        let line = format!(
+            "exec timeout -k 1 60 setpriv --ruid 54398 --bounding-set=-sys_resource,-sys_admin prlimit --nproc={limit}:{limit} \"$@\""
+        );
+        let outcome = tree.bytekeep(Some(python()), ["compile", "--force", "."]).by_shell(&line).run();
+        assert!(matches!(outcome.code, Some(0..=2)), "{limit}: {}", outcome.shown());
+        assert!(!outcome.stderr.contains("panicked"), "{limit}: {}", outcome.shown());
+        if outcome.code != Some(0) {
+            assert!(outcome.stderr.contains("Resource temporarily unavailable"), "{limit}: {}", outcome.shown());
+        }
+    }
+    tree.compile(python()).exits(0);
+    tree.assert_good(python());
+    assert_eq!(tree.litter(), NONE);
+}

@@ -463,6 +463,28 @@ fn a_full_disk_leaves_old_artifacts_whole_and_nothing_half() {
 }
 
 #[test]
+fn clean_makes_room_where_there_is_none_for_a_lock_file() {
+    if !root_or_skip("a small file system") {
+        return;
+    }
+    let tree = Tree::new();
+    let Some(_mounted) = Mounted::on(&tree.path("small"), &["-t", "tmpfs", "-o", "size=1m,nr_inodes=40", "none"]) else { return };
+    for number in 0..6 {
+        tree.file(format!("small/m{number}.py"), b"VALUE = 1\n");
+    }
+    tree.compile(python()).exits(0);
+    let mut number = 0;
+    while std::fs::write(tree.path(format!("small/filler{number}")), b"").is_ok() {
+        number += 1;
+    }
+    tree.bytekeep(None, ["clean", "small"]).run().exits(0);
+    assert!(!tree.path("small/__pycache__").exists());
+    std::fs::remove_file(tree.path("small/filler0")).unwrap();
+    tree.compile(python()).exits(0);
+    assert_eq!(tree.litter(), NONE);
+}
+
+#[test]
 fn a_read_only_file_system_is_told_once() {
     if !root_or_skip("a read-only file system") {
         return;

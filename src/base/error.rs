@@ -39,9 +39,19 @@ impl Error {
         matches!(self.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
     }
 
+    /// Has a network file system lost what was open (ESTALE)? It may be there all the same.
+    pub fn is_stale(&self) -> bool {
+        self.kind() == io::ErrorKind::StaleNetworkFileHandle
+    }
+
     /// Are there too few descriptors (EMFILE, ENFILE)? That says nothing of the path.
     pub fn is_out_of_descriptors(&self) -> bool {
         matches!(self.cause.raw_os_error(), Some(23 | 24))
+    }
+
+    /// Is there no room for another file (ENOSPC, EDQUOT)?
+    pub fn is_out_of_room(&self) -> bool {
+        matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
     /// Operation and path as a plain sentence together with the system's words.

@@ -179,6 +179,11 @@ impl DirLock {
         Ok(Attempt::Busy(Holder::default()))
     }
 
+    /// No lock at all, and the directory as it is now: for who removes where there is no room left for a lock file.
+    pub fn without(dir: &Arc<Dir>) -> Result<Self> {
+        Ok(Self { dir: Arc::clone(dir), stat: dir.stat()?, file: None, found: false, when_empty: Mutex::default() })
+    }
+
     /// Is nobody else at work here while we hold it? `false` where the file system has no usable lock.
     pub fn excludes(&self) -> bool {
         self.file.is_some()

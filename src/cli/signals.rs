@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::base::seam;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 /// Listens from now on; the flag is set when the run is to stop.
@@ -19,7 +20,9 @@ pub(crate) fn listen() -> io::Result<Arc<AtomicBool>> {
     }
     // Past a file-size limit (`ulimit -f`) the kernel sends this signal, which kills. With any handler the write fails with EFBIG
     // instead, which is one entry's error. A handler, not "ignore": that would be inherited by the interpreters that are started.
-    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    if !seam::without("sigxfsz") {
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    }
     Ok(stop)
 }
 

@@ -76,7 +76,7 @@ impl Run<'_> {
             return if self.has_leftover_work(folder, item) { Work::Some } else { Work::None };
         };
         let found = self.find(folder, folder.artifacts.as_deref(), entry);
-        if found.is_out_of_descriptors() {
+        if found.is_out_of_descriptors() && !self.is_starved() {
             return Work::AskAgain;
         }
         if found.decision != Decision::Leave && !self.job.options.dry_run {
@@ -241,7 +241,7 @@ impl Run<'_> {
                     // What the first look of `compile` found to do.
                     found.decision = Decision::Build;
                 }
-                if found.is_out_of_descriptors() {
+                if found.is_out_of_descriptors() && !self.is_starved() {
                     return self.put_off(Task::Act(Arc::clone(guard), item));
                 }
                 match self.act_on(guard, entry, &found) {
@@ -257,7 +257,9 @@ impl Run<'_> {
     fn act_failed(&self, guard: &Arc<Guarded>, item: Item, mut found: Found, trouble: Trouble) {
         let Item::Entry(entry) = &item else { return };
         let cause = match trouble {
-            Trouble::System(error) if error.is_out_of_descriptors() => return self.put_off(Task::Act(Arc::clone(guard), item)),
+            Trouble::System(error) if error.is_out_of_descriptors() && !self.is_starved() => {
+                return self.put_off(Task::Act(Arc::clone(guard), item));
+            }
             Trouble::Gone => return self.gone(&guard.folder, Some(guard.dir_id()), item),
             Trouble::System(error) if error.is_gone() => return self.gone(&guard.folder, Some(guard.dir_id()), item),
             Trouble::System(error) => Cause::from(&error),

@@ -188,6 +188,9 @@ pub enum JobError {
     /// The compiler cannot be used.
     #[error("{0}")]
     Compiler(String),
+    /// No thread can be had.
+    #[error("no thread can be started")]
+    Threads(#[source] std::io::Error),
     /// Two makers would write the same artifact.
     #[error("{0}")]
     Conflict(String),

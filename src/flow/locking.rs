@@ -10,12 +10,12 @@ use crate::base::seam;
 use crate::base::sys::{Dir, Stat};
 use crate::model::Cause;
 
-use super::Run;
 use super::folder::{Guarded, Item};
 use super::job::Command;
 use super::policy::Decision;
 use super::queue::{Busy, Locking, Task};
 use super::report::{Action, Event};
+use super::{Run, STARVED};
 
 /// After so long it is told that a lock is waited for.
 const TELL_AFTER: Duration = Duration::from_secs(1);
@@ -23,8 +23,6 @@ const TELL_AFTER: Duration = Duration::from_secs(1);
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// How many locks are noted before those that were let go are forgotten.
 const HELD: usize = 1024;
-/// For so long at least others in this process may give descriptors back.
-const STARVED: Duration = Duration::from_secs(10);
 /// After how many directories that went away while we write a folder is left alone.
 const GONE_TRIES: u32 = 10;
 
@@ -50,7 +48,7 @@ impl Run<'_> {
         let only_leftovers = locking.todo.iter().all(|item| !matches!(item, Item::Entry(_)));
         match self.try_lock(&locking) {
             Ok(Some((dir, Attempt::Held(lock)))) => {
-                if !lock.excludes() {
+                if !lock.excludes() && !self.is_noted("no-room") {
                     self.note_once(
                         "no-locks",
                         dir.path(),
@@ -153,7 +151,15 @@ impl Run<'_> {
             None if makes => folder.make_artifacts()?,
             None => return Ok(None),
         };
-        let attempt = DirLock::try_take(&dir)?;
+        let attempt = match DirLock::try_take(&dir) {
+            // On a full disk `clean` is what makes room. An artifact that another run puts there meanwhile may go too, as it would a moment
+            // later; left-overs, which might be somebody's, stay for the next run.
+            Err(error) if self.job.command == Command::Clean && error.is_out_of_room() => {
+                self.note_once("no-room", dir.path(), "there is no room for a lock file: removing without it");
+                Attempt::Held(DirLock::without(&dir)?)
+            }
+            answer => answer?,
+        };
         if let (Attempt::Held(lock), true) = (&attempt, made) {
             // If nothing comes of it, the directory that we made goes again: others' `rmdir` shall not fail for it.
             folder.remove_when_empty(lock);

@@ -45,6 +45,16 @@ pub use report::{Action, EntryEvent, Event, Report, Summary};
 /// With fewer descriptors than this, one folder is worked on after the other.
 const FEW_DESCRIPTORS: u64 = 256;
 
+/// For so long at least others in this process may give descriptors back.
+const STARVED: Duration = Duration::from_secs(10);
+
+/// Since when tasks are put off for want of descriptors without anything being done.
+struct Starved {
+    done: u64,
+    since: Instant,
+    over: bool,
+}
+
 /// A verdict on its way to be told.
 #[derive(Debug, Clone)]
 struct Told {
@@ -73,6 +83,7 @@ struct Run<'r> {
     known: AtomicU64,
     noted: Mutex<HashSet<&'static str>>,
     fatal: Mutex<Option<String>>,
+    starved: Mutex<Starved>,
     halted: AtomicBool,
     /// Was a lock waited for until the time-out?
     in_vain: AtomicBool,
@@ -111,6 +122,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         known: AtomicU64::new(0),
         noted: Mutex::default(),
         fatal: Mutex::default(),
+        starved: Mutex::new(Starved { done: 0, since: started, over: false }),
         halted: AtomicBool::new(false),
         in_vain: AtomicBool::new(false),
         deadline: job.options.max_time.and_then(|limit| started.checked_add(limit)),
@@ -139,25 +151,36 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         let run = &run;
         if frugal && matches!(job.command, Command::Compile | Command::Repair) {
             // Starting a compiler takes more descriptors than keeping one, and now the most are free.
-            scope.spawn(|| {
+            // Without a thread for it (`ulimit -u`) they are started later, if at all.
+            let prepared = std::thread::Builder::new().spawn_scoped(scope, || {
                 let _leave = Leave(&left, &here);
                 job.makers.iter().for_each(|maker| maker.levels.iter().for_each(|level| maker.compiler.prepare(*level)));
             });
-            until_left(1);
+            until_left(usize::from(prepared.is_ok()));
         }
-        scope.spawn(move || {
+        // Not `scope.spawn`: that panics where no thread can be had, and those that run would wait for ever.
+        std::thread::Builder::new().spawn_scoped(scope, move || {
             let _close = Close(&run.queue);
             run.commit_all();
-        });
+        })?;
+        let mut begun = 0;
+        let mut refused = Ok(());
         for _ in 0..threads {
-            scope.spawn(|| {
+            let work = || {
                 let _leave = Leave(&left, &here);
                 run.work();
-            });
+            };
+            match std::thread::Builder::new().spawn_scoped(scope, work) {
+                Ok(_) => begun += 1,
+                Err(cause) if begun > 0 => tracing::debug!(%cause, "one thread less"),
+                Err(cause) => refused = Err(cause),
+            }
         }
-        until_left(threads);
+        until_left(begun);
         run.inbox.end();
-    });
+        if begun > 0 { Ok(()) } else { refused }
+    })
+    .map_err(JobError::Threads)?;
     if let Some(memo) = job.options.memo {
         ignored!(memo.save(), "what was found sound is not remembered");
     }
@@ -276,9 +299,22 @@ impl Run<'_> {
     }
 
     /// Comes back to a task for which there are no descriptors: others in this process will close theirs, above all what is staged.
+    ///
+    /// Ask [`Run::is_starved`] before: where nobody will close any, that would be for ever.
     fn put_off(&self, task: Task) {
         self.inbox.flush();
         self.queue.push_later(task);
+    }
+
+    /// Have there been too few descriptors for so long, while nothing else was under way, that there will never be more?
+    fn is_starved(&self) -> bool {
+        let done = self.done.load(Ordering::Relaxed);
+        let mut starved = self.starved.lock().unwrap_or_else(PoisonError::into_inner);
+        if !starved.over && (starved.done != done || !self.queue.is_alone()) {
+            (starved.done, starved.since) = (done, Instant::now());
+        }
+        starved.over |= starved.since.elapsed() >= STARVED;
+        starved.over
     }
 
     /// So many more items are known of.
@@ -329,6 +365,10 @@ impl Run<'_> {
 
     fn tell_trouble(&self, path: &Path, verdict: Verdict, cause: &Cause) {
         self.tell_path(path, verdict, Action::None, Some(cause), policy::is_wrong(self.job.command, verdict, false));
+    }
+
+    fn is_noted(&self, code: &'static str) -> bool {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).contains(code)
     }
 
     fn note_once(&self, code: &'static str, path: &Path, text: &str) {

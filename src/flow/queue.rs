@@ -180,6 +180,12 @@ impl Queue {
         }
     }
 
+    /// Is only the one who asks at work, with nothing staged?
+    pub(super) fn is_alone(&self) -> bool {
+        let state = self.state();
+        state.running <= 1 && state.staged == 0
+    }
+
     /// An artifact was staged and will be committed.
     pub(super) fn staged(&self) {
         self.state().staged += 1;

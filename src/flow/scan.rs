@@ -28,14 +28,15 @@ impl Run<'_> {
     /// Lists one directory of a root and queues what is found.
     pub(super) fn scan(&self, tree: &Arc<Tree>, relative: &Path) {
         if let Err(error) = self.try_scan(tree, relative) {
-            if error.is_out_of_descriptors() {
+            if error.is_out_of_descriptors() && !self.is_starved() {
                 // Many roots that wait for descriptors must not hold the last ones.
                 tree.close();
                 self.put_off(Task::Scan(Arc::clone(tree), relative.to_path_buf()));
                 return;
             }
             // A directory that went away while we walk is an answer, unless it is one that was named.
-            if error.is_gone() && !relative.as_os_str().is_empty() {
+            // A lost handle (NFS) is none: what is in the directory would be left out in silence.
+            if error.is_gone() && !error.is_stale() && !relative.as_os_str().is_empty() {
                 tracing::debug!(cause = %error.sentence(), "a directory went away");
             } else {
                 self.tell_directory(&error);

@@ -13,6 +13,7 @@ mod compare;
 mod corpus;
 mod crashstates;
 mod faults;
+mod hostile;
 mod kill;
 mod mount;
 mod powercut;
@@ -51,9 +52,11 @@ enum Program {
     Powercut,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
+    /// Root over trees of another user who changes them meanwhile.
+    Hostile,
     /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
     Selftest,
-    /// Short runs of `kill`, `faults`, `crashstates` and `storm`.
+    /// Short runs of `kill`, `faults`, `crashstates`, `hostile` and `storm`.
     All,
 }
 
@@ -77,7 +80,7 @@ struct Args {
     /// Where trees and images are made, and removed at the end
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     scratch: PathBuf,
-    /// all: what `.ci/run` calls, about a minute
+    /// all, hostile: a part, as `.ci/run` calls it
     #[arg(long)]
     quick: bool,
     /// compare: where the packages are kept
@@ -92,7 +95,7 @@ struct Args {
     /// compare: files of the largest generated tree
     #[arg(long, default_value_t = 100_000)]
     files: usize,
-    /// kill, faults, crashstates, powercut: one case, as a violation names it
+    /// kill, faults, crashstates, powercut, hostile: one case, as a violation names it
     #[arg(long)]
     case: Option<String>,
     /// crashstates: files of the tree
@@ -104,7 +107,7 @@ struct Args {
 }
 
 fn main() -> Result<ExitCode> {
-    if let Some(done) = standin::asked() {
+    if let Some(done) = standin::asked().or_else(hostile::asked) {
         return done.map(|()| ExitCode::SUCCESS);
     }
     let mut args = Args::parse();
@@ -152,6 +155,10 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
         }
         Program::Powercut => powercut::run(setting, args.seconds, args.case.as_deref(), random, tally),
         Program::Storm => storm::run(setting, args.seconds.unwrap_or(60), args.processes.max(1), tally),
+        Program::Hostile => {
+            let plan = hostile::Plan { seconds: args.seconds.unwrap_or(60), case: args.case.clone(), quick: args.quick };
+            hostile::run(setting, &plan, random, tally)
+        }
         Program::Selftest => selftest::run(setting, tally),
         Program::All => {
             let (kills, storm) = if args.quick { (20, 15) } else { (300, args.seconds.unwrap_or(120)) };
@@ -159,6 +166,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             faults::run(setting, Some(kills), None, random, tally)?;
             let plan = crashstates::Plan { sources: if args.quick { 16 } else { args.sources }, seconds: None, case: None };
             crashstates::run(setting, &plan, random, tally)?;
+            let plan = hostile::Plan { seconds: if args.quick { 4 } else { 60 }, case: None, quick: args.quick };
+            hostile::run(setting, &plan, random, tally)?;
             storm::run(setting, storm, args.processes.clamp(1, if args.quick { 4 } else { 64 }), tally)
         }
     }
@@ -189,5 +198,6 @@ fn list() {
         println!("SKIP powercut on {name}: {why}");
     }
     say("storm", "many processes over one tree", linux());
+    say("hostile", "root over trees of another user who changes them meanwhile", hostile::possible());
     say("selftest", "safeguards left out, which must be missed", linux().and_then(|()| selftest::possible()));
 }

@@ -76,7 +76,7 @@ impl Dir {
     /// Opens a directory in this one; a link is refused.
     pub fn open_in(self: &Arc<Self>, name: &Name) -> Result<Self> {
         let path = self.path_of(name);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | no_link() | OFlags::CLOEXEC;
         let fd = call("open", &path, || rustix::fs::openat(&self.fd, name.as_os_str(), flags, Mode::empty()))?;
         Ok(Self { fd, path, parent: Some((Arc::clone(self), name.clone())) })
     }
@@ -96,8 +96,9 @@ impl Dir {
         {
             use rustix::fs::ResolveFlags;
             let path = self.path.join(relative);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | no_link() | OFlags::CLOEXEC;
+            let strict = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let resolve = if seam::without("nofollow") { ResolveFlags::empty() } else { strict };
             match call("open", &path, || rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), resolve)) {
                 Ok(fd) => return Ok(Arc::new(Self { fd, path, parent: None })),
                 // Old kernels and seccomp filters (containers) refuse the call itself; EAGAIN is a rename race; too long is only too long at once.
@@ -110,13 +111,17 @@ impl Dir {
     }
 
     fn open_by_steps(self: &Arc<Self>, relative: &Path) -> Result<Arc<Self>> {
-        let mut dir = Arc::clone(self);
+        // Put together once: a path for each step of each directory takes minutes of copying in a tree of thousands of levels.
+        let path = self.path.join(relative);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | no_link() | OFlags::CLOEXEC;
+        let mut fd: Option<OwnedFd> = None;
         for part in relative {
-            let name = Name::new(part).ok_or_else(|| Error::new("open", self.path.join(relative), io::ErrorKind::InvalidInput))?;
-            // As `openat2` leaves it: a chain of open parents would take a descriptor a level.
-            dir = Arc::new(Self { parent: None, ..dir.open_in(&name)? });
+            let name = Name::new(part).ok_or_else(|| Error::new("open", &path, io::ErrorKind::InvalidInput))?;
+            let above = fd.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+            fd = Some(call("open", &path, || rustix::fs::openat(above, name.as_os_str(), flags, Mode::empty()))?);
         }
-        Ok(dir)
+        // As `openat2` leaves it: a chain of open parents would take a descriptor a level.
+        Ok(fd.map_or_else(|| Arc::clone(self), |fd| Arc::new(Self { fd, path, parent: None })))
     }
 
     /// The path as a person would write it. For messages: no call is made with it.
@@ -283,6 +288,10 @@ impl Dir {
         #[cfg(not(target_os = "linux"))]
         false
     }
+}
+
+fn no_link() -> OFlags {
+    if seam::without("nofollow") { OFlags::empty() } else { OFlags::NOFOLLOW }
 }
 
 fn mode_bits(mode: u32) -> Mode {

@@ -42,6 +42,12 @@ const CASES: [&str; 12] = [
 ];
 const NOT_QUICK: [&str; 5] = ["corpus:ENOSYS", "corpus:EPERM", "race:EPERM", "race:EAGAIN", "race:lock"];
 
+/// `corpus:PART`
+fn part_of(case: &str) -> Option<&str> {
+    let part = case.strip_prefix("corpus:")?;
+    corpus::PARTS.contains(&part).then_some(case)
+}
+
 /// What would stand in the way of all of it.
 pub(crate) fn possible() -> Result<(), String> {
     if !cfg!(target_os = "linux") {
@@ -62,11 +68,11 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
         return Ok(());
     }
     let cases: Vec<&str> = match &plan.case {
-        Some(case) => CASES.into_iter().filter(|known| known == case).collect(),
+        Some(case) => CASES.into_iter().filter(|known| known == case).chain(part_of(case)).collect(),
         None => CASES.into_iter().filter(|case| !plan.quick || !NOT_QUICK.contains(case)).collect(),
     };
     if cases.is_empty() {
-        bail!("no case is called {}; there are {}", plan.case.as_deref().unwrap_or_default(), CASES.join(" "));
+        bail!("no case is called {}; there are {}, and corpus:PART", plan.case.as_deref().unwrap_or_default(), CASES.join(" "));
     }
     let races = cases.iter().filter(|case| case.starts_with("race:")).count().max(1);
     #[allow(clippy::cast_precision_loss, reason = "a few seconds")]
@@ -84,9 +90,9 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
 fn one(setting: &Setting, plan: &Plan, case: &str, seconds: f64, again: &str, random: &mut Random, tally: &Tally) -> Result<()> {
     let (kind, which) = case.split_once(':').unwrap_or((case, ""));
     let way = match which {
-        "ENOSYS" | "EPERM" | "EAGAIN" => Way::Refused(
-            CASES.iter().find_map(|known| known.strip_suffix(which).map(|_| &known[known.len() - which.len()..])).unwrap_or("ENOSYS"),
-        ),
+        "ENOSYS" => Way::Refused("ENOSYS"),
+        "EPERM" => Way::Refused("EPERM"),
+        "EAGAIN" => Way::Refused("EAGAIN"),
         "lock" => Way::Slow,
         _ => Way::Direct,
     };
@@ -101,7 +107,7 @@ fn one(setting: &Setting, plan: &Plan, case: &str, seconds: f64, again: &str, ra
         return Ok(());
     };
     match (kind, which) {
-        ("corpus", _) => corpus::check_all(&mut ground, way, again, tally),
+        ("corpus", _) => corpus::check_all(&mut ground, way, Some(which).filter(|_| part_of(case).is_some()), plan.quick, again, tally),
         ("code", _) => code::check_all(&mut ground, plan.quick, again, tally),
         ("standin", writer) => {
             let naive = naive::WRITERS.iter().any(|(name, naive)| *name == writer && *naive);

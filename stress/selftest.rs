@@ -16,6 +16,15 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("flush-before-rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
     ("flush-errors", &["faults", "--case", "fresh:fsync:EIO:1"]),
     ("sweeping", &["kill", "--seconds", "6"]),
+    ("nofollow", &["hostile", "--case", "race:direct", "--seconds", "3"]),
+    ("owner", &["hostile", "--case", "corpus:kinds"]),
+    ("foreign-links", &["hostile", "--case", "corpus:kinds"]),
+    ("private-sources", &["hostile", "--case", "corpus:kinds"]),
+    ("hard-links", &["hostile", "--case", "corpus:kinds"]),
+    ("second-look", &["hostile", "--case", "race:lock", "--seconds", "8"]),
+    ("isolation", &["hostile", "--case", "code", "--quick"]),
+    ("turns", &["hostile", "--case", "corpus:sparse"]),
+    ("depth", &["hostile", "--case", "corpus:aside"]),
 ];
 
 /// What would stand in the way.

@@ -150,6 +150,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_nested_too_deep_is_not_ours_and_takes_no_memory() {
+        let top = tempfile::tempdir().unwrap();
+        for (levels, goes) in [(DEEPEST - 1, true), (DEEPEST + 1, false)] {
+            let deep: std::path::PathBuf = std::iter::repeat_n("d", levels).collect();
+            std::fs::create_dir_all(top.path().join("aside").join(deep)).unwrap();
+            let removed = remove_below(&Arc::new(Dir::open_root(top.path()).unwrap()), &Name::new("aside").unwrap());
+            assert_eq!(removed.is_ok(), goes, "{levels} levels");
+        }
+    }
+
+    #[test]
     fn a_tree_of_ours_goes_whole_and_links_are_not_followed() {
         let top = tempfile::tempdir().unwrap();
         let other = tempfile::tempdir().unwrap();

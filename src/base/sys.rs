@@ -19,6 +19,8 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use super::error::{Error, Result};
 use super::seam;
 
+#[cfg(target_os = "linux")]
+use super::stat::pieces;
 pub use super::stat::{Kind, Listing, Name, Stat, Time};
 
 impl Stat {
@@ -83,7 +85,7 @@ impl Dir {
 
     /// Opens a directory some levels below this one; a link anywhere on the way is refused, and so is every `..`.
     ///
-    /// One `openat2` where the system has it, else component by component.
+    /// One `openat2` where the system has it (a path that is too long in pieces), else component by component.
     pub fn open_beneath(self: &Arc<Self>, relative: &Path) -> Result<Arc<Self>> {
         if relative.as_os_str().is_empty() {
             return Ok(Arc::clone(self));
@@ -99,14 +101,21 @@ impl Dir {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | no_link() | OFlags::CLOEXEC;
             let strict = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
             let resolve = if seam::without("nofollow") { ResolveFlags::empty() } else { strict };
-            match call("open", &path, || rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), resolve)) {
-                Ok(fd) => return Ok(Arc::new(Self { fd, path, parent: None })),
-                // Old kernels and seccomp filters (containers) refuse the call itself; EAGAIN is a rename race; too long is only too long at once.
-                Err(error)
-                    if matches!(error.cause.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EAGAIN | libc::ENAMETOOLONG)) => {}
-                Err(error) => return Err(error),
+            let mut fd: Option<OwnedFd> = None;
+            for piece in pieces(relative) {
+                let above = fd.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+                match call("open", &path, || rustix::fs::openat2(above, piece, flags, Mode::empty(), resolve)) {
+                    Ok(next) => fd = Some(next),
+                    // Old kernels and seccomp filters (containers) refuse the call itself; EAGAIN is a rename race.
+                    Err(error) if matches!(error.cause.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EAGAIN)) => {
+                        return self.open_by_steps(relative);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
+            Ok(fd.map_or_else(|| Arc::clone(self), |fd| Arc::new(Self { fd, path, parent: None })))
         }
+        #[cfg(not(target_os = "linux"))]
         self.open_by_steps(relative)
     }
 

@@ -20,9 +20,8 @@ use crate::run::{Tally, interrupted};
 use crate::whole::{files, is_artifact};
 
 const KINDS: [&str; 12] = ["fifo", "socket", "null", "zero", "disk", "dir", "dangling", "self", "loop", "secret", "endless", "hard"];
-/// Which part of the tree each set of commands is run over: a slow part does not hide behind a fast one.
-const PARTS: [&str; 8] = ["names", "kinds", "trees", "sparse", "deep", "aside", "marshal", "others"];
-const LEVELS: usize = 2000;
+/// Each is a directory of its own, over which each command is run.
+pub(super) const PARTS: [&str; 8] = ["names", "kinds", "trees", "sparse", "deep", "aside", "marshal", "others"];
 
 /// Something of this kind at this path, whose directory is there.
 fn put(ground: &Ground<'_>, kind: &str, path: &Path) -> Result<()> {
@@ -80,8 +79,12 @@ fn places(ground: &Ground<'_>, kind: &str) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-fn lay_out(ground: &mut Ground<'_>) -> Result<()> {
+fn lay_out(ground: &mut Ground<'_>, only: Option<&str>, levels: usize) -> Result<()> {
+    let has = |part: &str| only.is_none_or(|only| only == part);
     ground.lay_out_outside()?;
+    for part in PARTS {
+        std::fs::create_dir_all(ground.tree.join(part))?;
+    }
     let names: [&[u8]; 9] = [
         b"new\nline",
         b"\x1b[31mred\x07",
@@ -119,9 +122,13 @@ fn lay_out(ground: &mut Ground<'_>) -> Result<()> {
     }
     symlink(ground.outside.join("pkg"), ground.tree.join("trees/pkg"))?;
     symlink(&ground.outside, ground.tree.join("trees/.bytekeep-aaaaaa.old"))?;
-    sparse(ground)?;
-    for name in ["deep", "aside/__pycache__/.bytekeep-aaaaaa.old"] {
-        nest(&ground.tree.join(name))?;
+    if has("sparse") {
+        sparse(ground)?;
+    }
+    for (part, name) in [("deep", "deep"), ("aside", "aside/__pycache__/.bytekeep-aaaaaa.old")] {
+        if has(part) {
+            nest(&ground.tree.join(name), levels)?;
+        }
     }
     ground.file("tree/aside/m.py", "X = 1\n")?;
     marshal(ground)?;
@@ -183,15 +190,15 @@ fn artifact(ground: &Ground<'_>, dir: &str, name: &str, body: &[u8]) -> Result<V
 }
 
 /// Directories in one another, deeper than any path is long.
-fn nest(top: &Path) -> Result<()> {
+fn nest(top: &Path, levels: usize) -> Result<()> {
     std::fs::create_dir_all(top)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let name = "d".repeat(200);
     let mut dir: OwnedFd = openat(CWD, top, flags, Mode::empty())?;
-    for level in 0..LEVELS {
+    for level in 0..levels {
         mkdirat(&dir, name.as_str(), Mode::from_raw_mode(0o755))?;
         dir = openat(&dir, name.as_str(), flags, Mode::empty())?;
-        if level % 500 == 499 {
+        if level % 250 == 249 {
             let file = openat(&dir, "m.py", OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?;
             rustix::io::write(&file, b"X = 1\n")?;
         }
@@ -220,8 +227,10 @@ fn marshal(ground: &Ground<'_>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn check_all(ground: &mut Ground<'_>, way: Way, again: &str, tally: &Tally) -> Result<()> {
-    lay_out(ground)?;
+/// All of it, or one part.
+pub(super) fn check_all(ground: &mut Ground<'_>, way: Way, only: Option<&str>, quick: bool, again: &str, tally: &Tally) -> Result<()> {
+    // component by component it is the square of the levels, which is slow and no fault
+    lay_out(ground, only, if quick || way != Way::Direct { 500 } else { 2000 })?;
     let mut slowest = (Duration::ZERO, String::new());
     let mut largest = (0, String::new());
     let (mut runs, mut refused) = (0, 0);
@@ -239,7 +248,7 @@ pub(super) fn check_all(ground: &mut Ground<'_>, way: Way, again: &str, tally: &
         tally.checked(1);
         Ok(())
     };
-    for part in PARTS {
+    for part in PARTS.into_iter().filter(|part| only.is_none_or(|only| only == *part)) {
         let path = ground.tree.join(part);
         for verb in ["verify", "compile", "status", "seal", "force", "repair", "clean"] {
             if interrupted() {
@@ -251,7 +260,7 @@ pub(super) fn check_all(ground: &mut Ground<'_>, way: Way, again: &str, tally: &
         let words = [ground.words("compile", &path), vec!["-v".into(), "--optimize".into(), "1".into()]].concat();
         one(ground, &words, &format!("compile -v {part}"))?;
     }
-    for kind in KINDS {
+    for kind in KINDS.into_iter().filter(|_| only.is_none_or(|only| only == "kinds")) {
         let dir = ground.tree.join("kinds").join(kind);
         let words = ground.words("compile", &dir.join("source.py"));
         one(ground, &words, &format!("compile {kind}/source.py"))?;

@@ -143,10 +143,11 @@ impl DirLock {
             }
             match dir.stat_of(&name) {
                 // Asked once more: of a link that was away for that moment the first question saw one name.
-                Ok(named) if named.same_file(&own) => match obstacle(&named).filter(|_| !created && !seam::without("second-look")) {
-                    Some(what) => return Err(unusable(path, &what)),
-                    None => {}
-                },
+                Ok(named) if named.same_file(&own) => {
+                    if let Some(what) = obstacle(&named).filter(|_| !created && !seam::without("second-look")) {
+                        return Err(unusable(path, &what));
+                    }
+                }
                 Ok(_) => continue,
                 Err(error) if error.is_gone() => continue,
                 Err(error) => return Err(error),

@@ -21,7 +21,7 @@ use crate::whole::{files, is_artifact};
 
 const KINDS: [&str; 12] = ["fifo", "socket", "null", "zero", "disk", "dir", "dangling", "self", "loop", "secret", "endless", "hard"];
 /// Directories in one another. Twice as many take four times as long: each is opened from the root.
-const LEVELS: usize = 1400;
+const LEVELS: usize = 2000;
 /// Each is a directory of its own, over which each command is run.
 pub(super) const PARTS: [&str; 8] = ["names", "kinds", "trees", "sparse", "deep", "aside", "marshal", "others"];
 

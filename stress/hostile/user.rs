@@ -114,9 +114,8 @@ fn repeat(act: &[OsString], random: &mut Random, over: &AtomicBool) -> Result<u6
         };
         match done {
             Ok(done) => count += u64::from(done),
-            // the other side removes and makes names too
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => pause(3, random),
-            Err(error) => return Err(error).with_context(|| format!("{kind} {} {}", a.display(), b.display())),
+            // the other side removes and makes names too; who never gets anything done is told by the count
+            Err(_) => pause(3, random),
         }
         // mostly in bursts, which hit between two calls; now and then so long that a whole step of the other side fits in
         let roll = random.below(64);

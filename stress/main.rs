@@ -26,6 +26,7 @@ mod faults;
 mod fuzz;
 mod grounds;
 mod holders;
+mod hostile;
 mod kill;
 mod lockers;
 mod locks;
@@ -89,6 +90,8 @@ enum Program {
     Storm,
     /// Clean and compile against each other, against installers that remove and rename, and against walkers.
     Cleanrace,
+    /// Root over trees of another user who changes them meanwhile.
+    Hostile,
     /// The product with one safeguard after the other left out: each must be missed. Needs `--features fault`.
     Selftest,
     /// All of them but `compare` and `selftest`; with `--quick` a slice of each.
@@ -109,6 +112,7 @@ const SLICES: &[(Program, Option<u64>, Option<u64>)] = &[
     (Program::Locks, Some(3), None),
     (Program::Storm, Some(12), Some(600)),
     (Program::Cleanrace, Some(10), Some(300)),
+    (Program::Hostile, Some(4), Some(60)),
 ];
 
 /// Programs that run long, want root, or measure.
@@ -162,7 +166,13 @@ struct Args {
 
 fn main() -> Result<ExitCode> {
     // This program is also what some of its cases start.
-    if let Some(done) = standin::asked().or_else(lockers::asked).or_else(stranger::asked).or_else(fuzz::asked).or_else(cleaners::asked) {
+    if let Some(done) = standin::asked()
+        .or_else(lockers::asked)
+        .or_else(stranger::asked)
+        .or_else(fuzz::asked)
+        .or_else(cleaners::asked)
+        .or_else(hostile::asked)
+    {
         return done.map(|()| ExitCode::SUCCESS);
     }
     if let Some(done) = proxy::asked() {
@@ -227,6 +237,10 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             storm::run(setting, &plan, tally)
         }
         Program::Cleanrace => cleanrace::run(setting, seconds, case, random, tally),
+        Program::Hostile => {
+            let plan = hostile::Plan { seconds: seconds.unwrap_or(60), case: args.case.clone(), quick: args.quick };
+            hostile::run(setting, &plan, random, tally)
+        }
         Program::Selftest => selftest::run(setting, tally),
         Program::All => all(args, setting, tally),
     }
@@ -295,5 +309,6 @@ fn list() {
     if let Err(why) = strace_log::possible() {
         println!("SKIP cleanrace's cases aside and told: {why}");
     }
+    say("hostile", "root over trees of another user who changes them meanwhile", hostile::possible());
     say("selftest", "safeguards left out, which must be missed", linux().and_then(|()| selftest::possible()));
 }

@@ -51,10 +51,15 @@ pub(crate) fn sweep(scratch: &Path) -> Result<()> {
     for entry in std::fs::read_dir(scratch)?.flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.strip_prefix("room-")?.split('-').nth(1)?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            std::fs::remove_dir_all(entry.path())?;
+            remove(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Removes a tree of any depth: std's way keeps a descriptor open for each level.
+pub(crate) fn remove(tree: &Path) -> Result<()> {
+    crate::mount::check(Command::new("rm").arg("-rf").arg("--").arg(tree)).map(drop)
 }
 
 /// A room that is to be looked at: no later run takes it away.
@@ -303,7 +308,7 @@ fn children_cpu() -> Duration {
     Duration::from_millis(10 * (ticks(16).unwrap_or(0) + ticks(17).unwrap_or(0)))
 }
 
-fn high_water(pid: u32) -> Option<u64> {
+pub(crate) fn high_water(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
 }

@@ -35,6 +35,15 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("unlock-removes", &["cleanrace", "--case", "rmdir"]),
     ("gone-directory", &["cleanrace", "--case", "aside"]),
     ("told-errors", &["cleanrace", "--case", "told:clean:unlinkat:EPERM:12"]),
+    ("nofollow", &["hostile", "--case", "race:direct", "--seconds", "3"]),
+    ("owner", &["hostile", "--case", "corpus:kinds"]),
+    ("foreign-links", &["hostile", "--case", "corpus:kinds"]),
+    ("private-sources", &["hostile", "--case", "corpus:kinds"]),
+    ("hard-links", &["hostile", "--case", "corpus:kinds"]),
+    ("names-again", &["hostile", "--case", "race:lock", "--seconds", "8"]),
+    ("isolation", &["hostile", "--case", "code", "--quick"]),
+    ("turns", &["hostile", "--case", "corpus:sparse"]),
+    ("depth", &["hostile", "--case", "corpus:aside"]),
 ];
 
 /// What would stand in the way.

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::sys::{Dir, Kind, Name, Stat, Time};
-use super::{Error, Result};
+use super::{Error, Result, seam};
 
 /// How old something must be, in seconds, to be called dead where no lock can tell.
 ///
@@ -96,6 +96,9 @@ pub fn remove_tree(parent: &Arc<Dir>, name: &Name) -> Result<()> {
     }
 }
 
+/// Nothing of ours is nested as deep: each level costs a descriptor, and memory for its whole path.
+const DEEPEST: usize = 256;
+
 /// Removes a directory with all below it, by descriptors; links are removed, never followed.
 pub fn remove_below(parent: &Arc<Dir>, name: &Name) -> Result<()> {
     let mut open = vec![(Arc::new(parent.open_in(name)?), None::<Vec<Name>>)];
@@ -115,6 +118,10 @@ pub fn remove_below(parent: &Arc<Dir>, name: &Name) -> Result<()> {
         };
         let dir = Arc::clone(dir);
         match dir.stat_of(&next) {
+            Ok(stat) if stat.kind == Kind::Dir && open.len() >= DEEPEST && !seam::without("depth") => {
+                let text = format!("it is nested more than {DEEPEST} levels deep, which nothing of ours is");
+                return Err(Error::new("remove", parent.path_of(name), io::Error::other(text)));
+            }
             Ok(stat) if stat.kind == Kind::Dir => open.push((Arc::new(dir.open_in(&next)?), None)),
             Ok(_) => match dir.unlink(&next) {
                 Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "somebody else removed it"),
@@ -140,6 +147,17 @@ mod tests {
         assert_eq!(kind(".bytekeep-a1B2.old"), Some(Leftover::Aside));
         for other in [".bytekeep-.tmp", ".bytekeep-a b.tmp", "bytekeep-a.tmp", ".bytekeep-a.pyc", ".bytekeep.lock2", "x.py"] {
             assert_eq!(kind(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_not_ours_and_takes_no_memory() {
+        let top = tempfile::tempdir().unwrap();
+        for (levels, goes) in [(DEEPEST - 1, true), (DEEPEST + 1, false)] {
+            let deep: std::path::PathBuf = std::iter::repeat_n("d", levels).collect();
+            std::fs::create_dir_all(top.path().join("aside").join(deep)).unwrap();
+            let removed = remove_below(&Arc::new(Dir::open_root(top.path()).unwrap()), &Name::new("aside").unwrap());
+            assert_eq!(removed.is_ok(), goes, "{levels} levels");
         }
     }
 

@@ -157,7 +157,12 @@ impl DirLock {
                 Err(error) => return Err(error),
             }
             match dir.stat_of(&name) {
-                Ok(named) if named.same_file(&own) => {}
+                // Asked once more: of a link that was away for that moment the first question saw one name.
+                Ok(named) if named.same_file(&own) => {
+                    if let Some(what) = obstacle(&named).filter(|_| !created && !seam::without("names-again")) {
+                        return Err(unusable(path, &what));
+                    }
+                }
                 _ if seam::without("inode-comparison") => {}
                 Ok(_) => continue,
                 Err(error) if error.is_gone() => continue,
@@ -282,7 +287,7 @@ fn share(file: &File, own: &Stat, dir_stat: &Stat, mode: u32, dir: &Dir) {
 /// removed meanwhile, which is another matter.
 pub fn obstacle(stat: &Stat) -> Option<String> {
     match stat.kind {
-        Kind::File if stat.nlink <= 1 => None,
+        Kind::File if stat.nlink <= 1 || seam::without("hard-links") => None,
         Kind::File => Some("it has other names (hard links)".to_owned()),
         kind => Some(format!("it is {}", kind.noun())),
     }

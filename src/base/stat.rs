@@ -146,9 +146,35 @@ pub struct Listing {
     pub others: Vec<Name>,
 }
 
+/// A relative path in pieces that are short enough for one call; none begins with a slash.
+#[cfg(target_os = "linux")]
+pub(super) fn pieces(path: &Path) -> Vec<&Path> {
+    const LONGEST: usize = 4000;
+    let mut rest = path.as_os_str().as_bytes();
+    let mut all = Vec::new();
+    while let Some(start) = rest.iter().position(|byte| *byte != b'/') {
+        rest = &rest[start..];
+        let cut = (rest.len() > LONGEST).then(|| rest[..LONGEST].iter().rposition(|byte| *byte == b'/')).flatten();
+        let (piece, others) = rest.split_at(cut.unwrap_or(rest.len()));
+        all.push(Path::new(OsStr::from_bytes(piece)));
+        rest = others;
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_long_path_is_cut_between_names() {
+        assert_eq!(pieces(Path::new("a//b/c/")), [Path::new("a//b/c/")]);
+        let long = std::iter::repeat_n("d".repeat(200), 100).collect::<Vec<_>>().join("//");
+        let all = pieces(Path::new(&long));
+        assert!(all.len() > 4 && all.iter().all(|piece| piece.is_relative() && piece.as_os_str().len() <= 4000));
+        assert_eq!(all.iter().collect::<std::path::PathBuf>(), Path::new(&long).components().collect::<std::path::PathBuf>());
+    }
 
     #[test]
     fn a_name_is_one_component() {

@@ -19,6 +19,8 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use super::error::{Error, Result};
 use super::seam;
 
+#[cfg(target_os = "linux")]
+use super::stat::pieces;
 pub use super::stat::{Kind, Listing, Name, Stat, Time};
 
 impl Stat {
@@ -76,14 +78,14 @@ impl Dir {
     /// Opens a directory in this one; a link is refused.
     pub fn open_in(self: &Arc<Self>, name: &Name) -> Result<Self> {
         let path = self.path_of(name);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | no_link() | OFlags::CLOEXEC;
         let fd = call("open", &path, || rustix::fs::openat(&self.fd, name.as_os_str(), flags, Mode::empty()))?;
         Ok(Self { fd, path, parent: Some((Arc::clone(self), name.clone())) })
     }
 
     /// Opens a directory some levels below this one; a link anywhere on the way is refused, and so is every `..`.
     ///
-    /// One `openat2` where the system has it, else component by component.
+    /// One `openat2` where the system has it (a path that is too long in pieces), else component by component.
     pub fn open_beneath(self: &Arc<Self>, relative: &Path) -> Result<Arc<Self>> {
         if relative.as_os_str().is_empty() {
             return Ok(Arc::clone(self));
@@ -96,27 +98,39 @@ impl Dir {
         {
             use rustix::fs::ResolveFlags;
             let path = self.path.join(relative);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            match call("open", &path, || rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), resolve)) {
-                Ok(fd) => return Ok(Arc::new(Self { fd, path, parent: None })),
-                // Old kernels and seccomp filters (containers) refuse the call itself; EAGAIN is a rename race; too long is only too long at once.
-                Err(error)
-                    if matches!(error.cause.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EAGAIN | libc::ENAMETOOLONG)) => {}
-                Err(error) => return Err(error),
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | no_link() | OFlags::CLOEXEC;
+            let strict = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let resolve = if seam::without("nofollow") { ResolveFlags::empty() } else { strict };
+            let mut fd: Option<OwnedFd> = None;
+            for piece in pieces(relative) {
+                let above = fd.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+                match call("open", &path, || rustix::fs::openat2(above, piece, flags, Mode::empty(), resolve)) {
+                    Ok(next) => fd = Some(next),
+                    // Old kernels and seccomp filters (containers) refuse the call itself; EAGAIN is a rename race.
+                    Err(error) if matches!(error.cause.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EAGAIN)) => {
+                        return self.open_by_steps(relative);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
+            Ok(fd.map_or_else(|| Arc::clone(self), |fd| Arc::new(Self { fd, path, parent: None })))
         }
+        #[cfg(not(target_os = "linux"))]
         self.open_by_steps(relative)
     }
 
     fn open_by_steps(self: &Arc<Self>, relative: &Path) -> Result<Arc<Self>> {
-        let mut dir = Arc::clone(self);
+        // Put together once: a path for each step of each directory takes minutes of copying in a tree of thousands of levels.
+        let path = self.path.join(relative);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | no_link() | OFlags::CLOEXEC;
+        let mut fd: Option<OwnedFd> = None;
         for part in relative {
-            let name = Name::new(part).ok_or_else(|| Error::new("open", self.path.join(relative), io::ErrorKind::InvalidInput))?;
-            // As `openat2` leaves it: a chain of open parents would take a descriptor a level.
-            dir = Arc::new(Self { parent: None, ..dir.open_in(&name)? });
+            let name = Name::new(part).ok_or_else(|| Error::new("open", &path, io::ErrorKind::InvalidInput))?;
+            let above = fd.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+            fd = Some(call("open", &path, || rustix::fs::openat(above, name.as_os_str(), flags, Mode::empty()))?);
         }
-        Ok(dir)
+        // As `openat2` leaves it: a chain of open parents would take a descriptor a level.
+        Ok(fd.map_or_else(|| Arc::clone(self), |fd| Arc::new(Self { fd, path, parent: None })))
     }
 
     /// The path as a person would write it. For messages: no call is made with it.
@@ -284,6 +298,10 @@ impl Dir {
         #[cfg(not(target_os = "linux"))]
         false
     }
+}
+
+fn no_link() -> OFlags {
+    if seam::without("nofollow") { OFlags::empty() } else { OFlags::NOFOLLOW }
 }
 
 fn mode_bits(mode: u32) -> Mode {

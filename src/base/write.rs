@@ -54,11 +54,12 @@ pub struct Staged {
 impl Staged {
     /// Writes `bytes` to a temp file beside `to`, in the locked directory.
     ///
-    /// `source_mode` gives the permission bits as CPython takes them from the source; `mtime` becomes the artifact's own.
-    pub fn write(lock: &Arc<DirLock>, to: &Name, bytes: &[u8], source_mode: u32, mtime: Time) -> Result<Self> {
+    /// `from`, the file that it is made from, gives the permission bits as CPython takes them from the source; `mtime` becomes the
+    /// artifact's own.
+    pub fn write(lock: &Arc<DirLock>, to: &Name, bytes: &[u8], from: &Stat, mtime: Time) -> Result<Self> {
         let dir = lock.dir();
         // The umask is the kernel's to apply, as it is for CPython.
-        let mode = (source_mode | 0o200) & 0o666;
+        let mode = (from.mode | 0o200) & 0o666;
         let (temp, file) = leftover::fresh(".tmp", dir.path(), |name| dir.create_new(name, mode))?;
         let staged = Self { lock: Arc::clone(lock), temp, to: to.clone(), file: Some(file), len: bytes.len() as u64, renamed: false };
         let path = staged.path();
@@ -67,7 +68,7 @@ impl Staged {
                 Err(_) if seam::without("write-errors") => {}
                 answer => answer?,
             }
-            follow_directory(file, lock.dir_stat(), source_mode, &path);
+            follow_directory(file, lock.dir_stat(), from, &path);
             sys::set_mtime(file, mtime, &path)?;
         }
         Ok(staged)
@@ -145,14 +146,19 @@ impl Drop for Staged {
 
 /// Owner, group and the group's permissions follow the directory where root writes for another, or the directory asks for it (setgid):
 /// else who runs first would lock the others out. Best effort: unmapped users, root squash and vfat refuse it.
-fn follow_directory(file: &File, dir: &Stat, source_mode: u32, path: &Path) {
+fn follow_directory(file: &File, dir: &Stat, from: &Stat, path: &Path) {
     let root_for_another = sys::effective_user() == 0 && dir.uid != 0;
-    if !root_for_another && dir.mode & 0o2000 == 0 {
+    if (!root_for_another && dir.mode & 0o2000 == 0) || seam::without("owner") {
+        return;
+    }
+    // A source in their directory that is not theirs to read (a hard link may have put it there) would be theirs to read as bytecode.
+    if root_for_another && from.uid != dir.uid && from.mode & 0o004 == 0 && !seam::without("private-sources") {
+        ignored!(sys::set_mode(file, 0o600, path), "the artifact is as open as its source");
         return;
     }
     ignored!(sys::set_owner(file, root_for_another.then_some(dir.uid), Some(dir.gid), path), "the artifact keeps its owner");
     // Who may not read the source gets nothing to read here, and nothing to write either.
-    let group = if source_mode & 0o040 == 0 { 0 } else { dir.mode & 0o060 };
+    let group = if from.mode & 0o040 == 0 { 0 } else { dir.mode & 0o060 };
     if group != 0 {
         let widened = sys::stat(file, path).and_then(|own| sys::set_mode(file, own.mode | group, path));
         ignored!(widened, "the artifact is not as open to the group as its directory");
@@ -310,7 +316,8 @@ mod tests {
             let lock = locked(&top);
             let path = top.path().join("c/a.pyc");
             std::fs::write(&path, b"old").unwrap();
-            let stage = |bytes: &[u8]| Staged::write(&lock, &Name::new("a.pyc").unwrap(), bytes, 0o444, Time { sec: 5, nsec: 6 }).unwrap();
+            let from = Stat { mode: 0o444, ..*lock.dir_stat() };
+            let stage = |bytes: &[u8]| Staged::write(&lock, &Name::new("a.pyc").unwrap(), bytes, &from, Time { sec: 5, nsec: 6 }).unwrap();
             drop(stage(b"dropped"));
             assert_eq!(std::fs::read(&path).unwrap(), b"old");
             let staged = stage(b"new");
@@ -330,7 +337,7 @@ mod tests {
     fn w4_a_directory_that_went_away_is_an_answer() {
         let top = tempfile::tempdir().unwrap();
         let lock = locked(&top);
-        let stage = |name: &str| Staged::write(&lock, &Name::new(name).unwrap(), b"new", 0o644, Time::now()).unwrap();
+        let stage = |name: &str| Staged::write(&lock, &Name::new(name).unwrap(), b"new", lock.dir_stat(), Time::now()).unwrap();
         let staged = vec![stage("a.pyc"), stage("b.pyc")];
         std::fs::rename(top.path().join("c"), top.path().join("elsewhere")).unwrap();
         std::fs::create_dir(top.path().join("c")).unwrap();
@@ -347,7 +354,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let lock = locked(&top);
         std::fs::create_dir_all(top.path().join("c/dir.pyc/full")).unwrap();
-        let stage = |name: &str| Staged::write(&lock, &Name::new(name).unwrap(), b"new", 0o644, Time::now()).unwrap();
+        let stage = |name: &str| Staged::write(&lock, &Name::new(name).unwrap(), b"new", lock.dir_stat(), Time::now()).unwrap();
         let outcomes = commit(vec![stage("dir.pyc"), stage("b.pyc")], Durability::Batch);
         assert!(matches!(outcomes[..], [Err(_), Ok(Outcome::Written)]), "{outcomes:?}");
         drop(lock);

@@ -339,7 +339,7 @@ impl Run<'_> {
         let payload = self.job.format.dress(target, mode, &source, &made.code);
         let label = self.job.format.label(&target.tag, level, &target.variant);
         let bytes = seal::sealed(payload, source.digest, label, false);
-        let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, source.stat.mode, before)?;
+        let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, &source.stat, before)?;
         self.stage(staged, guard, entry, found, Action::Built, made.warnings);
         Ok(Done::Staged)
     }
@@ -358,6 +358,7 @@ impl Run<'_> {
         if sys::is_signed(&file) {
             return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
         }
+        let turn = look::in_turn(stat.size);
         let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
         let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
@@ -376,7 +377,8 @@ impl Run<'_> {
             return refuse("changed", "the source has changed since it was made");
         }
         let sealed = seal::sealed(bytes, source.digest, format.label(tag, level, ""), true);
-        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, stat.mode, before)?;
+        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, &stat, before)?;
+        drop((turn, sealed));
         self.stage(staged, guard, entry, found, Action::Sealed, Vec::new());
         Ok(Done::Staged)
     }

@@ -2,20 +2,22 @@
 //! and nowhere else.
 
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::base::memo::Memo;
 use crate::base::seal::{Artifact, SEAL_LEN, Seal};
 use crate::base::source::{self, Source, SourceError};
 use crate::base::sys::{self, Dir, Kind};
-use crate::base::{Error, Flaw, FlawKind};
+use crate::base::{Error, Flaw, FlawKind, seam};
 use crate::model::{Cause, Entry, Format, Head, Layout, Level, NO_MEMORY, Stamp, Target, Verdict};
 
 use super::judge::{ArtifactSeen, Evidence, Seen, SourceSeen};
 
-/// Larger than any artifact that a source within reason can have: without a seal that says so, nothing of this size is read.
-pub(super) const LARGEST: u64 = 256 << 20;
+/// Larger than any artifact that a source within reason can have: without a seal that says so, nothing of this size is read. Walking one
+/// takes up to three times as much memory.
+pub(super) const LARGEST: u64 = 192 << 20;
 /// The largest source that is read to be compared.
-const LARGEST_SOURCE: u64 = 1 << 30;
+const LARGEST_SOURCE: u64 = 128 << 20;
 /// Up to this size a file is read as a whole, by one call.
 const SMALL: u64 = 4 << 20;
 /// So much of a larger one that has a seal is held at a time.
@@ -24,6 +26,14 @@ const PIECE: usize = 1 << 20;
 const HEAD_LEN: usize = 16;
 /// An artifact whose own time is not at least so many seconds after its source's is racy: an edit in the same second may hide.
 const RACY_SECONDS: i64 = 2;
+
+/// Held by whoever holds a large file as a whole: a tree may have many, and as many threads would take memory for each.
+static LARGE: Mutex<()> = Mutex::new(());
+
+/// One after the other, where a file of this size is read as a whole.
+pub(super) fn in_turn(size: u64) -> Option<MutexGuard<'static, ()>> {
+    (size > SMALL && !seam::without("turns")).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +174,7 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
             (None, Ok(None)) if seen.head.is_err() => {}
             (None, Ok(None)) if depth == Depth::Quick && spot.memo.is_some_and(|memo| memo.knows(&stat)) => {}
             (None, Ok(None)) => {
+                let _turn = in_turn(stat.size);
                 let bytes = sys::read_all(&file, stat.size, LARGEST, path)?.unwrap_or_default();
                 walk_or_prove(spot, &mut seen, &bytes, path)?;
             }
@@ -265,6 +276,7 @@ fn read_source(spot: &Spot<'_>, entry: &Entry, seen: &Seen, source: &mut SourceS
     let Some(dir) = spot.sources else { return };
     // Verifying judges what is there, however large; the limit is for compiling.
     let limit = spot.max_source.max(LARGEST_SOURCE);
+    let _turn = if let SourceSeen::Seen { stat, .. } = source { in_turn(stat.size) } else { None };
     match Source::read(dir, &entry.source, limit) {
         Ok(read) => {
             let hash = match &seen.head {

@@ -283,7 +283,7 @@ fn on_path(name: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
 }
 
 /// What of the way to an executable somebody other than root and the caller can write: the file, a directory above it, or a link on the way.
-fn writable_by_others(path: &Path) -> Option<PathBuf> {
+pub(super) fn writable_by_others(path: &Path) -> Option<PathBuf> {
     let own = sys::effective_user();
     let loose = |place: &Path| match std::fs::symlink_metadata(place) {
         Ok(seen) if seen.file_type().is_symlink() => seen.uid() != 0 && seen.uid() != own,

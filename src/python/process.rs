@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::base::sys::{ChildLimits, Dir, Name, tie_to_this_thread};
+use super::interpreter::writable_by_others;
+use crate::base::seam::without;
+use crate::base::sys::{self, ChildLimits, Dir, Name, tie_to_this_thread};
 
 /// How the names of [`empty_dir`]s begin.
 pub(super) const EMPTY_DIR: &str = ".bytekeep-";
@@ -53,11 +55,14 @@ pub(super) fn empty_dir() -> std::io::Result<EmptyDir> {
 /// `-I` and `-E` would make the interpreter ignore it.
 pub(super) fn command(executable: &Path, flags: &[&str], program: &str, cwd: &Path, keep_home: bool, limits: ChildLimits) -> Command {
     let mut command = Command::new(executable);
-    command.args(["-S", "-s", "-B"]).args(flags).args(["-c", program]).current_dir(cwd).env_clear();
+    if !without("isolation") {
+        command.args(["-S", "-s"]).args(flags).current_dir(cwd).env_clear();
+    }
+    command.args(["-B", "-c", program]);
     for name in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
         keep(&mut command, name);
     }
-    if keep_home {
+    if keep_home && !is_loose_home() {
         keep(&mut command, "PYTHONHOME");
     }
     command.env("PYTHONHASHSEED", "0").env("LC_ALL", "C.UTF-8");
@@ -71,6 +76,16 @@ pub(super) fn command(executable: &Path, flags: &[&str], program: &str, cwd: &Pa
     command.process_group(0);
     tie_to_this_thread(&mut command, limits);
     command
+}
+
+/// Root takes no library from where others can write, as it takes no interpreter from there.
+fn is_loose_home() -> bool {
+    let homes = std::env::var_os("PYTHONHOME").filter(|_| sys::effective_user() == 0 && !without("isolation"));
+    let loose = homes.iter().flat_map(std::env::split_paths).find_map(|home| writable_by_others(&home));
+    if let Some(place) = &loose {
+        tracing::debug!(place = %place.display(), "PYTHONHOME is left out, since others can write there");
+    }
+    loose.is_some()
 }
 
 fn keep(command: &mut Command, name: &str) {

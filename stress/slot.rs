@@ -201,7 +201,10 @@ impl Slot {
 
     /// Is a source or the interpreter named, and something said of it?
     pub(crate) fn names_somebody(&self, text: &str) -> bool {
-        let (tree, python) = (self.tree.display().to_string(), self.dir.join("python").display().to_string());
+        // what lies below the working directory is written from there
+        let here = std::env::current_dir().unwrap_or_default();
+        let written = |path: &Path| path.strip_prefix(&here).unwrap_or(path).display().to_string();
+        let (tree, python) = (written(&self.tree), written(&self.dir.join("python")));
         text.lines().any(|line| (line.contains(&format!("{tree}/")) || line.contains(&python)) && line.contains(": "))
     }
 

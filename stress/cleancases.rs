@@ -178,6 +178,17 @@ fn walked_while(yard: &Yard<'_>, top: &Path, command: &mut Command, complain: Co
     Ok(seen)
 }
 
+/// Removes a directory, also where somebody who has it open makes new files in it meanwhile.
+fn remove_whole(dir: &Path) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && start.elapsed() < Duration::from_secs(5) => {}
+            done => return Ok(done?),
+        }
+    }
+}
+
 /// Between the writing of artifacts and their renames their directory is renamed aside, with or without a new one in its place, or removed.
 /// Exit 0 means that they stand under their names all the same.
 pub(crate) fn aside(yard: &Yard<'_>, complain: Complain<'_>) -> Result<u64> {
@@ -230,7 +241,7 @@ pub(crate) fn aside(yard: &Yard<'_>, complain: Complain<'_>) -> Result<u64> {
                 std::fs::create_dir(&cache)?;
             }
             if way == "removed" {
-                std::fs::remove_dir_all(&stash)?;
+                remove_whole(&stash)?;
             }
             let status = child.wait()?;
             let text = std::fs::read_to_string(&said)?;

@@ -138,7 +138,7 @@ struct Args {
     /// One case, as a violation names it
     #[arg(long)]
     case: Option<String>,
-    /// all: a slice of each, as `.ci/run` calls it; hostile: a part
+    /// all, selftest: a slice of each, as `.ci/run` calls it; hostile: a part
     #[arg(long)]
     quick: bool,
     /// compare: where the packages are kept
@@ -241,7 +241,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             let plan = hostile::Plan { seconds: seconds.unwrap_or(60), case: args.case.clone(), quick: args.quick };
             hostile::run(setting, &plan, random, tally)
         }
-        Program::Selftest => selftest::run(setting, tally),
+        Program::Selftest => selftest::run(setting, args.quick, tally),
         Program::All => all(args, setting, tally),
     }
 }

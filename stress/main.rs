@@ -11,42 +11,25 @@
 
 mod bench;
 mod bitrot;
-mod cleancases;
-mod cleancrowd;
-mod cleaners;
 mod cleanrace;
-mod cleantold;
-mod cleantree;
 mod compare;
 mod corpus;
 mod crashstates;
-mod crowd;
-mod cutpipes;
 mod faults;
 mod fuzz;
-mod grounds;
-mod holders;
 mod hostile;
 mod kill;
-mod lockers;
 mod locks;
 mod mount;
 mod places;
 mod powercut;
 mod preload;
-mod proxy;
-mod readers;
-mod replay;
-mod rows;
 mod run;
 mod selftest;
 mod shortio;
-mod slot;
 mod standin;
-mod states;
 mod storm;
 mod strace_log;
-mod stranger;
 mod whole;
 mod workers;
 mod writer;
@@ -167,15 +150,15 @@ struct Args {
 fn main() -> Result<ExitCode> {
     // This program is also what some of its cases start.
     if let Some(done) = standin::asked()
-        .or_else(lockers::asked)
-        .or_else(stranger::asked)
+        .or_else(locks::lockers::asked)
+        .or_else(locks::stranger::asked)
         .or_else(fuzz::asked)
-        .or_else(cleaners::asked)
+        .or_else(cleanrace::cleaners::asked)
         .or_else(hostile::asked)
     {
         return done.map(|()| ExitCode::SUCCESS);
     }
-    if let Some(done) = proxy::asked() {
+    if let Some(done) = workers::proxy::asked() {
         return done;
     }
     let mut args = Args::parse();

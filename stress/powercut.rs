@@ -10,10 +10,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::crashstates::Bench;
+use crate::crashstates::states::not_new;
 use crate::mount::{self, Place, check, copy, on_path};
 use crate::run::{Random, Setting, Tally, interrupted};
 use crate::standin;
-use crate::states::not_new;
 
 const SOURCES: usize = 20;
 

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::proxy::{self, Behaviour, GOOD, MARK, RECORD};
 use crate::run::{Setting, children, interrupted, kill};
 use crate::whole::{Loader, Look, digest, files, is_artifact, leftovers, look};
 use crate::workers::TIMEOUT;
+use crate::workers::proxy::{self, Behaviour, GOOD, MARK, RECORD};
 
 /// Small, for every byte of what is said of them is a case; the second warns.
 pub(crate) const SOURCES: [(&str, &str); 3] = [("a.py", "x = 1\n"), ("b.py", "def f(a):\n    return a is 1\n"), ("p/c.py", "'c'\n")];

@@ -1,6 +1,8 @@
 //! The benchmark: contenders side by side in one run, in turn, each measured run in a fresh place; a Markdown table at the end.
 //! A target missed is reported, never a failure. A contender that fails is one.
 
+pub(crate) mod rows;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +11,6 @@ use clap::ValueEnum;
 
 use crate::corpus::Corpus;
 use crate::mount::{self, settle};
-use crate::rows;
 use crate::run::{Cost, Setting, Tally, load};
 use crate::whole::files;
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 
-use crate::cleancases::perform;
-use crate::cleantree::{CACHE, DEB, KEPT, Yard};
+use crate::cleanrace::cases::perform;
+use crate::cleanrace::tree::{CACHE, DEB, KEPT, Yard};
 use crate::mount::copy;
 use crate::run::{Random, interrupted, without_options};
 use crate::strace_log::{Failure, failures};

@@ -1,6 +1,9 @@
 //! Power cuts at every moment of a run, in memory: its calls are recorded, replayed on a disk that forgets, and every state that may be
 //! left is judged. Without root, and the strongest there is.
 
+pub(crate) mod replay;
+pub(crate) mod states;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,11 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 
 use crate::corpus::module;
+use crate::crashstates::replay::Disk;
+use crate::crashstates::states::{Artifact, Artifacts, States};
 use crate::mount::{check, copy};
-use crate::replay::Disk;
 use crate::run::{Random, Setting, Tally, interrupted, measure};
 use crate::standin;
-use crate::states::{Artifact, Artifacts, States};
 use crate::strace_log::{Log, strace};
 use crate::whole::{digest, files, is_artifact};
 

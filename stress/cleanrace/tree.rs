@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
-use crate::cleaners;
+use crate::cleanrace::cleaners;
 use crate::corpus::module;
 use crate::mount::check;
 use crate::run::{Setting, without_options};

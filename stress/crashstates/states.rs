@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
-use crate::replay::{Content, Disk, FLUSHED, Names, Slot, VARIANTS, WRITTEN};
+use crate::crashstates::replay::{Content, Disk, FLUSHED, Names, Slot, VARIANTS, WRITTEN};
 use crate::whole::{Digest, Look, look};
 
 /// An artifact that must be whole: as it was, or sealed for its source.

@@ -2,16 +2,21 @@
 //! `rmdir`, and against walkers that copy the tree. Before the race, what needs no luck: see `cleancases` and `cleantold`;
 //! the race itself is in `cleancrowd`.
 
+pub(crate) mod cases;
+pub(crate) mod cleaners;
+pub(crate) mod crowd;
+pub(crate) mod told;
+pub(crate) mod tree;
+
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::cleancases;
-use crate::cleancrowd::race;
-use crate::cleaners::BUGS;
-use crate::cleantold::Told;
-use crate::cleantree::Yard;
+use crate::cleanrace::cleaners::BUGS;
+use crate::cleanrace::crowd::race;
+use crate::cleanrace::told::Told;
+use crate::cleanrace::tree::Yard;
 use crate::run::{Random, Setting, Tally, interrupted};
 
 /// The cases that need no luck, in the order in which they are run.
@@ -58,11 +63,11 @@ fn case(
     let room = setting.room("cleanrace")?;
     let yard = Yard::lay_out(setting, room.path(), cleaner)?;
     match name {
-        "foreign" => cleancases::foreign(&yard, complain),
-        "rmdir" => cleancases::rmdir(&yard, complain),
-        "walk" => cleancases::walk(&yard, complain),
-        "prefix" => cleancases::prefix(&yard, complain),
-        "aside" => cleancases::aside(&yard, complain),
+        "foreign" => cases::foreign(&yard, complain),
+        "rmdir" => cases::rmdir(&yard, complain),
+        "walk" => cases::walk(&yard, complain),
+        "prefix" => cases::prefix(&yard, complain),
+        "aside" => cases::aside(&yard, complain),
         _ => {
             if let Err(why) = crate::strace_log::possible() {
                 println!("SKIP cleanrace told: {why}");

@@ -3,6 +3,8 @@
 //!
 //! The same beside Python 2.7, whose compileall truncates in place; and the same readers over stand-ins with a fault, which they must find.
 
+pub(crate) mod crowd;
+
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Mutex;

@@ -1,6 +1,10 @@
 //! The lock of a directory: never two holders, wherever a call is delayed; a holder that is stopped, and another user, cost the time-out
 //! and no more; and what many installers want is compiled once.
 
+pub(crate) mod holders;
+pub(crate) mod lockers;
+pub(crate) mod stranger;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Mutex;
@@ -8,11 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::holders;
-use crate::lockers::{self, Count, KINDS, Kind, PROCESSES, Point};
 use crate::run::{self, Random, Setting, Tally, interrupted, strays_after};
 use crate::strace_log;
-use crate::stranger;
+use lockers::{Count, KINDS, Kind, PROCESSES, Point};
 
 /// How much of it.
 #[derive(Debug, Clone)]

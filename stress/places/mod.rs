@@ -1,6 +1,8 @@
 //! Places that are full, read-only, layered, divided or that fail in the middle; limits; and what a file system may not have. What was
 //! there must stay whole, exit 0 must mean that all is done, anything else must be told, and where there is room again the next run heals.
 
+pub(crate) mod grounds;
+
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,12 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::bench::{Bench, Op};
-use crate::grounds::{self, EVENTS, Event, FULL, Ground, LACKS};
 use crate::mount::Place;
 use crate::run::{Random, Setting, Tally, interrupted, kill, reap, strays_after, without_options};
 use crate::standin;
 use crate::whole::{files, is_artifact, leftovers};
 use crate::writer::COMMANDS;
+use grounds::{EVENTS, Event, FULL, Ground, LACKS};
 
 const LIMIT: Duration = Duration::from_secs(40);
 const DURABILITIES: [&str; 3] = ["batch", "full", "none"];

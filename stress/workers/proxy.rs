@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::readers::{self, HEAD};
+use crate::workers::readers::{self, HEAD};
 
 /// What it does at a byte of its answers; whether the product then waits for more that does not come.
 pub(crate) const AT_BYTES: [(&str, bool); 9] = [

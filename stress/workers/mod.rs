@@ -1,6 +1,11 @@
 //! Workers that die, hang, print and lie at every byte of an exchange; and real ones whose pipes are small and cut short. Whatever they do,
 //! an artifact is right or absent, and who is to blame is told.
 
+pub(crate) mod cutpipes;
+pub(crate) mod proxy;
+pub(crate) mod readers;
+pub(crate) mod slot;
+
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::cutpipes;
-use crate::proxy::{AT_BYTES, AT_FRAMES, Behaviour, HARMLESS, LEFT_SECONDS, RARE, When};
-use crate::readers;
 use crate::run::{Random, Setting, Tally, interrupted};
-use crate::slot::{SOURCES, Slot, Started};
+use crate::workers::proxy::{AT_BYTES, AT_FRAMES, Behaviour, HARMLESS, LEFT_SECONDS, RARE, When};
+use crate::workers::slot::{SOURCES, Slot, Started};
 
 /// The product's `--timeout`: machines are busy, and a good worker must never be taken for one that hangs.
 pub(crate) const TIMEOUT: u64 = 3;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 
-use crate::holders::{HUNG, LOCK, Run, SLACK, compile, is_done, pass_environment, write};
+use crate::locks::holders::{HUNG, LOCK, Run, SLACK, compile, is_done, pass_environment, write};
 use crate::run::{Setting, Tally, kill};
 use crate::whole::{files, is_artifact};
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::cleancases::perform;
-use crate::cleantree::{ASIDE, CACHE, DEB, PIP, UV, Yard, absent};
+use crate::cleanrace::cases::perform;
+use crate::cleanrace::tree::{ASIDE, CACHE, DEB, PIP, UV, Yard, absent};
 use crate::run::{Random, Setting, Tally, interrupted, kill, strays_after};
 use crate::whole::leftovers;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cleantree::{CACHE, DEB, Yard};
+use crate::cleanrace::tree::{CACHE, DEB, Yard};
 use crate::run::interrupted;
 use crate::whole::{files, is_artifact, leftovers};
 

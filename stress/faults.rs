@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 
 use crate::bench::{Bench, Op};
-use crate::run::{self, Random, Setting, Tally, interrupted, kill, reap, strays_after};
+use crate::run::{self, Random, Setting, Tally, interrupted, kill, reap, strays_after, written};
 use crate::strace_log::{Hit, hits};
 use crate::whole::{is_artifact, is_leftover, leftovers};
 use crate::writer::{COMMANDS, INSIDE, STAND_INS, Writer};
@@ -285,7 +285,7 @@ impl Seen<'_> {
         if self.hits.iter().flat_map(|hit| &hit.paths).any(|path| standard.contains(path)) {
             return;
         }
-        let named = |path: &Path| self.said.contains(&*path.to_string_lossy());
+        let named = |path: &Path| self.said.contains(&written(path));
         let inside = self.case.writer.inside;
         // what strikes an interpreter's own files is told with its name
         let interpreter = inside && named(self.python);

@@ -362,6 +362,12 @@ pub(crate) fn load() -> String {
     text.split(' ').next().unwrap_or("?").to_owned()
 }
 
+/// How a message writes a path: what lies below the working directory is written from there. Part of the whole path, too.
+pub(crate) fn written(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
+}
+
 /// Waits until no stray is left; ends those that stay, and says how many they were.
 pub(crate) fn strays_after(limit: Duration, ours: &HashSet<u32>) -> usize {
     let start = Instant::now();

@@ -71,7 +71,8 @@ impl SourceError {
     /// Is it simply not there (any more)?
     pub fn is_gone(&self) -> bool {
         match self {
-            Self::System(error) => error.is_gone(),
+            // else its artifact would be an orphan
+            Self::System(error) => error.is_gone() && !error.is_stale(),
             Self::Dangling { .. } => true,
             _ => false,
         }

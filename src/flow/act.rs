@@ -304,7 +304,9 @@ impl Run<'_> {
                 refuse_signed(guard, entry, found)?;
                 self.keep_bad(guard, entry, found)?;
                 match guard.dir.unlink(&entry.artifact) {
-                    Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "somebody else removed it"),
+                    Err(error) if error.is_gone() && !error.is_stale() => {
+                        tracing::debug!(cause = %error.sentence(), "somebody else removed it");
+                    }
                     Err(error) => return Err(error.into()),
                     Ok(()) => {}
                 }

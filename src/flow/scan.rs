@@ -222,7 +222,8 @@ impl Run<'_> {
 
     /// Can an artifact that was named be made from a source? Says so where not.
     fn has_source(&self, folder: &Folder, entry: &Entry) -> bool {
-        let gone = folder.sources.as_ref().is_none_or(|dir| dir.stat_of(&entry.source).is_err_and(|error| error.is_gone()));
+        let gone =
+            folder.sources.as_ref().is_none_or(|dir| dir.stat_of(&entry.source).is_err_and(|error| error.is_gone() && !error.is_stale()));
         if gone {
             let verdict = if folder.layout == Layout::Beside { Verdict::Sourceless } else { Verdict::Orphan };
             let cause = Cause::new("no-source", "it has no source to be made from");

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::bench::{Bench, Op};
 use crate::mount::Place;
-use crate::run::{Random, Setting, Tally, interrupted, kill, reap, strays_after, without_options};
+use crate::run::{Random, Setting, Tally, interrupted, kill, reap, strays_after, without_options, written};
 use crate::standin;
 use crate::whole::{files, is_artifact, leftovers};
 use crate::writer::COMMANDS;
@@ -85,9 +85,7 @@ fn cases() -> Vec<Case> {
             let here = ground != "nproc" || (crate::mount::on_path("setpriv") && crate::mount::on_path("prlimit"));
             numbers.iter().filter(|_| here).for_each(|number| add(ground, "batch", *number, op));
         }
-        // Not `clean` with a lost handle: it takes an artifact whose open says ESTALE for removed, and leaves it with exit 0.
-        let told = |name: &str| op.0 != Op::Clean || !name.starts_with("nfs-stale");
-        for lack in LACKS.iter().filter(|lack| traced && told(lack.name)) {
+        for lack in LACKS.iter().filter(|_| traced) {
             lack.when.iter().for_each(|number| add(lack.name, "batch", *number, op));
         }
         for event in EVENTS.iter().filter(|event| traced && event.missing().is_none()) {
@@ -342,8 +340,7 @@ fn end(bench: &Bench<'_>, case: &Case, run: &Run, undone: &[PathBuf], event: Opt
             if grounds::must_do(&case.ground) || (case.op == Op::Clean && FULL.iter().any(|full| full.name == case.ground)) {
                 complain(format!("exit {:?}, and nothing stood in the way: {first}", run.code));
             }
-            let named =
-                [&bench.tree, &bench.room, &bench.setting.python.path].iter().any(|path| run.said.contains(&*path.to_string_lossy()));
+            let named = [&bench.tree, &bench.room, &bench.setting.python.path].iter().any(|path| run.said.contains(&written(path)));
             // where there is no thread to be had at all there is no path
             if !named && case.ground != "nproc" {
                 complain(format!("exit {:?} names no path: {first}", run.code));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::{Setting, children, interrupted, kill};
+use crate::run::{Setting, children, interrupted, kill, written};
 use crate::whole::{Loader, Look, digest, files, is_artifact, leftovers, look};
 use crate::workers::TIMEOUT;
 use crate::workers::proxy::{self, Behaviour, GOOD, MARK, RECORD};
@@ -201,9 +201,6 @@ impl Slot {
 
     /// Is a source or the interpreter named, and something said of it?
     pub(crate) fn names_somebody(&self, text: &str) -> bool {
-        // what lies below the working directory is written from there
-        let here = std::env::current_dir().unwrap_or_default();
-        let written = |path: &Path| path.strip_prefix(&here).unwrap_or(path).display().to_string();
         let (tree, python) = (written(&self.tree), written(&self.dir.join("python")));
         text.lines().any(|line| (line.contains(&format!("{tree}/")) || line.contains(&python)) && line.contains(": "))
     }

@@ -12,7 +12,7 @@ use crate::whole::{Loader, Look, look};
 
 const SEAL: usize = 96;
 /// How many damaged artifacts one `verify` is given.
-const BATCH: usize = 5000;
+const BATCH: usize = 1000;
 const MODES: [&str; 3] = ["timestamp", "checked-hash", "unchecked-hash"];
 
 /// Small ones, since each bit of them costs a file: of every type of constant, with functions, classes and exception tables.
@@ -90,7 +90,7 @@ struct Rot<'a> {
 }
 
 pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, random: &mut Random, tally: &Tally) -> Result<()> {
-    let room = setting.room("bitrot")?;
+    let room = run::memory("bitrot")?.map_or_else(|| setting.room("bitrot"), Ok)?;
     let rot = Rot::lay_out(setting, room.path())?;
     let start = Instant::now();
     let mut cases = Vec::new();

@@ -93,7 +93,12 @@ fn write(bug: &str, artifact: &Path, bytes: &[u8]) -> Result<()> {
 fn fill(bug: &str, path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(path)?;
     // What one call takes is all that there is for the one that ignores short writes.
-    let written = if bug == "short" { file.write(bytes).map(drop) } else { file.write_all(bytes) };
+    let written = match bug {
+        "short" => file.write(bytes).map(drop),
+        // in pieces, as through a small buffer, so that it shows how two mix
+        "fixedtmp" => bytes.chunks(256).try_for_each(|piece| file.write_all(piece)),
+        _ => file.write_all(bytes),
+    };
     if bug != "ignerr" {
         written?;
     }

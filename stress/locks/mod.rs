@@ -46,7 +46,7 @@ const WHENS: [&str; 2] = ["delay_enter", "delay_exit"];
 pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &Tally) -> Result<()> {
     let start = Instant::now();
     let room = setting.room("locks")?;
-    let memory = memory()?;
+    let memory = run::memory("locks")?;
     let memory = memory.as_ref().map_or(room.path(), tempfile::TempDir::path);
     let sections = Sections { setting, tally, room: room.path(), memory, naive: Mutex::default() };
     let mut known = sections.undelayed(plan)?;
@@ -69,17 +69,6 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
     }
     println!("locks: {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
-}
-
-/// A disk's journal takes most of a section's time, and the race is for the kernel's locks and names: they are the same in memory.
-fn memory() -> Result<Option<tempfile::TempDir>> {
-    let dir = Path::new("/dev/shm");
-    let Ok(room) = tempfile::Builder::new().prefix(&format!("room-locks-{}-", std::process::id())).tempdir_in(dir) else {
-        println!("locks: no /dev/shm: sections take longer");
-        return Ok(None);
-    };
-    run::sweep(dir)?;
-    Ok(Some(room))
 }
 
 struct Sections<'a> {

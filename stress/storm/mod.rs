@@ -130,7 +130,7 @@ fn stand_in(setting: &Setting, bug: &'static str, faulty: bool, tally: &Tally) -
     }
     let start = Instant::now();
     // one that is faulty shows it at some moment, on a busy machine later
-    while !interrupted() && start.elapsed() < Duration::from_secs(20) {
+    while !interrupted() && start.elapsed() < Duration::from_secs(60) {
         storm.blow(Duration::from_secs(2), plan.processes)?;
         if !faulty || quiet.violations() > 0 {
             break;

@@ -90,7 +90,7 @@ struct Rot<'a> {
 }
 
 pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, random: &mut Random, tally: &Tally) -> Result<()> {
-    let room = run::memory("bitrot")?.map_or_else(|| setting.room("bitrot"), Ok)?;
+    let room = run::memory("bitrot").map_or_else(|| setting.room("bitrot"), Ok)?;
     let rot = Rot::lay_out(setting, room.path())?;
     let start = Instant::now();
     let mut cases = Vec::new();

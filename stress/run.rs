@@ -63,17 +63,17 @@ pub(crate) fn remove(tree: &Path) -> Result<()> {
 }
 
 /// A directory in memory, where no disk slows what is done, if there is such a place.
-pub(crate) fn memory(program: &str) -> Result<Option<tempfile::TempDir>> {
+pub(crate) fn memory(program: &str) -> Option<tempfile::TempDir> {
     let dir = Path::new("/dev/shm");
     let Ok(room) = tempfile::Builder::new().prefix(&format!("room-{program}-{}-", std::process::id())).tempdir_in(dir) else {
         println!("{program}: no /dev/shm: it takes longer");
-        return Ok(None);
+        return None;
     };
     // another user's are not ours to remove
     if let Err(error) = sweep(dir) {
         println!("{program}: {error:#}");
     }
-    Ok(Some(room))
+    Some(room)
 }
 
 /// A room that is to be looked at: no later run takes it away.

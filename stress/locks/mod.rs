@@ -46,7 +46,7 @@ const WHENS: [&str; 2] = ["delay_enter", "delay_exit"];
 pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &Tally) -> Result<()> {
     let start = Instant::now();
     let room = setting.room("locks")?;
-    let memory = run::memory("locks")?;
+    let memory = run::memory("locks");
     let memory = memory.as_ref().map_or(room.path(), tempfile::TempDir::path);
     let sections = Sections { setting, tally, room: room.path(), memory, naive: Mutex::default() };
     let mut known = sections.undelayed(plan)?;

@@ -343,3 +343,25 @@ fn two_compiles_and_a_clean_at_once() {
     tree.assert_good(python());
     assert_eq!(tree.verify().exits(0).verdicts("ok"), 61);
 }
+
+/// Killed runs left the empty directories in which interpreters are started, for ever.
+#[test]
+fn what_killed_runs_left_for_temporary_files_goes_after_an_hour() {
+    let tree = Tree::new();
+    let temporary = tree.path("temporary");
+    let old = std::time::SystemTime::now() - Duration::from_secs(2 * 3600);
+    for (name, is_old) in [(".bytekeep-dead00", true), (".bytekeep-young0", false), (".bytekeep-filled", true), ("others", true)] {
+        let dir = temporary.join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        if name.ends_with("filled") {
+            std::fs::write(dir.join("notes"), b"").unwrap();
+        }
+        if is_old {
+            std::fs::File::open(&dir).unwrap().set_modified(old).unwrap();
+        }
+    }
+    tree.bytekeep(Some(python()), ["compile", "good.py"]).env("TMPDIR", &temporary).run().exits(0);
+    let mut left: Vec<_> = std::fs::read_dir(&temporary).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, [".bytekeep-filled", ".bytekeep-young0", "others"]);
+}

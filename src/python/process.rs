@@ -4,12 +4,15 @@ use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Once;
 
 use tempfile::TempDir;
 
 use super::interpreter::writable_by_others;
 use crate::base::seam::without;
-use crate::base::sys::{self, ChildLimits, Dir, Name, tie_to_this_thread};
+use crate::base::sys::{self, ChildLimits, Dir, Name, Stat, Time, tie_to_this_thread};
+use crate::base::{self, leftover};
+use crate::ignored;
 
 /// How the names of [`empty_dir`]s begin.
 pub(super) const EMPTY_DIR: &str = ".bytekeep-";
@@ -41,11 +44,27 @@ impl Drop for EmptyDir {
 /// An empty directory that only this user can enter: some versions import from the working directory before our first statement runs.
 pub(super) fn empty_dir() -> std::io::Result<EmptyDir> {
     use std::os::unix::fs::PermissionsExt;
+    SWEPT.call_once(|| ignored!(sweep(&std::env::temp_dir()), "what dead processes left of such directories stays"));
     let made = tempfile::Builder::new().prefix(EMPTY_DIR).permissions(std::fs::Permissions::from_mode(0o700)).tempdir();
     made.map(|dir| EmptyDir(Some(dir))).map_err(|cause| {
         let text = format!("no empty directory to start interpreters in: {cause}; is TMPDIR writable?");
         std::io::Error::new(cause.kind(), text)
     })
+}
+
+static SWEPT: Once = Once::new();
+
+/// Removes what killed processes left. By age, since a lock would cost each interpreter a descriptor; one that lives so long and loses its
+/// directory does not look for it any more.
+fn sweep(above: &Path) -> base::Result<()> {
+    let above = Dir::open_root(above)?;
+    for name in above.list()?.dirs.iter().filter(|name| name.as_bytes().starts_with(EMPTY_DIR.as_bytes())) {
+        let dead = |stat: Stat| stat.uid == sys::effective_user() && leftover::is_old(&stat, Time::now());
+        if above.stat_of(name).is_ok_and(dead) {
+            ignored!(above.rmdir(name), "somebody else removed it");
+        }
+    }
+    Ok(())
 }
 
 /// A command that runs `program` in `executable` and knows nothing of the caller's settings. Standard streams are pipes.

@@ -85,7 +85,9 @@ impl Loader {
 
     /// For an interpreter whose artifacts have a header of so many bytes.
     pub(crate) fn with(python: &Path, header: usize) -> Result<Self> {
-        let mut command = Command::new(python);
+        // a length that lies would else take gigabytes, and a minute to fill them
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -v 2000000; exec \"$@\"", "sh"]).arg(python);
         command.args(["-E", "-s", "-S", "-c", LOADS]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let into = child.stdin.take().context("no pipe")?;

@@ -261,7 +261,10 @@ impl Run<'_> {
                 return self.put_off(Task::Act(Arc::clone(guard), item));
             }
             Trouble::Gone => return self.gone(&guard.folder, Some(guard.dir_id()), item),
-            Trouble::System(error) if error.is_gone() => return self.gone(&guard.folder, Some(guard.dir_id()), item),
+            Trouble::System(error) if error.is_gone() => {
+                tracing::debug!(cause = %error.sentence(), "begun anew");
+                return self.gone(&guard.folder, Some(guard.dir_id()), item);
+            }
             Trouble::System(error) => Cause::from(&error),
             Trouble::Cause(cause) => cause,
             Trouble::Skip(cause) => {

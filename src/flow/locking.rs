@@ -91,7 +91,10 @@ impl Run<'_> {
             }
             // The directory is not there and nothing is to be made in it: removed meanwhile.
             Ok(None) => self.give_up_gone(&locking),
-            Err(error) if error.is_gone() => self.begin_anew(locking),
+            Err(error) if error.is_gone() => {
+                tracing::debug!(cause = %error.sentence(), "begun anew");
+                self.begin_anew(locking);
+            }
             Err(error) if error.is_out_of_descriptors() => {
                 let since = *locking.starved.get_or_insert_with(Instant::now);
                 if since.elapsed() >= self.job.options.lock_timeout.max(STARVED) {

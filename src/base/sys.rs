@@ -153,7 +153,7 @@ impl Dir {
         self.stat_at(name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// What a name in it leads to, through links. Only for sources that are links (DESIGN 9's rule is checked by the caller).
+    /// What a name in it leads to, through links. Only for sources that are links (whether root may follow one is checked by the caller).
     pub fn stat_through(&self, name: &Name) -> Result<Stat> {
         self.stat_at(name, AtFlags::empty())
     }

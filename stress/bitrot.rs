@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::mount::check;
-use crate::run::{self, Random, Setting, Tally, interrupted, measure, without_options};
+use crate::run::{self, Random, Setting, Tally, interrupted, measure};
 use crate::whole::{Loader, Look, look};
 
 const SEAL: usize = 96;
@@ -172,9 +172,8 @@ impl<'a> Rot<'a> {
         let control = lay("whole", number % SOURCES.len(), &self.whole[number % SOURCES.len()])?;
         let mut verify = self.setting.bytekeep("verify", &tree, 2, &self.room.join("cache"));
         verify.args(["--format", "json"]);
-        without_options(&mut verify);
         let cost = measure(vec![verify])?;
-        let told: HashMap<PathBuf, String> = cost.text.lines().filter_map(verdict).collect();
+        let told: HashMap<PathBuf, String> = cost.text.lines().filter_map(run::verdict).collect();
         let seed = self.setting.seed;
         for (path, case) in &laid {
             let said = told.get(path).map_or("nothing", String::as_str);
@@ -214,10 +213,4 @@ impl<'a> Rot<'a> {
         }
         Ok((loaded, asked))
     }
-}
-
-fn verdict(line: &str) -> Option<(PathBuf, String)> {
-    let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    (line.get("kind")? == "entry").then_some(())?;
-    Some((line.get("path")?.as_str()?.into(), line.get("verdict")?.as_str()?.to_owned()))
 }

@@ -253,7 +253,7 @@ pub(crate) fn pythons(chosen: &Python) -> Vec<Python> {
 }
 
 /// A program of every interpreter under pyenv's root.
-fn under_pyenv(program: &str) -> Vec<PathBuf> {
+pub(crate) fn under_pyenv(program: &str) -> Vec<PathBuf> {
     let root = std::env::var_os("PYENV_ROOT").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".pyenv")));
     let versions = root.and_then(|root| std::fs::read_dir(root.join("versions")).ok());
     versions.into_iter().flatten().flatten().map(|entry| entry.path().join(program)).collect()
@@ -374,6 +374,13 @@ pub(crate) fn reap(known: &HashSet<u32>) {
 pub(crate) fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or("?").to_owned()
+}
+
+/// Of a line of `--format json` that tells of an entry, its path and verdict.
+pub(crate) fn verdict(line: &str) -> Option<(PathBuf, String)> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    (line.get("kind")? == "entry").then_some(())?;
+    Some((line.get("path")?.as_str()?.into(), line.get("verdict")?.as_str()?.to_owned()))
 }
 
 /// How a message writes a path: what lies below the working directory is written from there. Part of the whole path, too.

@@ -39,9 +39,9 @@ impl Error {
         matches!(self.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
     }
 
-    /// Has a network file system lost what was open (ESTALE)? It may be there all the same.
-    pub fn is_stale(&self) -> bool {
-        self.kind() == io::ErrorKind::StaleNetworkFileHandle
+    /// Is it not there, for sure? ESTALE does not count: what a network file system lost may be there all the same.
+    pub fn is_absent(&self) -> bool {
+        self.kind() == io::ErrorKind::NotFound
     }
 
     /// Are there too few descriptors (EMFILE, ENFILE)? That says nothing of the path.

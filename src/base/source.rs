@@ -72,7 +72,7 @@ impl SourceError {
     pub fn is_gone(&self) -> bool {
         match self {
             // else its artifact would be an orphan
-            Self::System(error) => error.is_gone() && !error.is_stale(),
+            Self::System(error) => error.is_absent(),
             Self::Dangling { .. } => true,
             _ => false,
         }

@@ -307,7 +307,7 @@ impl Run<'_> {
                 refuse_signed(guard, entry, found)?;
                 self.keep_bad(guard, entry, found)?;
                 match guard.dir.unlink(&entry.artifact) {
-                    Err(error) if error.is_gone() && !error.is_stale() => {
+                    Err(error) if error.is_absent() => {
                         tracing::debug!(cause = %error.sentence(), "somebody else removed it");
                     }
                     Err(error) => return Err(error.into()),

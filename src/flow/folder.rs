@@ -188,7 +188,7 @@ impl Folder {
         };
         match opened {
             Ok(dir) => Ok(Some(dir)),
-            Err(error) if error.is_gone() && !error.is_stale() => Ok(None),
+            Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -114,7 +114,7 @@ fn see_artifact(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source:
     match see_file(spot, dir, entry, depth, source).map_err(named) {
         Ok(seen) => seen,
         // A lost handle (NFS) does not say that it is not there.
-        Err(error) if error.is_gone() && !error.is_stale() => ArtifactSeen::Absent,
+        Err(error) if error.is_absent() => ArtifactSeen::Absent,
         Err(error) if is_link(&error) => unsafe_kind(Kind::Link),
         Err(error) if error.cause.raw_os_error() == Some(NO_SUCH_DEVICE) => unsafe_kind(Kind::Special),
         Err(error) => ArtifactSeen::Bad(Verdict::Unreadable, Cause::from(&error)),

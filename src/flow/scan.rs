@@ -36,7 +36,7 @@ impl Run<'_> {
             }
             // A directory that went away while we walk is an answer, unless it is one that was named.
             // A lost handle (NFS) is none: what is in the directory would be left out in silence.
-            if error.is_gone() && !error.is_stale() && !relative.as_os_str().is_empty() {
+            if error.is_absent() && !relative.as_os_str().is_empty() {
                 tracing::debug!(cause = %error.sentence(), "a directory went away");
             } else {
                 self.tell_directory(&error);
@@ -222,8 +222,7 @@ impl Run<'_> {
 
     /// Can an artifact that was named be made from a source? Says so where not.
     fn has_source(&self, folder: &Folder, entry: &Entry) -> bool {
-        let gone =
-            folder.sources.as_ref().is_none_or(|dir| dir.stat_of(&entry.source).is_err_and(|error| error.is_gone() && !error.is_stale()));
+        let gone = folder.sources.as_ref().is_none_or(|dir| dir.stat_of(&entry.source).is_err_and(|error| error.is_absent()));
         if gone {
             let verdict = if folder.layout == Layout::Beside { Verdict::Sourceless } else { Verdict::Orphan };
             let cause = Cause::new("no-source", "it has no source to be made from");

@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 
 use crate::corpus::module;
 use crate::mount::{check, copy};
-use crate::run::{Python, Random, Setting, Tally, interrupted, measure, strays_after};
+use crate::run::{Python, Random, Setting, Tally, interrupted, measure, strays_after, verdict};
 use crate::whole::{Digest, Loader, Look, files, is_artifact, leftovers, look};
 
 const PACKAGES: usize = 4;
@@ -325,8 +325,7 @@ impl<'a> Storm<'a> {
 
 /// The path of an entry of which `verify` says that something is wrong with it.
 fn problem(line: &str) -> Option<PathBuf> {
-    let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let bad = ["truncated", "corrupt", "bad-magic", "stale", "misstamped", "silently-stale", "unreadable"];
-    let verdict = line.get("verdict")?.as_str()?;
-    (line.get("kind")? == "entry" && bad.contains(&verdict)).then(|| line.get("path")?.as_str().map(PathBuf::from)).flatten()
+    let (path, verdict) = verdict(line)?;
+    bad.contains(&&*verdict).then_some(path)
 }

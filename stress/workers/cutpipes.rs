@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 
 use crate::preload::{self, Counts, Disturbance, Preload, What};
-use crate::run::{Random, Setting, Tally, interrupted, measure};
+use crate::run::{Random, Setting, Tally, interrupted, measure, under_pyenv};
 use crate::whole::{Loader, Look, digest, files, is_artifact, leftovers, look};
 
 /// Modules of the interpreter's own library.
@@ -49,10 +49,8 @@ impl Real {
             all.sort();
             all
         };
-        let mut paths = Vec::new();
-        if let Some(root) = std::env::var_os("PYENV_ROOT").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".pyenv"))) {
-            paths.extend(below(&root.join("versions")));
-        }
+        let mut paths = under_pyenv("bin/python");
+        paths.sort();
         let on_path = std::env::var_os("PATH").unwrap_or_default();
         paths.extend(std::env::split_paths(&on_path).map(|dir| dir.join("python3")));
         for named in std::env::split_paths(&std::env::var_os("BYTEKEEP_TEST_PYTHONS").unwrap_or_default()) {

@@ -33,13 +33,34 @@ pub(super) enum Field {
 
 use Field::{Code, Consts, FirstLine, Kinds, Locals, Names, Table, Text};
 
-/// Up to 3.10: code, consts, names, varnames, freevars, cellvars, filename, name, firstlineno, lnotab.
-const OLD: &[Field] = &[Code, Consts, Names, Locals, Names, Names, Text, Text, FirstLine, Table];
-/// From 3.11: code, consts, names, localsplusnames, localspluskinds, filename, name,
-/// qualname, firstlineno, linetable, exceptiontable.
-const NEW: &[Field] = &[Code, Consts, Names, Locals, Kinds, Text, Text, Text, FirstLine, Table, Table];
-/// PyPy 3.11: the old order with qualname and exceptiontable.
-const PYPY: &[Field] = &[Code, Consts, Names, Locals, Names, Names, Text, Text, Text, FirstLine, Table, Table];
+/// The most fields that a code object has behind its first integers, the first line's number among them.
+pub(super) const FIELDS: usize = 12;
+
+/// A field by its name, as `inspect` tells it: that of the code object's attribute.
+pub(super) type Named = (&'static str, Field);
+
+const CODE: Named = ("co_code", Code);
+const CONSTS: Named = ("co_consts", Consts);
+const NAMES: Named = ("co_names", Names);
+const VARNAMES: Named = ("co_varnames", Locals);
+const FREEVARS: Named = ("co_freevars", Names);
+const CELLVARS: Named = ("co_cellvars", Names);
+const LOCALS: Named = ("co_localsplusnames", Locals);
+const KINDS: Named = ("co_localspluskinds", Kinds);
+const FILENAME: Named = ("co_filename", Text);
+const NAME: Named = ("co_name", Text);
+const QUALNAME: Named = ("co_qualname", Text);
+const FIRST_LINE: Named = ("co_firstlineno", FirstLine);
+const LNOTAB: Named = ("co_lnotab", Table);
+const LINETABLE: Named = ("co_linetable", Table);
+const EXCEPTIONTABLE: Named = ("co_exceptiontable", Table);
+
+/// Up to 3.10.
+const OLD: &[Named] = &[CODE, CONSTS, NAMES, VARNAMES, FREEVARS, CELLVARS, FILENAME, NAME, FIRST_LINE, LNOTAB];
+/// From 3.11.
+const NEW: &[Named] = &[CODE, CONSTS, NAMES, LOCALS, KINDS, FILENAME, NAME, QUALNAME, FIRST_LINE, LINETABLE, EXCEPTIONTABLE];
+/// PyPy 3.11: the old order with two more.
+const PYPY: &[Named] = &[CODE, CONSTS, NAMES, VARNAMES, FREEVARS, CELLVARS, FILENAME, NAME, QUALNAME, FIRST_LINE, LNOTAB, EXCEPTIONTABLE];
 
 /// What differs between versions.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +80,7 @@ pub(super) struct Dialect {
     pub(super) words: bool,
     /// The bits that stand in localspluskinds.
     pub(super) kinds: u8,
-    pub(super) fields: &'static [Field],
+    pub(super) fields: &'static [Named],
 }
 
 impl Dialect {
@@ -105,14 +126,15 @@ pub(super) struct Fields {
     pub(super) args: u32,
     pub(super) stack: u32,
     pub(super) nlocals: u32,
-    pub(super) locals: Shape,
+    /// What was read of each field so far, in the dialect's order.
+    pub(super) shapes: [Shape; FIELDS],
 }
 
 impl Fields {
     /// Takes the next field, which ended before `input.at` and began at or before `at`. `true`: it was the last one.
     pub(super) fn take(&mut self, dialect: Dialect, shape: Shape, input: &mut Input<'_>, rereads: &mut usize, at: usize) -> Step<bool> {
         let wrong = |text| Err(Fault::corrupt("code-field", text, at));
-        let field = dialect.fields.get(usize::from(self.next));
+        let field = dialect.fields.get(usize::from(self.next)).map(|(_, field)| *field);
         let class = shape.class();
         let fits = match field {
             Some(Code | Kinds | Table) => class == Shape::BYTES,
@@ -123,6 +145,9 @@ impl Fields {
         };
         if !fits {
             return wrong("a field of a code object is of the wrong kind");
+        }
+        if let Some(slot) = self.shapes.get_mut(usize::from(self.next)) {
+            *slot = shape;
         }
         match field {
             Some(Code) => {
@@ -135,7 +160,6 @@ impl Fields {
                 }
             }
             Some(Locals) => {
-                self.locals = shape;
                 if dialect.nlocals
                     && let Some(len) = shape.len(input.bytes)
                 {
@@ -151,15 +175,22 @@ impl Fields {
             _ => {}
         }
         self.next = self.next.saturating_add(1);
-        if dialect.fields.get(usize::from(self.next)) == Some(&FirstLine) {
+        if dialect.fields.get(usize::from(self.next)).is_some_and(|(_, field)| *field == FirstLine) {
             input.natural("code-field", "a number in a code object is negative")?;
             self.next = self.next.saturating_add(1);
         }
         Ok(usize::from(self.next) >= dialect.fields.len())
     }
 
+    /// What was read of the field of this name.
+    pub(super) fn field(&self, dialect: Dialect, name: &str) -> Option<Shape> {
+        let at = dialect.fields.iter().position(|(known, _)| *known == name)?;
+        self.shapes.get(at).copied().filter(|shape| *shape != Shape::OPEN)
+    }
+
     fn check_kinds(&self, dialect: Dialect, shape: Shape, bytes: &[u8], rereads: &mut usize, at: usize) -> Step<()> {
-        let (Some(kinds), Some(names)) = (shape.bytes(bytes), self.locals.len(bytes)) else { return Ok(()) };
+        let names = self.field(dialect, "co_localsplusnames").and_then(|names| names.len(bytes));
+        let (Some(kinds), Some(names)) = (shape.bytes(bytes), names) else { return Ok(()) };
         let wrong = |text| Err(Fault::corrupt("code-field", text, at));
         if kinds.len() != names {
             return wrong("a code object has another number of locals than of their kinds");

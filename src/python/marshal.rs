@@ -10,7 +10,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::code_object::{Dialect, Fields, is_text};
+use super::code_object::{Dialect, FIELDS, Fields, is_text};
 use crate::base::seal::is_cut_seal;
 use crate::base::{Flaw, FlawKind};
 use crate::model::{Head, NO_MEMORY};
@@ -22,13 +22,55 @@ const REFS_AT_ONCE: usize = 1 << 16;
 const VARARGS: u32 = 0x04;
 const VARKEYWORDS: u32 = 0x08;
 
+/// Who is told of each object while the walk goes on. `()` listens to nothing, and costs nothing.
+pub(super) trait Listener {
+    /// An object without parts stands in `bytes[place..end]`: also a reference, and an empty container.
+    fn whole(&mut self, _place: usize, _end: usize) {}
+    /// The parts of the object at `place` follow; of a code object its first integers are read.
+    fn begun(&mut self, _place: usize) {}
+    /// The last object that began and has not ended ends before `end`.
+    fn ended(&mut self, _end: usize) {}
+    /// All fields of a code object are read; it ends next. An error ends the walk.
+    fn code(&mut self, _fields: &Fields, _bytes: &[u8]) -> Step<()> {
+        Ok(())
+    }
+}
+
+impl Listener for () {}
+
+/// Where a walk ended that found something wrong: the flaw, and the way to it from the root.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub(super) flaw: Flaw,
+    pub(super) way: Vec<Turn>,
+}
+
+/// One step from an object to a part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// An item of a tuple, a list, a set, a slice.
+    Item(usize),
+    /// A key or a value of a dict.
+    Pair,
+    /// A field of a code object; `None` behind the last.
+    Field(Option<&'static str>),
+}
+
 /// Walks `artifact[head.len..]`, which must be one code object and nothing else.
 pub(super) fn walk(head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
+    walk_with(head, artifact, &mut ()).map_err(|stop| stop.flaw)
+}
+
+/// The same, and tells `listener` what it meets.
+pub(super) fn walk_with(head: &Head, artifact: &[u8], listener: &mut impl Listener) -> Result<(), Stop> {
+    let stopped = |flaw| Stop { flaw, way: Vec::new() };
     let Some(dialect) = Dialect::of(head.magic) else {
-        return Err(Flaw::new(FlawKind::Unknown, "unknown-body", format!("code of {} is not known to this program", head.tag)));
+        let text = format!("code of {} is not known to this program", head.tag);
+        return Err(stopped(Flaw::new(FlawKind::Unknown, "unknown-body", text)));
     };
     if artifact.len() <= head.len {
-        return Err(Flaw::new(FlawKind::Truncated, "header-only", "it ends right behind its header").at(artifact.len() as u64));
+        let flaw = Flaw::new(FlawKind::Truncated, "header-only", "it ends right behind its header");
+        return Err(stopped(flaw.at(artifact.len() as u64)));
     }
     let mut walk = Walk {
         input: Input { bytes: artifact, at: head.len },
@@ -37,17 +79,21 @@ pub(super) fn walk(head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
         stack: Vec::with_capacity(32),
         strings: 0,
         rereads: artifact.len().saturating_mul(4),
+        listener,
     };
-    walk.root().map_err(Fault::flaw)?;
+    if let Err(fault) = walk.root() {
+        return Err(Stop { flaw: fault.flaw(), way: walk.way() });
+    }
     let end = walk.input.at;
     let rest = artifact.get(end..).unwrap_or_default();
     if rest.is_empty() {
         Ok(())
     } else if is_cut_seal(rest, end as u64) {
         let text = format!("its seal is cut: {} of its bytes are there", rest.len());
-        Err(Flaw::new(FlawKind::Truncated, "cut-seal", text).at(artifact.len() as u64))
+        Err(stopped(Flaw::new(FlawKind::Truncated, "cut-seal", text).at(artifact.len() as u64)))
     } else {
-        Err(Flaw::new(FlawKind::Corrupt, "trailing", format!("{} bytes follow the end of its code", rest.len())).at(end as u64))
+        let text = format!("{} bytes follow the end of its code", rest.len());
+        Err(stopped(Flaw::new(FlawKind::Corrupt, "trailing", text).at(end as u64)))
     }
 }
 
@@ -213,7 +259,8 @@ enum Read {
     Null,
 }
 
-struct Walk<'a> {
+struct Walk<'a, L> {
+    listener: &'a mut L,
     input: Input<'a>,
     dialect: Dialect,
     refs: Vec<Shape>,
@@ -224,7 +271,22 @@ struct Walk<'a> {
     rereads: usize,
 }
 
-impl Walk<'_> {
+impl<L: Listener> Walk<'_, L> {
+    /// Which part of which object was being read.
+    fn way(&self) -> Vec<Turn> {
+        let turn = |frame: &Frame| match frame.open {
+            Open::Items { left, class } => {
+                // A slice says no number: it has three.
+                let count = Shape::new(class, frame.place).len(self.input.bytes);
+                let count = if self.input.bytes.get(frame.place).is_some_and(|code| code & 0x7F == b':') { Some(3) } else { count };
+                Turn::Item(count.unwrap_or(0).saturating_sub(left as usize))
+            }
+            Open::Dict { .. } => Turn::Pair,
+            Open::Code(fields) => Turn::Field(self.dialect.fields.get(usize::from(fields.next)).map(|(name, _)| *name)),
+        };
+        self.stack.iter().map(turn).collect()
+    }
+
     fn root(&mut self) -> Step<()> {
         let start = self.input.at;
         loop {
@@ -237,10 +299,19 @@ impl Walk<'_> {
                 return Err(Fault::memory(at));
             }
             let mut done = match self.object()? {
-                Read::Begun => continue,
-                Read::Whole(shape) => shape,
+                Read::Begun => {
+                    self.listener.begun(at);
+                    continue;
+                }
+                Read::Whole(shape) => {
+                    self.listener.whole(at, self.input.at);
+                    shape
+                }
                 Read::Null => match self.stack.pop() {
-                    Some(Frame { place, slot, open: Open::Dict { value_next: false } }) => self.finish(Shape::OTHER, place, slot),
+                    Some(Frame { place, slot, open: Open::Dict { value_next: false } }) => {
+                        self.listener.ended(self.input.at);
+                        self.finish(Shape::OTHER, place, slot)
+                    }
                     _ => return Err(Fault::corrupt("null", "an object in it is missing", at)),
                 },
             };
@@ -271,11 +342,13 @@ impl Walk<'_> {
                         if !fields.take(self.dialect, done, &mut self.input, &mut self.rereads, at)? {
                             break;
                         }
+                        self.listener.code(fields, self.input.bytes)?;
                         Shape::CODE
                     }
                 };
                 let (place, slot) = (frame.place, frame.slot);
                 self.stack.pop();
+                self.listener.ended(self.input.at);
                 done = self.finish(class, place, slot);
             }
         }
@@ -472,7 +545,7 @@ impl Walk<'_> {
         }
         let starred = u32::from(flags & VARARGS != 0).saturating_add(u32::from(flags & VARKEYWORDS != 0));
         let args = args.saturating_add(keyword).saturating_add(starred);
-        let fields = Fields { next: 0, args, stack, nlocals: locals, locals: Shape::OPEN };
+        let fields = Fields { next: 0, args, stack, nlocals: locals, shapes: [Shape::OPEN; FIELDS] };
         self.push(place, flagged, Open::Code(fields))
     }
 }

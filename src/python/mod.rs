@@ -3,6 +3,7 @@
 //! - [`magic`] is the table of magic numbers: who writes which, and how long the header behind it is.
 //! - [`pyc`] knows names, headers and labels: [`Pyc`] is the [`crate::model::Format`] of `.pyc` files.
 //! - [`marshal`] walks the body behind the header to its last byte and trusts none of it.
+//! - [`objects`] lists what the body holds, for whoever explains, compares or rewrites it.
 //! - [`interpreter`] finds interpreters and asks each once what it is; [`memo`] remembers the answer.
 //! - [`pool`] is the [`crate::model::Compiler`]: workers that are spoken to in [`frame`]s.
 //!
@@ -21,6 +22,7 @@ pub mod magic;
 pub mod marshal;
 pub mod memo;
 mod message;
+pub mod objects;
 pub mod pool;
 mod process;
 pub mod pyc;

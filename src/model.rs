@@ -484,7 +484,8 @@ pub trait Compiler: Send + Sync {
         tracing::trace!(level, "nothing to prepare");
     }
 
-    /// Compiles. Errors are this source's own, except [`CompileError::Unusable`] and [`CompileError::Stopped`].
+    /// Compiles. Errors are this source's own, except [`CompileError::Start`], [`CompileError::Unusable`] and
+    /// [`CompileError::Stopped`].
     fn compile(&self, request: &Request<'_>) -> Result<Made, CompileError>;
 
     /// Ends it for good: each request, those in work and all that come, is soon answered by [`CompileError::Stopped`]. A compiler that
@@ -517,6 +518,32 @@ pub struct Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A new verdict does not compile here before it has a place, and so stands in [`Verdict::ALL`], and in every table that is made of it.
+    #[test]
+    fn all_verdicts_are_listed() {
+        use Verdict as V;
+        for (at, verdict) in V::ALL.into_iter().enumerate() {
+            let place = match verdict {
+                V::Ok => 0,
+                V::Unsealed => 1,
+                V::Stale => 2,
+                V::Misstamped => 3,
+                V::SilentlyStale => 4,
+                V::Truncated => 5,
+                V::Corrupt => 6,
+                V::BadMagic => 7,
+                V::Unknown => 8,
+                V::Orphan => 9,
+                V::Sourceless => 10,
+                V::Missing => 11,
+                V::Unreadable => 12,
+                V::Unsafe => 13,
+                V::Leftover => 14,
+            };
+            assert_eq!(at, place);
+        }
+    }
 
     #[test]
     fn of_a_long_line_what_stands_around_the_caret_is_shown() {

@@ -86,7 +86,7 @@ const SLICES: &[(Program, Option<u64>, Option<u64>)] = &[
     (Program::Kill, Some(15), None),
     (Program::Faults, Some(15), None),
     (Program::Crashstates, None, None),
-    (Program::Powercut, Some(0), None),
+    (Program::Powercut, None, None),
     (Program::Places, Some(6), None),
     (Program::Shortio, Some(4), None),
     (Program::Bitrot, Some(2), None),

@@ -143,7 +143,8 @@ impl Tally {
     pub(crate) fn violation(&self, what: &str, again: &str) {
         // a broken tree would say the same a thousand times
         if self.violations.fetch_add(1, Ordering::Relaxed) < 50 && !self.quiet {
-            println!("VIOLATION {what} | again: cargo test --release --test stress -- {again}{}", self.how);
+            let feature = if cfg!(feature = "fault") { " --features fault" } else { "" };
+            println!("VIOLATION {what} | again: cargo test --release{feature} --test stress -- {again}{}", self.how);
         }
     }
 

@@ -615,3 +615,35 @@ fn what_only_root_can_read_is_not_given_away_as_bytecode() {
         assert_eq!((meta.uid(), meta.mode() & 0o044), (owner, others), "{name}");
     }
 }
+
+/// A level that is none was ignored without a word.
+#[test]
+fn a_level_of_logging_that_is_none_is_told() {
+    let tree = Tree::new();
+    tree.file("mod.py", b"VALUE = 1\n");
+    let outcome = tree.bytekeep(None, ["verify", "."]).env("BYTEKEEP_LOG", "loud").run().exits(2);
+    assert!(outcome.stderr.contains("BYTEKEEP_LOG=loud") && outcome.stderr.contains("debug"), "{}", outcome.shown());
+    tree.bytekeep(None, ["verify", "."]).env("BYTEKEEP_LOG", "").run().exits(0);
+}
+
+/// One directory of a pycache prefix that cannot be read ended the whole run of `clean --max-size`.
+#[test]
+fn what_cannot_be_read_in_a_prefix_does_not_stop_its_trimming() {
+    if !root_or_skip("a directory that its owner cannot read") {
+        return;
+    }
+    let tree = Tree::new();
+    tree.open_to_all();
+    for package in ["a", "b"] {
+        tree.file(format!("src/{package}/mod.py"), b"VALUE = 1\n");
+    }
+    tree.bytekeep(Some(python()), ["compile", "--pycache-prefix", "cache", "src"]).run().exits(0);
+    must("chown", &["-R".as_ref(), "65534:65534".as_ref(), tree.root().as_os_str()]);
+    let mirror =
+        |package: &str| tree.path("cache").join(tree.root().canonicalize().unwrap().strip_prefix("/").unwrap()).join("src").join(package);
+    std::fs::set_permissions(mirror("a"), std::fs::Permissions::from_mode(0o000)).unwrap();
+    let outcome = tree.bytekeep(None, ["clean", "--max-size", "0", "--pycache-prefix", "cache"]).by_nobody().run().exits(1);
+    assert!(outcome.stdout.contains("src/a") || outcome.stderr.contains("src/a"), "{}", outcome.shown());
+    assert!(!mirror("b").exists(), "{}", outcome.shown());
+    std::fs::set_permissions(mirror("a"), std::fs::Permissions::from_mode(0o700)).unwrap();
+}

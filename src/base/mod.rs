@@ -21,7 +21,7 @@
 //!
 //! Paths ([`sys`]):
 //! - **P1** Below a tree's root nothing is opened, made, renamed or removed through a symbolic link: a [`sys::Dir`] is a descriptor,
-//!   a [`sys::Name`] one component, and no call takes more than that.
+//!   a [`sys::Name`] one component. One call takes several at a time, `openat2`, which is told to follow no link and not to leave.
 //! - **P2** Opening never blocks on a FIFO and never takes a terminal.
 
 pub mod error;

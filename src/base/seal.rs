@@ -229,7 +229,7 @@ mod tests {
     const LABEL: [u8; 8] = *b"labelled";
 
     #[test]
-    fn every_cut_is_found_but_the_one_that_takes_the_whole_seal() {
+    fn no_cut_is_taken_for_sealed() {
         let whole = sealed(b"the payload of it".to_vec(), Digest::of(b"src"), LABEL, false);
         for cut in 0..whole.len() {
             let split = Artifact::split(&whole[..cut]);

@@ -68,10 +68,9 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// Is it simply not there (any more)?
-    pub fn is_gone(&self) -> bool {
+    /// Is it not there, for sure? What only cannot be reached is: its artifact is no orphan.
+    pub fn is_absent(&self) -> bool {
         match self {
-            // else its artifact would be an orphan
             Self::System(error) => error.is_absent(),
             Self::Dangling { .. } => true,
             _ => false,
@@ -95,7 +94,7 @@ pub fn look(dir: &Dir, name: &Name) -> std::result::Result<Stat, SourceError> {
 
 fn target_of(dir: &Dir, name: &Name) -> std::result::Result<Stat, SourceError> {
     dir.stat_through(name)
-        .map_err(|error| if error.is_gone() { SourceError::Dangling { path: dir.path_of(name) } } else { SourceError::System(error) })
+        .map_err(|error| if error.is_absent() { SourceError::Dangling { path: dir.path_of(name) } } else { SourceError::System(error) })
 }
 
 fn check_link(dir: &Dir, name: &Name, link: &Stat, target: &Stat) -> std::result::Result<(), SourceError> {
@@ -185,7 +184,7 @@ mod tests {
         assert_eq!(Source::read(&dir, &name("l.py"), 6).unwrap(), source);
         assert!(matches!(Source::read(&dir, &name("a.py"), 5), Err(SourceError::TooLarge { size: 6, limit: 5, .. })));
         let dangling = Source::read(&dir, &name("d.py"), 6).unwrap_err();
-        assert!(dangling.is_gone() && matches!(dangling, SourceError::Dangling { .. }));
-        assert!(Source::read(&dir, &name("no.py"), 6).unwrap_err().is_gone());
+        assert!(dangling.is_absent() && matches!(dangling, SourceError::Dangling { .. }));
+        assert!(Source::read(&dir, &name("no.py"), 6).unwrap_err().is_absent());
     }
 }

@@ -133,7 +133,7 @@ impl Dir {
         Ok(fd.map_or_else(|| Arc::clone(self), |fd| Arc::new(Self { fd, path, parent: None })))
     }
 
-    /// The path as a person would write it. For messages: no call is made with it.
+    /// The path as a person would write it. For messages; of a root it is also what [`Dir::is_in_place`] asks for.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -256,8 +256,9 @@ impl Dir {
             let Some(name) = Name::from_bytes(entry.file_name().to_bytes()) else { continue };
             let is_dir = match entry.file_type() {
                 FileType::Directory => true,
-                // Some file systems do not say. A name that is gone by now is no directory.
-                FileType::Unknown => self.stat_of(&name).is_ok_and(|stat| stat.kind == Kind::Dir),
+                // Some file systems do not say. A name that is gone by now is no directory; what cannot be looked at fails, and is
+                // told, where it is entered.
+                FileType::Unknown => self.stat_of(&name).map_or_else(|error| !error.is_absent(), |stat| stat.kind == Kind::Dir),
                 _ => false,
             };
             if is_dir { listing.dirs.push(name) } else { listing.others.push(name) }
@@ -265,7 +266,8 @@ impl Dir {
         Ok(listing)
     }
 
-    /// The name under which it was opened, and the directory in which that was; `None` for a root.
+    /// The name under which it was opened, and the directory in which that was; `None` for a root and for what
+    /// [`Dir::open_beneath`] opened.
     pub fn place(&self) -> Option<(&Arc<Dir>, &Name)> {
         self.parent.as_ref().map(|(parent, name)| (parent, name))
     }
@@ -293,7 +295,13 @@ impl Dir {
                 clippy::unnecessary_cast,
                 reason = "widths differ by platform"
             )]
-            return rustix::fs::fstatfs(&self.fd).is_ok_and(|fs| NETWORK.contains(&(fs.f_type as u32)));
+            return match rustix::fs::fstatfs(&self.fd) {
+                Ok(fs) => NETWORK.contains(&(fs.f_type as u32)),
+                Err(cause) => {
+                    tracing::debug!(path = %self.path.display(), cause = %cause, "taken for a local file system");
+                    false
+                }
+            };
         }
         #[cfg(not(target_os = "linux"))]
         false
@@ -425,20 +433,28 @@ pub fn set_mtime(file: &File, time: Time, path: &Path) -> Result<()> {
 }
 
 /// Is the file signed by IMA or sealed by fs-verity? Such a file belongs to whoever signed it and is not replaced.
-pub fn is_signed(file: &File) -> bool {
+pub fn is_signed(file: &File, path: &Path) -> Result<bool> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{StatxAttributes, StatxFlags};
-        if rustix::fs::fgetxattr(file, c"security.ima", &mut [0_u8; 0][..]).is_ok() {
-            return true;
+        use rustix::io::Errno;
+        let failed = |cause| Err(Error::new("look for a signature of", path, io::Error::from(cause)));
+        match rustix::fs::fgetxattr(file, c"security.ima", &mut [0_u8; 0][..]) {
+            Ok(_) => return Ok(true),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(cause) => return failed(cause),
         }
-        let seen = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
-        seen.is_ok_and(|seen| seen.stx_attributes.contains(StatxAttributes::VERITY))
+        match rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty()) {
+            Ok(seen) => Ok(seen.stx_attributes.contains(StatxAttributes::VERITY)),
+            // An old kernel, or a sandbox that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => Ok(false),
+            Err(cause) => failed(cause),
+        }
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _: &File = file;
-        false
+        let _: (&File, &Path) = (file, path);
+        Ok(false)
     }
 }
 

@@ -211,7 +211,7 @@ fn told_source(
     let read = Dir::open_root(&dir).map(Arc::new).map_err(Into::into).and_then(|dir| Source::read(&dir, &name, limit));
     let source = match read {
         Ok(source) => source,
-        Err(error) if error.is_gone() => return unknown("gone", shown),
+        Err(error) if error.is_absent() => return unknown("gone", shown),
         Err(_) => return unknown("unreadable", shown),
     };
     let header_fits = head.map(|head| match head.stamp {

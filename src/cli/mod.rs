@@ -67,8 +67,7 @@ fn run(arguments: &[OsString]) -> Exit {
         }
     };
     let out = Out::of_process(cli.global.color);
-    listen_to_library(&cli.global);
-    let exit = match act(&cli, &out) {
+    let exit = match listen_to_library(&cli.global).and_then(|()| act(&cli, &out)) {
         Ok(exit) => exit,
         Err(failure) => {
             out.message(&failure.render(out.style));
@@ -221,25 +220,31 @@ fn tell_unusable(path: &Path, cause: &Cause, report: &dyn Report, summary: &mut 
 }
 
 /// Shows what the library traces: with `-v` each error that it goes on after, with its cause; with more, more.
-fn listen_to_library(global: &Global) {
+fn listen_to_library(global: &Global) -> Result<(), Failure> {
     use tracing::level_filters::LevelFilter;
     use tracing_subscriber::Layer;
     use tracing_subscriber::filter::filter_fn;
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
 
-    let asked = std::env::var("BYTEKEEP_LOG").ok().and_then(|word| word.parse::<LevelFilter>().ok());
+    let asked = std::env::var_os("BYTEKEEP_LOG").filter(|word| !word.is_empty());
+    let level_of = |word: OsString| word.to_str().and_then(|word| word.parse::<LevelFilter>().ok()).ok_or(word);
+    let asked = asked.map(level_of).transpose().map_err(|word| {
+        let text = format!("`BYTEKEEP_LOG={}` is no level", text::message(&word.to_string_lossy()));
+        Failure::new(text).hint("levels are `off`, `error`, `warn`, `info`, `debug` and `trace`")
+    })?;
     let level = asked.unwrap_or(match global.verbose {
         0 => LevelFilter::OFF,
         1 | 2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     });
     if level == LevelFilter::OFF {
-        return;
+        return Ok(());
     }
     let only_ignored = asked.is_none() && global.verbose == 1;
     let wanted = filter_fn(move |event| *event.level() <= level && (!only_ignored || event.fields().field("cause").is_some()));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_ansi(false).with_filter(wanted);
     // There is one command in a process, so nobody else has set it.
     drop(tracing_subscriber::registry().with(lines).try_init());
+    Ok(())
 }

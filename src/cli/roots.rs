@@ -106,8 +106,9 @@ impl<'a> Roots<'a> {
             Named::Root(root) => self.list.push(root),
             Named::File(dir, place, name) => self.add_file(dir, place, name),
             Named::Prefix(dir) => self.add(dir, What::Prefix),
-            Named::Unseen(cause) if self.is_ours(path) => self.add_unusable(path, cause),
-            Named::Unseen(_) | Named::Other => {
+            Named::Unseen(cause) if self.is_ours(path) || cause.kind() == io::ErrorKind::PermissionDenied => self.add_unusable(path, cause),
+            Named::Unseen(cause) => tracing::debug!(path = %path.display(), cause = %cause, "listed, but not there"),
+            Named::Other => {
                 tracing::debug!(path = %path.display(), "listed, but neither directory nor source nor artifact");
             }
         }

@@ -360,7 +360,7 @@ impl Run<'_> {
         let before = Time::now();
         let file = guard.dir.open_file(&entry.artifact)?;
         let stat = sys::stat(&file, &path)?;
-        if sys::is_signed(&file) {
+        if sys::is_signed(&file, &path)? {
             return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
         }
         let turn = look::in_turn(stat.size);
@@ -502,7 +502,7 @@ impl Trouble {
     fn of_source(error: crate::base::source::SourceError) -> Self {
         match error {
             crate::base::source::SourceError::System(error) if error.is_out_of_descriptors() => Self::System(error),
-            error if error.is_gone() => Self::Skip(look::source_trouble(&error).1),
+            error if error.is_absent() => Self::Skip(look::source_trouble(&error).1),
             error => Self::Cause(look::source_trouble(&error).1),
         }
     }
@@ -520,11 +520,11 @@ fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> std::result::
         return Ok(());
     }
     match guard.dir.open_file(&entry.artifact) {
-        Ok(old) if sys::is_signed(&old) => {
+        Ok(old) if sys::is_signed(&old, &guard.dir.path_of(&entry.artifact))? => {
             Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")))
         }
         Ok(_) => Ok(()),
-        Err(error) if error.is_gone() => Ok(()),
+        Err(error) if error.is_absent() => Ok(()),
         // A look that fails does not say that it is unsigned.
         Err(error) => Err(error.into()),
     }

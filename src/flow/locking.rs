@@ -79,7 +79,7 @@ impl Run<'_> {
                     } else {
                         format!("the directory is locked{who}, and this run has waited {seconds} s for another already")
                     };
-                    self.in_vain.store(true, Ordering::SeqCst);
+                    self.waited_in_vain.store(true, Ordering::SeqCst);
                     self.give_up(&locking, Action::Skipped, &Cause::new("locked", text).at(dir.path()));
                     return;
                 }
@@ -109,7 +109,7 @@ impl Run<'_> {
     /// How long a lock that is found busy now is waited for. After one was waited for in vain: not at all. Only so many folders are open at
     /// one time, so whoever keeps locks would else cost the time-out again for each such number of them.
     fn patience(&self) -> Duration {
-        if self.in_vain.load(Ordering::SeqCst) { Duration::ZERO } else { self.job.options.lock_timeout }
+        if self.waited_in_vain.load(Ordering::SeqCst) { Duration::ZERO } else { self.job.options.lock_timeout }
     }
 
     fn note_held(&self, lock: &Arc<DirLock>) {

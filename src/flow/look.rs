@@ -75,7 +75,7 @@ pub(super) fn look(spot: &Spot<'_>, entry: &Entry, depth: Depth) -> Evidence {
 fn see_source(dir: &Dir, entry: &Entry) -> SourceSeen {
     match source::look(dir, &entry.source) {
         Ok(stat) => SourceSeen::Seen { stat, digest: None, hash: None },
-        Err(error) if error.is_gone() => absent(&error),
+        Err(error) if error.is_absent() => absent(&error),
         Err(error) => bad_source(&error),
     }
 }
@@ -286,7 +286,7 @@ fn read_source(spot: &Spot<'_>, entry: &Entry, seen: &Seen, source: &mut SourceS
             };
             *source = SourceSeen::Seen { stat: read.stat, digest: Some(read.digest), hash };
         }
-        Err(error) if error.is_gone() => *source = absent(&error),
+        Err(error) if error.is_absent() => *source = absent(&error),
         Err(error) => *source = bad_source(&error),
     }
 }

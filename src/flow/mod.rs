@@ -86,7 +86,7 @@ struct Run<'r> {
     starved: Mutex<Starved>,
     halted: AtomicBool,
     /// Was a lock waited for until the time-out?
-    in_vain: AtomicBool,
+    waited_in_vain: AtomicBool,
     deadline: Option<Instant>,
 }
 
@@ -124,7 +124,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         fatal: Mutex::default(),
         starved: Mutex::new(Starved { done: 0, since: started, over: false }),
         halted: AtomicBool::new(false),
-        in_vain: AtomicBool::new(false),
+        waited_in_vain: AtomicBool::new(false),
         deadline: job.options.max_time.and_then(|limit| started.checked_add(limit)),
     };
     for maker in &job.makers {

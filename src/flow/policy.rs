@@ -181,6 +181,7 @@ missing        leave leave build   leave   leave  leave
 unreadable     leave leave leave   leave   leave  leave
 unsafe         leave leave leave   leave   leave  leave
 leftover       leave leave sweep   sweep   sweep  leave";
+        assert_eq!(promised.lines().count(), Verdict::ALL.len());
         for (line, verdict) in promised.lines().zip(Verdict::ALL) {
             let cells: Vec<_> = line.split_whitespace().collect();
             assert_eq!(cells[0], verdict.word());

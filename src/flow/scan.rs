@@ -123,7 +123,7 @@ impl Run<'_> {
                 (_, None) => Vec::new(),
                 (_, Some(artifacts)) => match artifacts.list() {
                     Ok(listing) => listing.others.into_iter().chain(listing.dirs).collect(),
-                    Err(error) if error.is_gone() => {
+                    Err(error) if error.is_absent() => {
                         tracing::debug!(cause = %error.sentence(), "a directory went away");
                         Vec::new()
                     }
@@ -303,7 +303,7 @@ impl Run<'_> {
         let absolute = Path::new("/").join(relative);
         let sources = match Dir::open_root(&absolute) {
             Ok(sources) => Some(Arc::new(sources)),
-            Err(error) if error.is_gone() => {
+            Err(error) if error.is_absent() => {
                 if is_unmounted(&absolute) && !listing.others.is_empty() {
                     let text = "the sources' whole file system seems to be absent (not mounted?); nothing is judged without it";
                     self.tell_trouble(dir.path(), Verdict::Unreadable, &Cause::new("unmounted", text).at(&absolute));

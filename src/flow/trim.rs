@@ -27,7 +27,11 @@ pub(super) fn limit(job: &Job<'_>) -> Result<Option<Time>, JobError> {
                     tracing::debug!(cause = %trouble(error).sentence(), "others remove in it too");
                     continue;
                 }
-                Err(error) => return Err(trouble(error).into()),
+                // The walk that removes comes by there too, and tells it.
+                Err(error) => {
+                    tracing::debug!(cause = %trouble(error).sentence(), "what is in it is not counted");
+                    continue;
+                }
             };
             let is_artifact = Name::new(entry.file_name())
                 .is_some_and(|name| matches!(job.format.recognise(&name, Layout::Prefix), Recognised::Artifact { .. }));
@@ -40,7 +44,10 @@ pub(super) fn limit(job: &Job<'_>) -> Result<Option<Time>, JobError> {
                     tracing::debug!(cause = %trouble(error).sentence(), "others remove in it too");
                     continue;
                 }
-                Err(error) => return Err(trouble(error).into()),
+                Err(error) => {
+                    tracing::debug!(cause = %trouble(error).sentence(), "it is not counted");
+                    continue;
+                }
             };
             let time = meta.modified().map_err(|cause| Error::new("stat", entry.path(), cause))?;
             made.push((time.into(), meta.len()));

@@ -1,6 +1,7 @@
 //! Interpreters: found by path, name or version, and asked once what they are.
 
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -310,19 +311,29 @@ pub(super) fn writable_by_others(path: &Path) -> Option<PathBuf> {
     Some(path)
 }
 
+/// The directory in a line `home = …`.
+fn home_of(line: &[u8]) -> Option<&Path> {
+    let mut parts = line.splitn(2, |&byte| byte == b'=');
+    let key = parts.next()?.trim_ascii();
+    key.eq_ignore_ascii_case(b"home").then(|| parts.next().map(|home| Path::new(OsStr::from_bytes(home.trim_ascii()))))?
+}
+
 /// What of a virtual environment's settings others can write: `pyvenv.cfg` names the directory that the standard library is found by.
 fn loose_home(executable: &Path) -> Option<PathBuf> {
     let bin = executable.parent()?;
     for config in [Some(bin), bin.parent()].into_iter().flatten().map(|dir| dir.join("pyvenv.cfg")) {
-        let Ok(text) = std::fs::read_to_string(&config) else { continue };
+        // As bytes: the interpreter reads a file that is no UTF-8 all the same.
+        let text = match std::fs::read(&config) {
+            Ok(text) => text,
+            Err(cause) if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            Err(_) => return Some(config),
+        };
         if let Some(place) = writable_by_others(&config) {
             return Some(place);
         }
-        let homes = text.lines().filter_map(|line| line.split_once('=')).filter(|(key, _)| key.trim().eq_ignore_ascii_case("home"));
-        for (_, home) in homes {
-            if let Some(place) = writable_by_others(Path::new(home.trim())) {
-                return Some(place);
-            }
+        let loose = text.split(|&byte| matches!(byte, b'\n' | b'\r')).filter_map(home_of).find_map(writable_by_others);
+        if loose.is_some() {
+            return loose;
         }
     }
     None

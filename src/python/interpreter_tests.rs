@@ -81,6 +81,30 @@ fn root_starts_nothing_that_others_can_write() {
     }
 }
 
+#[test]
+fn the_settings_of_an_environment_are_looked_at_whatever_they_hold() {
+    let top = tempfile::tempdir().unwrap();
+    let loose = top.path().join("loose");
+    std::fs::create_dir_all(top.path().join("env/bin")).unwrap();
+    std::fs::create_dir(&loose).unwrap();
+    std::fs::set_permissions(&loose, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let (config, python) = (top.path().join("env/pyvenv.cfg"), top.path().join("env/bin/python"));
+    let write = |bytes: &[u8]| {
+        drop(std::fs::remove_file(&config));
+        std::fs::OpenOptions::new().create_new(true).write(true).open(&config).unwrap().write_all(bytes).unwrap();
+    };
+    assert_eq!(loose_home(&python), None);
+    write(b"# \xff\nversion = 3\n");
+    assert_eq!(loose_home(&python), None);
+    write(&[b"# \xff\r\nHome = ", loose.as_os_str().as_encoded_bytes(), b"\r\n"].concat());
+    assert_eq!(loose_home(&python), Some(loose));
+    std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(loose_home(&python), Some(config.clone()));
+    std::fs::remove_file(&config).unwrap();
+    std::fs::create_dir(&config).unwrap();
+    assert_eq!(loose_home(&python), Some(config), "what cannot be read is not trusted");
+}
+
 /// A script that counts its starts.
 fn program(dir: &Path, count: &Path) -> PathBuf {
     script(dir, &format!("#!/bin/sh\necho x >> {}\necho '{}'\n", count.display(), answer("3, 12, 1", "cpython-312", "cpython")))

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -128,8 +128,6 @@ pub(super) struct Shared {
     state: Mutex<State>,
     next_id: AtomicU32,
     stopped: AtomicBool,
-    /// What the dead left in the directory for temporary files is looked for once, not by every worker.
-    pub(super) sweep: Once,
 }
 
 impl Shared {
@@ -245,7 +243,6 @@ impl WorkerPool {
             state: Mutex::default(),
             next_id: AtomicU32::new(1),
             stopped: AtomicBool::new(false),
-            sweep: Once::new(),
         });
         room().admit(&shared);
         Self { shared }
@@ -270,7 +267,7 @@ impl Compiler for WorkerPool {
         let nothing = Request { source: b"", filename: b"", level };
         if let Err(error) = self.compile(&nothing) {
             // It will be told when there is something to compile.
-            tracing::debug!(%error, "no worker could be started beforehand");
+            tracing::debug!(cause = %error, "no worker could be started beforehand");
         }
     }
 

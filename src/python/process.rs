@@ -44,7 +44,7 @@ impl Drop for EmptyDir {
 /// An empty directory that only this user can enter: some versions import from the working directory before our first statement runs.
 pub(super) fn empty_dir() -> std::io::Result<EmptyDir> {
     use std::os::unix::fs::PermissionsExt;
-    SWEPT.call_once(|| ignored!(sweep(&std::env::temp_dir()), "what dead processes left of such directories stays"));
+    SWEPT.call_once(|| ignored!(sweep(&std::env::temp_dir(), Time::now()), "what dead processes left of such directories stays"));
     let made = tempfile::Builder::new().prefix(EMPTY_DIR).permissions(std::fs::Permissions::from_mode(0o700)).tempdir();
     made.map(|dir| EmptyDir(Some(dir))).map_err(|cause| {
         let text = format!("no empty directory to start interpreters in: {cause}; is TMPDIR writable?");
@@ -54,12 +54,13 @@ pub(super) fn empty_dir() -> std::io::Result<EmptyDir> {
 
 static SWEPT: Once = Once::new();
 
-/// Removes what killed processes left. By age, since a lock would cost each interpreter a descriptor; one that lives so long and loses its
-/// directory does not look for it any more.
-fn sweep(above: &Path) -> base::Result<()> {
+/// Removes what killed processes left: old, empty, and only this user's. By age, since a lock would cost each interpreter a descriptor; one
+/// that lives so long and loses its directory does not look for it any more.
+fn sweep(above: &Path, now: Time) -> base::Result<()> {
     let above = Dir::open_root(above)?;
     for name in above.list()?.dirs.iter().filter(|name| name.as_bytes().starts_with(EMPTY_DIR.as_bytes())) {
-        let dead = |stat: Stat| stat.uid == sys::effective_user() && leftover::is_old(&stat, Time::now());
+        let dead = |stat: Stat| stat.uid == sys::effective_user() && stat.mode == 0o700 && leftover::is_old(&stat, now);
+        // Others make and remove theirs meanwhile; and one that is not empty is somebody else's and stays.
         if above.stat_of(name).is_ok_and(dead) {
             ignored!(above.rmdir(name), "somebody else removed it");
         }
@@ -134,5 +135,34 @@ pub(super) fn ending(pid: u32, patience: std::time::Duration) -> Option<String> 
                 return None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{DirBuilderExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_surely_dead_is_swept() {
+        let top = tempfile::tempdir().unwrap();
+        let make = |name: &str, mode: u32| std::fs::DirBuilder::new().mode(mode).create(top.path().join(name)).unwrap();
+        make(".bytekeep-dead", 0o700);
+        make(".bytekeep-open", 0o755);
+        make(".bytekeep-full", 0o700);
+        make(".bytekeep-full/within", 0o700);
+        make("other", 0o700);
+        symlink("other", top.path().join(".bytekeep-link")).unwrap();
+        let names = || {
+            let mut names: Vec<_> = top.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let all = names();
+        sweep(top.path(), Time::now()).unwrap();
+        assert_eq!(names(), all, "a living process may have made them just now");
+        sweep(top.path(), Time::now().minus_seconds(-7200)).unwrap();
+        assert_eq!(names(), [".bytekeep-full", ".bytekeep-link", ".bytekeep-open", "other"]);
     }
 }

@@ -11,7 +11,7 @@ use super::bell::Bell;
 use super::message::{self, Answer};
 use super::pool::{self, Kind, Shared, Task};
 use super::room::{Want, room};
-use super::worker::{self, Heard, Start, Worker};
+use super::worker::{Heard, Start, Worker};
 use crate::base::seam::without;
 use crate::base::sys;
 use crate::model::CompileError;
@@ -149,7 +149,6 @@ impl Manager {
         match Worker::start(start, seat) {
             Ok(worker) => {
                 self.want = None;
-                self.shared.sweep.call_once(worker::sweep);
                 self.worker = Some(worker);
                 self.since = Instant::now();
                 self.flight.iter_mut().for_each(Task::rewind);
@@ -173,7 +172,7 @@ impl Manager {
     /// A worker was lost before it did anything: twice in a row, and no worker will.
     fn barren_start(&mut self, reason: &str) {
         self.barren += 1;
-        tracing::debug!(reason, "a worker does not start");
+        tracing::debug!(cause = reason, "a worker does not start");
         if self.barren >= BARREN {
             self.shared.give_up(reason);
         }
@@ -286,7 +285,7 @@ impl Manager {
         self.done += 1;
         task.tries += 1;
         task.rewind();
-        tracing::debug!(how = text, tries = task.tries, "a worker was lost over a source");
+        tracing::debug!(cause = text, tries = task.tries, "a worker was lost over a source");
         if task.tries > self.shared.limits.retries {
             let tries = task.tries;
             task.answer(Err(match loss {

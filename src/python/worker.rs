@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +11,8 @@ use super::frame::{self, Decoder, Frame};
 use super::interpreter::Interpreter;
 use super::process;
 use super::room::Seat;
-use crate::base::leftover;
 use crate::base::seam::without;
-use crate::base::sys::{self, ChildLimits, Dir, Kind, Time};
+use crate::base::sys::{self, ChildLimits};
 
 /// What every worker runs.
 const PROGRAM: &str = include_str!("worker.py");
@@ -35,31 +33,6 @@ pub(super) struct Start<'a> {
     pub(super) codec: Option<&'a str>,
     /// What wakes its manager.
     pub(super) bell: &'a Arc<Bell>,
-}
-
-/// Removes working directories of workers whose parent was killed before they said hello: old, empty, and only this user's. Nobody starts
-/// a worker for so long.
-pub(super) fn sweep() {
-    let path = std::env::temp_dir();
-    let swept = sweep_in(&path, Time::now());
-    crate::ignored!(swept, "what dead processes left in the directory for temporary files stays");
-}
-
-fn sweep_in(path: &Path, now: Time) -> crate::base::Result<()> {
-    let dir = Dir::open_root(path)?;
-    for name in dir.names()? {
-        if !name.as_bytes().starts_with(process::EMPTY_DIR.as_bytes()) {
-            continue;
-        }
-        // Others make and remove theirs meanwhile.
-        let Ok(stat) = dir.stat_of(&name) else { continue };
-        let own = stat.kind == Kind::Dir && stat.uid == sys::effective_user() && stat.mode == 0o700;
-        if own && leftover::is_old(&stat, now) {
-            // One that is not empty is somebody else's and stays.
-            dir.rmdir(&name)?;
-        }
-    }
-    Ok(())
 }
 
 /// What came of looking at a worker's answers.
@@ -277,34 +250,5 @@ impl Drop for Worker {
         // Before it is reaped: until then the number is the child's.
         sys::kill_group(self.child.id());
         crate::ignored!(self.child.wait(), "a worker cannot be waited for");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{DirBuilderExt, symlink};
-
-    use super::*;
-
-    #[test]
-    fn only_what_is_surely_dead_is_swept() {
-        let top = tempfile::tempdir().unwrap();
-        let make = |name: &str, mode: u32| std::fs::DirBuilder::new().mode(mode).create(top.path().join(name)).unwrap();
-        make(".bytekeep-dead", 0o700);
-        make(".bytekeep-open", 0o755);
-        make(".bytekeep-full", 0o700);
-        make(".bytekeep-full/within", 0o700);
-        make("other", 0o700);
-        symlink("other", top.path().join(".bytekeep-link")).unwrap();
-        let names = || {
-            let mut names: Vec<_> = top.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-            names.sort();
-            names
-        };
-        let all = names();
-        sweep_in(top.path(), Time::now()).unwrap();
-        assert_eq!(names(), all, "a living process may have made them just now");
-        sweep_in(top.path(), Time::now().minus_seconds(-7200)).unwrap();
-        assert_eq!(names(), [".bytekeep-full", ".bytekeep-link", ".bytekeep-open", "other"]);
     }
 }

@@ -1,6 +1,6 @@
 //! Many `clean` and `compile` against each other and against installers that remove `__pycache__` whole, rename it aside or end with
-//! `rmdir`, and against walkers that copy the tree. Before the race, what needs no luck: see `cleancases` and `cleantold`;
-//! the race itself is in `cleancrowd`.
+//! `rmdir`, and against walkers that copy the tree. Before the race, what needs no luck: see `cases` and `told`;
+//! the race itself is in `crowd`.
 
 pub(crate) mod cases;
 pub(crate) mod cleaners;

@@ -38,6 +38,7 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
         "unsafe" => "remove what stands there, after a look at who put it there",
         "newer-seal" => "it was written by a newer bytekeep: use that one for this tree",
         "no-interpreter" => "name the interpreter that it is for with `--python`",
+        "interpreter" => "run it again: what was compiled is whole, and only the rest is left",
         "signed" => "it belongs to whoever signed it: rebuild it where it was signed",
         _ => return None,
     };
@@ -46,7 +47,7 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
 
 /// Causes that lie in a directory or a file system and hold for all that is in it: told once, with a count.
 pub(crate) fn is_shared(code: &str) -> bool {
-    matches!(code, "locked" | "lock-file" | "read-only" | "permission" | "disk-full" | "quota")
+    matches!(code, "locked" | "lock-file" | "read-only" | "permission" | "disk-full" | "quota" | "interpreter")
 }
 
 /// What a verdict means, in a line.

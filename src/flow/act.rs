@@ -345,6 +345,7 @@ impl Run<'_> {
         let label = self.job.format.label(&target.tag, level, &target.variant);
         let bytes = seal::sealed(payload, source.digest, label, false);
         let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, &source.stat, before)?;
+        self.has_built.store(true, Ordering::SeqCst);
         self.stage(staged, guard, entry, found, Action::Built, made.warnings);
         Ok(Done::Staged)
     }
@@ -405,6 +406,8 @@ impl Run<'_> {
             CompileError::Start { .. } => Trouble::Cause(Cause::new("descriptors", text).at(filename)),
             CompileError::TimedOut { .. } => Trouble::Cause(Cause::new("timeout", text).at(filename)),
             CompileError::Stopped => Trouble::Stop,
+            // What is done stays, and what is not done is told, each entry.
+            CompileError::Unusable(reason) if self.has_built.load(Ordering::SeqCst) => Trouble::Cause(Cause::new("interpreter", reason)),
             CompileError::Unusable(reason) => {
                 self.fatal(reason);
                 Trouble::Stop

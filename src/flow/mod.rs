@@ -82,7 +82,10 @@ struct Run<'r> {
     done: AtomicU64,
     known: AtomicU64,
     noted: Mutex<HashSet<&'static str>>,
+    /// Why nothing can be done at all.
     fatal: Mutex<Option<String>>,
+    /// Has the compiler been of use? Then what it cannot do later is not all.
+    has_built: AtomicBool,
     starved: Mutex<Starved>,
     halted: AtomicBool,
     /// Was a lock waited for until the time-out?
@@ -122,6 +125,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         known: AtomicU64::new(0),
         noted: Mutex::default(),
         fatal: Mutex::default(),
+        has_built: AtomicBool::new(false),
         starved: Mutex::new(Starved { done: 0, since: started, over: false }),
         halted: AtomicBool::new(false),
         waited_in_vain: AtomicBool::new(false),

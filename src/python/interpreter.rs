@@ -127,6 +127,8 @@ pub(super) struct Answer {
     variant: String,
     stdlib: String,
     pub(super) library: String,
+    /// What really runs, where the system tells.
+    pub(super) executable: String,
     wide: bool,
 }
 

@@ -38,7 +38,7 @@ fn script(dir: &Path, text: &str) -> PathBuf {
 fn answer(version: &str, tag: &str, implementation: &str) -> String {
     let hex = |text: &str| text.bytes().fold(String::new(), |all, byte| all + &format!("{byte:02x}"));
     format!(
-        r#"{{"tag": "{}", "magic": "00010d0a", "implementation": "{}", "version": [{version}], "variant": "", "stdlib": "2f", "library": "", "wide": true}}"#,
+        r#"{{"tag": "{}", "magic": "00010d0a", "implementation": "{}", "version": [{version}], "variant": "", "stdlib": "2f", "library": "", "executable": "", "wide": true}}"#,
         hex(tag),
         hex(implementation)
     )
@@ -82,6 +82,7 @@ fn root_starts_nothing_that_others_can_write() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
 fn the_settings_of_an_environment_are_looked_at_whatever_they_hold() {
     let top = tempfile::tempdir().unwrap();
     let loose = top.path().join("loose");
@@ -146,8 +147,13 @@ fn an_answer_is_remembered_while_nothing_changed() {
     assert_eq!(probes.recall(&path, &real), None, "others may have written it");
     std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(probes.recall(&path, &real), Some(answer.clone()));
-    std::fs::OpenOptions::new().write(true).open(cache.join("interpreters-1.json")).unwrap().write_all(b"{{{").unwrap();
+    std::fs::OpenOptions::new().write(true).open(cache.join("interpreters-2.json")).unwrap().write_all(b"{{{").unwrap();
     assert_eq!(probes.recall(&path, &real), None);
     probes.remember(&path, &real, &answer);
-    assert_eq!(probes.recall(&path, &real), Some(answer));
+    assert_eq!(probes.recall(&path, &real), Some(answer.clone()));
+    // A program that starts another one, which may be a third one tomorrow.
+    let home = tempfile::tempdir().unwrap();
+    let probes = Probes::open(Some(home.path().to_owned()));
+    probes.remember(&path, &real, &Answer { executable: "2f7368".to_owned(), ..answer });
+    assert_eq!(probes.recall(&path, &real), None);
 }

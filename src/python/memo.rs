@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(40);
 /// How much it may say.
 const LONGEST: usize = 64 << 10;
-const FILE: &str = "interpreters-1.json";
+const FILE: &str = "interpreters-2.json";
 /// How much of a memo is believed to be one, bytes and entries.
 const MEMO_BYTES: u64 = 1 << 20;
 const MEMO_ENTRIES: usize = 200;
@@ -90,8 +90,10 @@ impl Probes {
 
     /// Keeps an answer. That it cannot is no error: the next run asks again.
     pub(super) fn remember(&self, path: &Path, real: &Path, answer: &Answer) {
-        // A script may start another interpreter tomorrow without having changed itself (a version manager's shim).
-        if self.dir.is_none() || is_script(real) {
+        // A version manager's shim may start another interpreter tomorrow without having changed itself.
+        let runs = unhex(&answer.executable).unwrap_or_default();
+        let is_shim = !runs.is_empty() && runs != real.as_os_str().as_bytes();
+        if self.dir.is_none() || is_shim || is_script(real) {
             return;
         }
         let Some(memory) = Self::look(path, real, answer.clone()) else { return };

@@ -17,6 +17,11 @@ else:
         except ImportError:
             magic = b''  # too old, which the version says better
 
+try:
+    executable = os.readlink('/proc/self/exe')
+except (AttributeError, OSError):
+    executable = ''
+
 library = ''
 try:
     with open('/proc/self/maps', 'rb') as maps:
@@ -36,8 +41,8 @@ def hexed(value):
     return '"' + ''.join('%02x' % b for b in bytearray(value)) + '"'
 
 
-print('{"tag": %s, "magic": %s, "implementation": %s, "version": [%d, %d, %d], "variant": "%s", "stdlib": %s, "library": %s, "wide": %s}' % (
+print('{"tag": %s, "magic": %s, "implementation": %s, "version": [%d, %d, %d], "variant": "%s", "stdlib": %s, "library": %s, "executable": %s, "wide": %s}' % (
     hexed(tag), hexed(magic), hexed(implementation.name if implementation else 'pypy' if pypy else 'cpython'),
     sys.version_info[0], sys.version_info[1], sys.version_info[2],
     ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else ''),
-    hexed(os.path.dirname(os.path.abspath(os.__file__))), hexed(library), 'true' if sys.maxsize > 2 ** 32 else 'false'))
+    hexed(os.path.dirname(os.path.abspath(os.__file__))), hexed(library), hexed(executable), 'true' if sys.maxsize > 2 ** 32 else 'false'))

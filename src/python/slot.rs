@@ -11,7 +11,7 @@ use super::bell::Bell;
 use super::message::{self, Answer};
 use super::pool::{self, Kind, Shared, Task};
 use super::room::{Want, room};
-use super::worker::{Heard, Start, Worker};
+use super::worker::{Heard, Start, Strange, Worker};
 use crate::base::seam::without;
 use crate::base::sys;
 use crate::model::CompileError;
@@ -231,7 +231,11 @@ impl Manager {
                     Ok(None) => {}
                     Ok(Some(order)) if worker.send(&order) == order.len() => {}
                     Ok(Some(_)) => self.lost(&Loss::Died("it takes no orders".to_owned())),
-                    Err(how) => self.lost(&Loss::Died(how)),
+                    Err(Strange::Garbage(how)) => self.lost(&Loss::Died(how)),
+                    Err(Strange::Another) => {
+                        self.worker = None;
+                        self.shared.give_up("it is another one now than it was at the beginning");
+                    }
                 }
                 self.since = Instant::now();
                 continue;

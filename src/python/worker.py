@@ -141,6 +141,19 @@ def prepare():
     del collected[:]
 
 
+# As in the probe: the executable may be another one by now than that which was asked.
+def identity():
+    if PY2:
+        import imp
+        return imp.get_magic() + b'cpython-27\0'
+    try:
+        from _frozen_importlib_external import MAGIC_NUMBER as magic
+    except ImportError:
+        from importlib.util import MAGIC_NUMBER as magic
+    variant = ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else '')
+    return magic + raw(sys.implementation.cache_tag or '') + b'\0' + raw(variant)
+
+
 def main():
     # What compile() makes is freed by counting references; looking for cycles costs a part of its time and finds none. PyPy counts none.
     if '__pypy__' not in sys.builtin_module_names:
@@ -156,7 +169,7 @@ def main():
     prepare()
     free = os.dup(IN)
     os.close(free)
-    send(0, b'H', [b'1', b'%d' % os.getpid(), b'%d' % free])
+    send(0, b'H', [b'2', b'%d' % os.getpid(), b'%d' % free, identity()])
     while True:
         ident, kind, fields = receive()
         if kind == b'L':

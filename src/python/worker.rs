@@ -13,13 +13,14 @@ use super::process;
 use super::room::Seat;
 use crate::base::seam::without;
 use crate::base::sys::{self, ChildLimits};
+use crate::model::Target;
 
 /// What every worker runs.
 const PROGRAM: &str = include_str!("worker.py");
 /// What of its standard error is kept.
 const TAIL: usize = 4096;
 /// What both ends must speak.
-const PROTOCOL: &[u8] = b"1";
+const PROTOCOL: &[u8] = b"2";
 
 /// How a worker is started.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +47,20 @@ pub(super) enum Heard {
     Lost(String),
 }
 
+/// Why a worker is not greeted.
+#[derive(Debug)]
+pub(super) enum Strange {
+    /// It is none of ours, or torn: what it said.
+    Garbage(String),
+    /// It is another interpreter than the one that was asked what it is.
+    Another,
+}
+
+/// What `worker.py` says in its hello.
+fn identity(target: &Target) -> Vec<u8> {
+    [&target.magic[..], target.tag.as_bytes(), b"\0", target.variant.as_bytes()].concat()
+}
+
 /// A running interpreter with our program in it. Killed and reaped when dropped.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -56,6 +71,8 @@ pub(super) struct Worker {
     decoder: Decoder,
     tail: Vec<u8>,
     ended: bool,
+    /// What its hello must say it is.
+    identity: Vec<u8>,
     /// Has it said hello, and is it limited?
     pub(super) ready: bool,
     /// The working directory that it was started in, until it says hello. From then on it works in a removed directory: nothing can be
@@ -87,6 +104,7 @@ impl Worker {
             decoder: Decoder::default(),
             tail: Vec::new(),
             ended: false,
+            identity: identity(&start.interpreter.target),
             ready: false,
             cwd: Some(cwd),
             ear: None,
@@ -204,11 +222,15 @@ impl Worker {
     }
 
     /// Judges the hello and takes the descriptors away. `Ok(None)`: done; a frame: send it, the worker must do it by itself.
-    pub(super) fn greet(&mut self, hello: &Frame) -> Result<Option<Vec<u8>>, String> {
-        let strange = || "it does not speak as our program does".to_owned();
-        let (kind, fields) = frame::fields(&hello.body).map_err(|error| error.to_string())?;
+    pub(super) fn greet(&mut self, hello: &Frame) -> Result<Option<Vec<u8>>, Strange> {
+        let strange = || Strange::Garbage("it does not speak as our program does".to_owned());
+        let (kind, fields) = frame::fields(&hello.body).map_err(|error| Strange::Garbage(error.to_string()))?;
         match (kind, fields.as_slice()) {
-            (b'H', [protocol, pid, free]) if *protocol == PROTOCOL && hello.id == 0 => {
+            // Its code under another one's header would crash who imports it.
+            (b'H', [protocol, _, _, identity]) if *protocol == PROTOCOL && **identity != *self.identity && !without("identity") => {
+                Err(Strange::Another)
+            }
+            (b'H', [protocol, pid, free, _]) if *protocol == PROTOCOL && hello.id == 0 => {
                 let number = |field: &[u8]| std::str::from_utf8(field).ok().and_then(|text| text.parse::<u32>().ok());
                 self.cwd = None;
                 let (pid, lowest) = (number(pid).ok_or_else(strange)?, number(free).ok_or_else(strange)?);

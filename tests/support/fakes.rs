@@ -19,7 +19,10 @@ def write(data):
 def hello():
     free = os.dup(0)
     os.close(free)
-    write(frame(0, b'H' + fields(b'1', str(os.getpid()).encode(), str(free).encode())))
+    from importlib.util import MAGIC_NUMBER as magic
+    variant = ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else '')
+    identity = magic + sys.implementation.cache_tag.encode() + b'\0' + variant.encode()
+    write(frame(0, b'H' + fields(b'2', str(os.getpid()).encode(), str(free).encode(), identity)))
 def read(size):
     got = b''
     while len(got) < size:

@@ -227,9 +227,7 @@ impl Worker {
         let (kind, fields) = frame::fields(&hello.body).map_err(|error| Strange::Garbage(error.to_string()))?;
         match (kind, fields.as_slice()) {
             // Its code under another one's header would crash who imports it.
-            (b'H', [protocol, _, _, identity]) if *protocol == PROTOCOL && **identity != *self.identity && !without("identity") => {
-                Err(Strange::Another)
-            }
+            (b'H', [protocol, _, _, identity]) if *protocol == PROTOCOL && **identity != *self.identity => Err(Strange::Another),
             (b'H', [protocol, pid, free, _]) if *protocol == PROTOCOL && hello.id == 0 => {
                 let number = |field: &[u8]| std::str::from_utf8(field).ok().and_then(|text| text.parse::<u32>().ok());
                 self.cwd = None;

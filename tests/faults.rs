@@ -259,3 +259,54 @@ fn p1_every_write_is_short_once() {
         }
     }
 }
+
+/// Root works for the owner of a tree, and dies at any moment: the owner's next run does all of it, and is locked out by nothing.
+#[test]
+fn killed_as_root_nothing_keeps_the_owner_of_the_tree_out() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    const OWNER: u32 = 65534;
+    if !std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
+        drop(std::io::Write::write_all(&mut std::io::stderr(), b"SKIP: killed as root: only root can play both\n"));
+        return;
+    }
+    // Where another user can start it.
+    let home = scratch();
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let child = home.path().join("child");
+    std::fs::copy(std::env::current_exe().unwrap(), &child).unwrap();
+    let by_owner = |tree: &Path| {
+        let mut command = Process::new(&child);
+        command.args(["--exact", "child", "--nocapture"]).env_clear().env("FAULT_TREE", tree).env("FAULT_COMMAND", "compile");
+        command.uid(OWNER).gid(OWNER).current_dir("/").output().unwrap()
+    };
+    // A directory of artifacts that is there, and one that is not; and those of a group, whose members cannot give anything away.
+    for (case, mode) in cases().into_iter().take(2).flat_map(|case| [(case, 0o755)]).chain([(cases().remove(0), 0o2775)]) {
+        let lay = || {
+            let tree = case.lay();
+            for entry in walkdir::WalkDir::new(tree.path()) {
+                let entry = entry.unwrap();
+                chown(entry.path(), Some(OWNER), Some(OWNER)).unwrap();
+                if entry.file_type().is_dir() {
+                    std::fs::set_permissions(entry.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+                }
+            }
+            tree
+        };
+        let total = calls(&spawn(lay().path(), Command::Compile, ""));
+        for number in 0..total {
+            let (tree, fault) = (lay(), format!("kill:{number}"));
+            let killed = spawn(tree.path(), Command::Compile, &fault);
+            if killed.status.code().is_some() {
+                continue;
+            }
+            let again = by_owner(tree.path());
+            let said = String::from_utf8_lossy(&again.stdout);
+            assert_eq!(again.status.code(), Some(0), "after {fault} of root's run: {said}");
+            assert_eq!(check_whole(&case, tree.path(), &fault), 0, "after {fault}: litter stays: {said}");
+            for (path, bytes) in &case.after {
+                assert_eq!(std::fs::read(tree.path().join(path)).ok().as_ref(), Some(bytes), "after {fault}: {}", path.display());
+            }
+        }
+    }
+}

@@ -116,7 +116,7 @@ impl DirLock {
         for _ in 0..TRIES {
             // Whoever may write the directory may read and write its lock file: else a dead one's would keep the others out.
             let mode = if seam::without("lock-mode") { 0o666 } else { 0o600 | ((stat.mode & 0o022) * 3) };
-            let (opened, created) = match dir.open_lock_file(&name, Some(mode)) {
+            let (opened, created) = match create(dir, &name, mode, &stat) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     // A directory or a link cannot be opened for a lock, and the system's word for that says nothing of what it is.
                     match dir.stat_of(&name).map(|stat| obstacle(&stat)) {
@@ -131,8 +131,8 @@ impl DirLock {
             };
             let file = match opened {
                 Ok(file) => file,
-                // Its holder removed it between the two calls.
-                Err(error) if !created && error.kind() == io::ErrorKind::NotFound => continue,
+                // Its holder removed it between the two calls; or swept what we were about to name so.
+                Err(error) if error.is_absent() => continue,
                 // Another user's lock file that we may not open: they are at work, or died and their next run will sweep it.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied && dir.stat_of(&name).is_ok() => {
                     tracing::debug!(cause = %error.sentence(), "the lock counts as held");
@@ -267,6 +267,32 @@ fn remove_emptied(top: &Arc<Dir>, relative: &Path) {
         if !told(top.open_beneath(above).and_then(|dir| dir.rmdir(&name))) {
             return;
         }
+    }
+}
+
+/// Makes the lock file; `AlreadyExists` where there is one. What others must be able to open gets its name only when they are: who died
+/// in between would keep the directory's owner out for ever.
+fn create(dir: &Dir, name: &Name, mode: u32, dir_stat: &Stat) -> Result<File> {
+    let for_others = (sys::effective_user() == 0 && dir_stat.uid != 0) || dir_stat.mode & 0o022 != 0;
+    if !for_others {
+        return dir.open_lock_file(name, Some(mode));
+    }
+    if dir.stat_of(name).is_ok() {
+        return Err(Error::new("create", dir.path_of(name), io::ErrorKind::AlreadyExists));
+    }
+    let (temp, file) = leftover::fresh(".tmp", dir.path(), |temp| dir.open_lock_file(temp, Some(mode)))?;
+    let named = sys::stat(&file, &dir.path_of(&temp)).and_then(|own| {
+        share(&file, &own, dir_stat, mode, dir);
+        dir.rename_new(&temp, name)
+    });
+    let Err(error) = named else { return Ok(file) };
+    if !error.is_absent() {
+        ignored!(dir.unlink(&temp), "a lock file that got no name stays behind; the next run sweeps it");
+    }
+    match error.kind() {
+        // A file system that cannot rename so.
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => dir.open_lock_file(name, Some(mode)),
+        _ => Err(error),
     }
 }
 

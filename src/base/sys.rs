@@ -176,6 +176,17 @@ impl Dir {
         }
     }
 
+    /// Does its whole path, as it is written, lead to it now? [`Dir::is_in_place`] asks for the last component alone, and a directory
+    /// above may have been moved. A path that is too long to ask for counts as one that leads here.
+    pub fn is_at(path: &Path, own: (u64, u64)) -> Result<bool> {
+        match call("stat", path, || rustix::fs::stat(path)).map(|raw| Stat::from_raw(&raw)) {
+            Ok(named) => Ok(named.id() == own),
+            Err(error) if error.is_gone() || error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Opens a file for reading; a link is refused, a FIFO does not block.
     pub fn open_file(&self, name: &Name) -> Result<File> {
         call_on("open", self, name, || rustix::fs::openat(&self.fd, name.as_os_str(), LOOK | OFlags::NOFOLLOW, Mode::empty()))
@@ -205,6 +216,12 @@ impl Dir {
     /// Renames within this directory, replacing what is there.
     pub fn rename(&self, from: &Name, to: &Name) -> Result<()> {
         call_on("rename to", self, to, || rustix::fs::renameat(&self.fd, from.as_os_str(), &self.fd, to.as_os_str()))
+    }
+
+    /// The same, where nothing of that name may be there (`AlreadyExists`). Not every file system can (`InvalidInput`, `Unsupported`).
+    pub fn rename_new(&self, from: &Name, to: &Name) -> Result<()> {
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        call_on("rename to", self, to, || rustix::fs::renameat_with(&self.fd, from.as_os_str(), &self.fd, to.as_os_str(), flags))
     }
 
     /// Removes a name that is no directory.

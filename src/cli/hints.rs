@@ -15,6 +15,7 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
         "name-too-long" => "the artifact's name is longer than the file system allows: shorten the source's name",
         "stale-handle" => "the network file system lost the directory: run it again",
         "gone" | "vanished" => "something else removed it meanwhile: run it again when the tree is at rest",
+        "moved" => "run it again when the tree is at rest",
         "no-such-path" => "make the list anew: it names what cannot be there",
         "lock-file" => "remove it by hand, after a look at what it is and who put it there: until then nobody can lock the directory",
         "memory" => "give it more memory (`ulimit -v unlimited`), or use fewer `--jobs`",
@@ -47,7 +48,7 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
 
 /// Causes that lie in a directory or a file system and hold for all that is in it: told once, with a count.
 pub(crate) fn is_shared(code: &str) -> bool {
-    matches!(code, "locked" | "lock-file" | "read-only" | "permission" | "disk-full" | "quota" | "interpreter")
+    matches!(code, "locked" | "lock-file" | "read-only" | "permission" | "disk-full" | "quota" | "interpreter" | "moved")
 }
 
 /// What a verdict means, in a line.

@@ -1,9 +1,10 @@
 //! The thread that flushes and renames what the others have staged, so that flushing runs beside compiling.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::base::sys::Dir;
 use crate::base::write::{self, Outcome, Staged};
 use crate::model::{Cause, Entry, Warning};
 
@@ -197,9 +198,18 @@ impl Run<'_> {
             pending.into_iter().map(|one| (one.staged, (one.folder, one.entry, one.told, one.action, one.warnings))).unzip();
         let places: Vec<_> = staged.iter().map(|one| (one.size(), one.dir_id())).collect();
         let outcomes = write::commit(staged, self.job.options.durability);
+        let mut moved: HashMap<(u64, u64), Option<Cause>> = HashMap::new();
         for (((folder, entry, mut told, action, warnings), outcome), (size, dir)) in told.into_iter().zip(outcomes).zip(places) {
             match outcome {
-                Ok(Outcome::Written) => self.tell(&folder, &entry, &told, action, &warnings, false, size),
+                Ok(Outcome::Written) => {
+                    let moved = moved.entry(dir).or_insert_with(|| moved_away(&folder, dir));
+                    if let Some(cause) = moved {
+                        told.cause = Some(cause.clone());
+                        self.tell(&folder, &entry, &told, Action::Failed, &warnings, true, 0);
+                    } else {
+                        self.tell(&folder, &entry, &told, action, &warnings, false, size);
+                    }
+                }
                 Ok(Outcome::Gone) => self.gone(&folder, Some(dir), Item::Entry(entry)),
                 Err(error) => {
                     told.cause = Some(Cause::from(&error));
@@ -207,6 +217,18 @@ impl Run<'_> {
                 }
             }
         }
+    }
+}
+
+/// What was written stands in the directory that was opened, wherever that is now; what was asked for is that it stands under its path.
+fn moved_away(folder: &Folder, dir: (u64, u64)) -> Option<Cause> {
+    match Dir::is_at(&folder.path, dir) {
+        Ok(true) => None,
+        Ok(false) => {
+            let text = "it, or a directory above it, was moved or replaced meanwhile: what was written went with it";
+            Some(Cause::new("moved", text).at(&folder.path))
+        }
+        Err(error) => Some(Cause::from(&error)),
     }
 }
 

@@ -218,6 +218,24 @@ impl Folder {
         }
     }
 
+    /// Makes usable what somebody who died left between making the directory and giving it away: it is empty, and still theirs. `None`:
+    /// it is none of these. Their owner could do as much by hand.
+    pub(super) fn reclaim(&self, dir: &Arc<Dir>) -> Result<Option<(Arc<Dir>, bool)>> {
+        let (Home::Below(name), Some(sources)) = (&self.home, &self.sources) else { return Ok(None) };
+        let (own, above, me) = (dir.stat()?, sources.stat()?, sys::effective_user());
+        let to_give = me == 0 && own.uid == 0 && above.uid != 0;
+        let to_share = own.uid == me && above.mode & 0o2000 != 0 && above.mode & 0o2070 & !own.mode != 0;
+        let to_take = me != 0 && own.uid == 0 && above.uid == me;
+        if !(to_give || to_share || to_take) || !dir.names()?.is_empty() {
+            return Ok(None);
+        }
+        if !to_take {
+            follow(dir, &above, to_give)?;
+            return Ok(Some((Arc::clone(dir), true)));
+        }
+        Ok(if sources.rmdir(name)? { Some(self.make_artifacts()?) } else { None })
+    }
+
     /// Lets its directory of artifacts go with the lock, if nothing is in it then: never the sources' own. What a prefix has above it was
     /// made for it alone and goes too.
     pub(super) fn remove_when_empty(&self, lock: &DirLock) {

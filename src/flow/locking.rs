@@ -150,6 +150,14 @@ impl Run<'_> {
         let folder = &locking.folder;
         let makes = matches!(self.job.command, Command::Compile) && locking.todo.iter().any(|item| matches!(item, Item::Entry(_)));
         let (dir, made) = match folder.open_artifacts()? {
+            // Before the lock: who cannot write there has none.
+            Some(dir) if makes => match folder.reclaim(&dir) {
+                Ok(reclaimed) => reclaimed.unwrap_or((dir, false)),
+                Err(error) => {
+                    tracing::debug!(cause = %error.sentence(), "an empty directory stays as it is");
+                    (dir, false)
+                }
+            },
             Some(dir) => (dir, false),
             None if makes => folder.make_artifacts()?,
             None => return Ok(None),

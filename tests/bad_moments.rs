@@ -365,3 +365,31 @@ fn what_killed_runs_left_for_temporary_files_goes_after_an_hour() {
     left.sort();
     assert_eq!(left, [".bytekeep-filled", ".bytekeep-young0", "others"]);
 }
+
+// ---- moved away
+
+/// What was asked for is that the artifacts stand under these paths, not that they went along with a directory that was moved.
+#[test]
+fn what_is_moved_away_while_it_is_compiled_is_told() {
+    for moves in ["mv pkg old; cp -r old pkg; rm -rf pkg/sub/__pycache__", "mv pkg old"] {
+        let tree = Tree::new();
+        for at in 0..3 {
+            tree.file(format!("pkg/sub/mod{at}.py"), format!("VALUE = {at}\n").as_bytes());
+        }
+        // The probe is its first start. At the second, that of the worker, the folder is open and locked.
+        let text = format!(
+            "#!/bin/sh\necho x >> {count}\nif [ $(wc -l < {count}) -gt 1 ] && mkdir {count}ed; then cd {tree} && {moves}; cd - > /dev/null; fi\nexec {python} \"$@\"\n",
+            count = tree.outside("count").display(),
+            tree = tree.root().display(),
+            python = python().path.display()
+        );
+        let script = tree.script("python", &text);
+        let outcome = tree.bytekeep(None, ["compile", "--format", "json", "--python", &script, "pkg"]).run().exits(1);
+        assert_eq!(outcome.actions("failed"), 3, "{}", outcome.shown());
+        outcome.fails("mod1.py", "moved", &["moved or replaced"]);
+        if tree.path("pkg").exists() {
+            let outcome = tree.bytekeep(Some(python()), ["compile", "--format", "json", "pkg"]).run().exits(0);
+            assert_eq!(outcome.actions("built"), 3, "{}", outcome.shown());
+        }
+    }
+}

@@ -647,3 +647,27 @@ fn what_cannot_be_read_in_a_prefix_does_not_stop_its_trimming() {
     assert!(!mirror("b").exists(), "{}", outcome.shown());
     std::fs::set_permissions(mirror("a"), std::fs::Permissions::from_mode(0o700)).unwrap();
 }
+
+/// An edit in the second in which an interpreter made its artifact hides behind an equal size. A seal would vouch for the edit.
+#[test]
+fn what_was_edited_in_the_second_of_its_making_is_not_sealed() {
+    let tree = Tree::new();
+    let set = |path: &std::path::Path, nanos: u32| {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::new(1_700_000_000, nanos);
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    };
+    let source = tree.file("edited.py", b"VALUE = 11\n");
+    set(&source, 100_000_000);
+    must(python().path.to_str().unwrap(), &["-m".as_ref(), "compileall".as_ref(), "-q".as_ref(), tree.root().as_os_str()]);
+    set(&tree.artifact("edited.py", python()), 500_000_000);
+    tree.bytekeep(None, ["verify", "edited.py"]).run().exits(0);
+    std::fs::write(&source, b"VALUE = 22\n").unwrap();
+    set(&source, 900_000_000);
+    // Python itself does not see it.
+    assert_eq!(tree.import(python(), "edited"), "11");
+    let outcome = tree.bytekeep(None, ["seal", "--format", "json", "edited.py"]).run().exits(1);
+    outcome.is("edited.py", "silently-stale", "none").fails("edited.py", "outrun", &["within the second"]);
+    tree.bytekeep(Some(python()), ["compile", "edited.py"]).run().exits(0);
+    assert_eq!(tree.import(python(), "edited"), "22");
+    tree.bytekeep(None, ["verify", "--require-seal", "edited.py"]).run().exits(0);
+}

@@ -379,7 +379,7 @@ impl Run<'_> {
             crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat),
             crate::model::Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
         };
-        if !fits {
+        if !fits || (matches!(head.stamp, crate::model::Stamp::Time { .. }) && look::is_outrun(&stat, &source.stat)) {
             return refuse("changed", "the source has changed since it was made");
         }
         let sealed = seal::sealed(bytes, source.digest, format.label(tag, level, ""), true);

@@ -57,6 +57,8 @@ pub struct Seen {
     pub time_agrees: Option<bool>,
     /// Is the time stamp right, and one that its interpreter never finds to agree?
     pub in_vain: bool,
+    /// Was its source written to later, within the second that its header keeps? Only asked where no seal says what it was made from.
+    pub outrun: bool,
 }
 
 impl Seen {
@@ -210,9 +212,13 @@ fn fit(head: &Head, seen: &Seen, digest: Option<Digest>, hash: Option<[u8; 8]>, 
                 Verdict::Stale
             }
         }
+        (Some(true), None) if seen.outrun => Verdict::SilentlyStale,
         (Some(true) | None, Some(true) | None) => sound,
     };
     let cause = match verdict {
+        Verdict::SilentlyStale if seen.outrun => {
+            Cause::new("outrun", "its source was written to after it was made, within the second that its header keeps")
+        }
         Verdict::Misstamped => Cause::new("stamp", "it was made from these very bytes, but its header says another time, size or hash"),
         Verdict::SilentlyStale => Cause::new("content", "it was made from other source bytes, and its header does not show it"),
         Verdict::Stale => Cause::new("changed", "the source has changed since it was made"),
@@ -258,7 +264,7 @@ mod tests {
         let seal = sealed_of.map(|bytes| Seal::over(b"payload", Digest::of(bytes), [0; 8], false));
         let head = Head { magic: *b"abcd", tag: Arc::from("cpython-313"), len: 16, stamp };
         let (head, seal) = (Ok(head), Ok(seal));
-        let seen = Seen { stat: stat(), head, seal, label_fits: None, body: None, proof: None, time_agrees, in_vain: false };
+        let seen = Seen { stat: stat(), head, seal, label_fits: None, body: None, proof: None, time_agrees, in_vain: false, outrun: false };
         let source = SourceSeen::Seen { stat: stat(), digest: source.map(Digest::of), hash };
         Evidence { source, artifact: ArtifactSeen::Seen(Box::new(seen)), layout: Layout::Cache, wanted_magic: None, wanted_mode: None }
     }

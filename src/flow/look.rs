@@ -159,12 +159,13 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
         (Ok(Some(seal)), Ok(head)) => label_fits(spot.format, seal, head, entry),
         _ => None,
     };
-    let mut seen = Seen { stat, head, seal, label_fits, body: None, proof: None, time_agrees: None, in_vain: false };
+    let mut seen = Seen { stat, head, seal, label_fits, body: None, proof: None, time_agrees: None, in_vain: false, outrun: false };
     if let (Ok(head), SourceSeen::Seen { stat, .. }) = (&seen.head, &*source)
         && depth != Depth::Name
     {
         seen.time_agrees = matches!(head.stamp, Stamp::Time { .. }).then(|| spot.format.agrees(head, stat));
         seen.in_vain = spot.format.is_in_vain(head, stat);
+        seen.outrun = seen.time_agrees == Some(true) && !seen.is_sealed() && is_outrun(&seen.stat, stat);
     }
     if depth == Depth::Full || needs_walk(&seen, depth) {
         match (whole, &seen.seal) {
@@ -185,6 +186,12 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
         read_source(spot, entry, &seen, source);
     }
     Ok(ArtifactSeen::Seen(Box::new(seen)))
+}
+
+/// Was the source written to after the artifact, and within one second? Where the artifact's time has no fraction, or is of another
+/// second, somebody has set it (archives do), and it says nothing.
+pub(super) fn is_outrun(artifact: &sys::Stat, source: &sys::Stat) -> bool {
+    artifact.mtime < source.mtime && artifact.mtime.sec == source.mtime.sec && artifact.mtime.nsec != 0
 }
 
 /// The first 16 and the last 96 bytes.

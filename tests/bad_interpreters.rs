@@ -1,11 +1,15 @@
 //! Interpreters that are replaced, or go, while they are used.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test's own files")]
 
+#[path = "support/fakes.rs"]
+mod fakes;
 #[path = "support/mod.rs"]
 mod support;
 #[path = "support/whole.rs"]
 mod whole;
 
+use bytekeep::python::interpreter::Interpreter;
+use bytekeep::python::memo::Probes;
 use support::Python;
 use whole::{Tree, all_pythons, aloud, python};
 
@@ -76,4 +80,16 @@ fn what_was_compiled_before_an_interpreter_was_replaced_or_went_is_told() {
             assert_eq!(tree.import(python(), &format!("mod{at}")), at.to_string());
         }
     }
+}
+
+/// It answers in sound frames, and what stands in them is no code.
+#[test]
+fn what_is_no_code_is_not_sealed() {
+    let tree = Tree::new();
+    let model = Interpreter::find(&python().path, true, &Probes::open(None)).unwrap();
+    let fake = fakes::fake(&tree.outside(""), &model, "", "good(ident, body)");
+    let script = turncoat(&tree, python(), 1, &format!("exec {} \"$@\"", fake.executable.display()));
+    let outcome = tree.bytekeep(None, ["compile", "--format", "json", "--python", &script, "."]).run().exits(1);
+    outcome.fails("good.py", "compiler-wrong", &["no code"]);
+    assert!(!tree.artifact("good.py", python()).exists());
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use crate::base::Error;
 use crate::base::leftover::{self, Leftover};
 use crate::base::lock;
 use crate::base::seal::{self, Artifact, Seal};
@@ -12,6 +11,7 @@ use crate::base::seam;
 use crate::base::source::Source;
 use crate::base::sys::{self, Dir, Time};
 use crate::base::write::{self, Staged};
+use crate::base::{Error, FlawKind};
 use crate::model::{Cause, CompileError, Entry, Mode, Request, Verdict, Warning};
 
 use super::commit::Pending;
@@ -342,6 +342,15 @@ impl Run<'_> {
         let target = maker.compiler.target();
         let mode = self.job.options.mode.unwrap_or(Mode::Timestamp);
         let payload = self.job.format.dress(target, mode, &source, &made.code);
+        // A seal would prove whatever it was given.
+        let head = self.job.format.head(&payload[..payload.len().min(16)], Some(&target.tag), Some(target));
+        match head.and_then(|head| self.job.format.body(&head, &payload)) {
+            Err(flaw) if flaw.kind != FlawKind::Unknown => {
+                let text = format!("what the interpreter answered is no code: {}", flaw.text);
+                return Err(Trouble::Cause(Cause::new("compiler-wrong", text).at(filename)));
+            }
+            _ => {}
+        }
         let label = self.job.format.label(&target.tag, level, &target.variant);
         let bytes = seal::sealed(payload, source.digest, label, false);
         let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, &source.stat, before)?;

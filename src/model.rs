@@ -233,7 +233,7 @@ pub enum Recognised {
 pub enum Level {
     /// 0, 1 or 2.
     Known(u8),
-    /// A level that we never make (`opt-3`, `opt-abc`), or a name that does not say which (`.pyo` is 1 or 2).
+    /// A level that we never make (`opt-3`, `opt-0`), or a name that does not say which (`.pyo` is 1 or 2).
     Other,
 }
 

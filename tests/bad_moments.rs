@@ -6,6 +6,7 @@ mod support;
 #[path = "support/whole.rs"]
 mod whole;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -356,6 +357,7 @@ fn what_killed_runs_left_for_temporary_files_goes_after_an_hour() {
         if name.ends_with("filled") {
             std::fs::write(dir.join("notes"), b"").unwrap();
         }
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
         if is_old {
             std::fs::File::open(&dir).unwrap().set_modified(old).unwrap();
         }

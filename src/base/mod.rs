@@ -24,6 +24,7 @@
 //!   a [`sys::Name`] one component. One call takes several at a time, `openat2`, which is told to follow no link and not to leave.
 //! - **P2** Opening never blocks on a FIFO and never takes a terminal.
 
+pub mod children;
 pub mod error;
 pub mod leftover;
 pub mod lock;

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::base::sys;
+use crate::base::children;
 
 const TRIES: u32 = 3;
 
@@ -51,8 +51,8 @@ impl Bell {
     /// Hears it by a pipe from now on.
     pub(super) fn listen(self: &Arc<Self>) -> std::io::Result<Ear> {
         let (reader, mut writer) = std::io::pipe()?;
-        sys::set_nonblocking(&reader)?;
-        sys::set_nonblocking(&writer)?;
+        children::set_nonblocking(&reader)?;
+        children::set_nonblocking(&writer)?;
         let mut state = self.state();
         if state.rung {
             write_to(&mut writer);

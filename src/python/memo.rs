@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::interpreter::{Answer, InterpreterError, unhex};
 use super::process;
+use crate::base::children::{self, ChildLimits};
 use crate::base::memo::{own_dir, read, replace};
-use crate::base::sys::{self, ChildLimits, Name};
+use crate::base::sys::Name;
 
 /// What an interpreter is asked at first.
 const PROBE: &str = include_str!("probe.py");
@@ -174,7 +175,7 @@ pub(super) fn ask(path: &Path, probes: &Probes) -> Result<Answer, InterpreterErr
     let heard = listen(&mut child, probes);
     // Before it is reaped: until then the number is the child's.
     let ending = process::ending(child.id(), if heard.is_ok() { Duration::from_secs(1) } else { Duration::ZERO });
-    sys::kill_group(child.id());
+    children::kill_group(child.id());
     crate::ignored!(child.wait(), "a probe cannot be waited for");
     if probes.stopped() {
         return Err(InterpreterError::Stopped);
@@ -201,8 +202,8 @@ fn listen(child: &mut std::process::Child, probes: &Probes) -> std::io::Result<O
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(std::io::ErrorKind::BrokenPipe.into());
     };
-    sys::set_nonblocking(&stdout)?;
-    sys::set_nonblocking(&stderr)?;
+    children::set_nonblocking(&stdout)?;
+    children::set_nonblocking(&stderr)?;
     let until = Instant::now() + PATIENCE;
     let (mut out, mut err, mut err_open) = (Vec::new(), Vec::new(), true);
     loop {
@@ -211,7 +212,7 @@ fn listen(child: &mut std::process::Child, probes: &Probes) -> std::io::Result<O
             return Ok(None);
         }
         let both = [stdout.as_fd(), stderr.as_fd()];
-        sys::wait_any(if err_open { &both } else { &both[..1] }, None, Some(left.min(TICK)))?;
+        children::wait_any(if err_open { &both } else { &both[..1] }, None, Some(left.min(TICK)))?;
         err_open = err_open && take(&mut stderr, &mut err)?;
         if !take(&mut stdout, &mut out)? {
             // What it says on standard error as it ends is already there, or comes with its end.

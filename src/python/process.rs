@@ -9,8 +9,9 @@ use std::sync::Once;
 use tempfile::TempDir;
 
 use super::interpreter::writable_by_others;
+use crate::base::children::{ChildLimits, tie_to_this_thread};
 use crate::base::seam::without;
-use crate::base::sys::{self, ChildLimits, Dir, Name, Stat, Time, tie_to_this_thread};
+use crate::base::sys::{self, Dir, Name, Stat, Time};
 use crate::base::{self, leftover};
 use crate::ignored;
 
@@ -125,7 +126,7 @@ pub(super) fn last_line(text: &[u8]) -> Option<String> {
 pub(super) fn ending(pid: u32, patience: std::time::Duration) -> Option<String> {
     let until = std::time::Instant::now() + patience;
     loop {
-        match crate::base::sys::ended(pid) {
+        match crate::base::children::ended(pid) {
             Ok(Some(Ok(code))) => return Some(format!("exit status {code}")),
             Ok(Some(Err(signal))) => return Some(format!("signal {signal}")),
             Ok(None) if std::time::Instant::now() < until => std::thread::sleep(std::time::Duration::from_millis(2)),

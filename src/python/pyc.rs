@@ -135,7 +135,9 @@ fn tagged(name: &[u8]) -> Option<Recognised> {
     let (rest, level) = if let Some(rest) = name.strip_suffix(b".pyc") {
         match split_last(rest) {
             Some((before, last)) => match last.strip_prefix(b"opt-") {
-                Some(level) if !level.is_empty() && level.iter().all(u8::is_ascii_alphanumeric) => (before, level_of(level)),
+                Some(level) if !level.is_empty() && level.iter().all(u8::is_ascii_digit) => (before, level_of(level)),
+                // A word is another tool's: import hooks that change the code they load keep it under such names.
+                Some(level) if !level.is_empty() && level.iter().all(u8::is_ascii_alphanumeric) => return None,
                 _ => (rest, Level::Known(0)),
             },
             None => return None,
@@ -447,7 +449,8 @@ mod tests {
             assert_eq!(see("a.b.cpython-36.opt-2.pyc"), artifact("a.b.py", Some("cpython-36"), Level::Known(2), true));
             assert_eq!(see("a.opt-1.pypy311.pyc"), artifact("a.opt-1.py", Some("pypy311"), Level::Known(0), true));
             assert_eq!(see("a.pypy39.opt-1.pyc"), artifact("a.py", Some("pypy39"), Level::Known(1), true));
-            assert_eq!(see("a.cpython-312.opt-abc.pyc"), artifact("a.py", Some("cpython-312"), Level::Other, true));
+            assert_eq!(see("a.cpython-312.opt-beartype0v18.pyc"), Recognised::Foreign);
+            assert_eq!(see("a.cpython-312.opt-3.pyc"), artifact("a.py", Some("cpython-312"), Level::Other, true));
             assert_eq!(see("a.cpython-312.opt-0.pyc"), artifact("a.py", Some("cpython-312"), Level::Other, true));
             assert_eq!(see("a.cpython-317.pyc"), artifact("a.py", Some("cpython-317"), Level::Known(0), false));
             assert_eq!(see("a.pypy312.pyc"), artifact("a.py", Some("pypy312"), Level::Known(0), false));

@@ -12,8 +12,8 @@ use super::message::{self, Answer};
 use super::pool::{self, Kind, Shared, Task};
 use super::room::{Want, room};
 use super::worker::{Heard, Start, Strange, Worker};
+use crate::base::children;
 use crate::base::seam::without;
-use crate::base::sys;
 use crate::model::CompileError;
 
 /// How long a worker may take until it says hello.
@@ -109,7 +109,7 @@ impl Manager {
             self.worker = None;
         }
         let Some(worker) = &mut self.worker else { return self.bell.wait() };
-        match sys::wait_any(&worker.readers(), None, None) {
+        match children::wait_any(&worker.readers(), None, None) {
             Ok(ready) => {
                 worker.woken();
                 if let Some((_, spoke)) = ready.split_first()
@@ -196,7 +196,7 @@ impl Manager {
         let limit = if worker.ready { self.shared.limits.timeout } else { Some(START) };
         let left = limit.map(|limit| limit.saturating_sub(self.since.elapsed()));
         let patience = left.unwrap_or(TICK).min(TICK);
-        let ready = { sys::wait_any(&worker.readers(), unsent.then(|| worker.writer()), Some(patience)) };
+        let ready = { children::wait_any(&worker.readers(), unsent.then(|| worker.writer()), Some(patience)) };
         let ready = match ready {
             Ok(ready) => ready,
             Err(cause) => return self.lost(&Loss::Died(format!("waiting for it failed: {cause}"))),

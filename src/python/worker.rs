@@ -11,8 +11,8 @@ use super::frame::{self, Decoder, Frame};
 use super::interpreter::Interpreter;
 use super::process;
 use super::room::Seat;
+use crate::base::children::{self, ChildLimits};
 use crate::base::seam::without;
-use crate::base::sys::{self, ChildLimits};
 use crate::model::Target;
 
 /// What every worker runs.
@@ -113,12 +113,12 @@ impl Worker {
         // Only now: starting takes more descriptors than running.
         worker.ear = Some(start.bell.listen()?);
         worker.seat.settle();
-        sys::widen_pipe(&worker.stdin);
-        sys::widen_pipe(&worker.stdout);
-        sys::set_nonblocking(&worker.stdin)?;
-        sys::set_nonblocking(&worker.stdout)?;
+        children::widen_pipe(&worker.stdin);
+        children::widen_pipe(&worker.stdout);
+        children::set_nonblocking(&worker.stdin)?;
+        children::set_nonblocking(&worker.stdout)?;
         if let Some(stderr) = &worker.stderr {
-            sys::set_nonblocking(stderr)?;
+            children::set_nonblocking(stderr)?;
         }
         Ok(worker)
     }
@@ -234,7 +234,7 @@ impl Worker {
                 let (pid, lowest) = (number(pid).ok_or_else(strange)?, number(free).ok_or_else(strange)?);
                 // A wrapper that did not exec: the number may be one of another namespace, and is not ours to limit.
                 if pid == self.child.id() {
-                    match sys::limit_descriptors(pid, u64::from(lowest)) {
+                    match children::limit_descriptors(pid, u64::from(lowest)) {
                         Ok(true) => {
                             self.ready = true;
                             return Ok(None);
@@ -268,7 +268,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         // Before it is reaped: until then the number is the child's.
-        sys::kill_group(self.child.id());
+        children::kill_group(self.child.id());
         crate::ignored!(self.child.wait(), "a worker cannot be waited for");
     }
 }

@@ -240,3 +240,239 @@ impl Code<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may panic")]
+mod tests {
+    use crate::model::Format;
+    use crate::python::objects::Objects;
+    use crate::python::{Pyc, magic};
+    use proptest::prelude::*;
+
+    fn long(bytes: &[u8]) -> Vec<u8> {
+        [b"s", &u32::try_from(bytes.len()).unwrap().to_le_bytes()[..], bytes].concat()
+    }
+
+    /// An artifact of two constants, two names and one local.
+    fn artifact(number: u16, code: &[u8], lines: &[u8], exceptions: &[u8]) -> Vec<u8> {
+        let (new, two) = (number == 3571, number == 62211);
+        let int = |number: u32| number.to_le_bytes().to_vec();
+        let text =
+            |text: &str| if two { long(text.as_bytes()) } else { [b"z", &[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat() };
+        let tuple = |items: &[Vec<u8>]| [vec![b'('], int(u32::try_from(items.len()).unwrap()), items.concat()].concat();
+        // The stack and the flags come last; the version before 3.11 counts its locals before these.
+        let mut numbers = vec![0; if new || two { 3 } else { 4 }];
+        if !new {
+            *numbers.last_mut().unwrap() = 1;
+        }
+        if two {
+            numbers = vec![0, 1];
+        }
+        numbers.extend([2, 0]);
+        let mut all = [&magic::bytes(number)[..], &vec![0; magic::header_len(number) - 4], b"c"].concat();
+        all.extend(numbers.into_iter().flat_map(int));
+        all.extend(long(code));
+        all.extend(tuple(&[b"N".to_vec(), b"N".to_vec()]));
+        all.extend(tuple(&[text("a"), text("b")]));
+        all.extend(tuple(&[text("x")]));
+        all.extend(if new { long(&[0x20]) } else { [tuple(&[]), tuple(&[])].concat() });
+        all.extend([text("a.py"), text("m")].concat());
+        all.extend(if new { text("m") } else { Vec::new() });
+        all.extend(int(1));
+        all.extend(long(lines));
+        all.extend(if new { long(exceptions) } else { Vec::new() });
+        all
+    }
+
+    fn told(artifact: &[u8]) -> String {
+        let head = Pyc.head(&artifact[..artifact.len().min(16)], None, None).unwrap();
+        assert_eq!(Pyc.body(&head, artifact), Ok(()), "the structure is sound");
+        let deep = Pyc.deep_body(&head, artifact).map_err(|flaw| (flaw.code, flaw.offset));
+        let read = Objects::read_deep(&head, artifact);
+        assert_eq!(read.as_ref().map(drop).map_err(|broken| (broken.flaw.code, broken.flaw.offset)), deep);
+        match read {
+            Ok(_) => "sound".to_owned(),
+            Err(broken) => format!("{} {} {}", broken.way.join("."), broken.flaw.code, broken.flaw.text),
+        }
+    }
+
+    /// 3.13, with a line table that fits.
+    fn new(code: &[u8]) -> String {
+        let mut lines = vec![0xFF; code.len() / 16];
+        if !code.len().is_multiple_of(16) {
+            lines.push(0xF8 | u8::try_from(code.len() % 16 / 2 - 1).unwrap());
+        }
+        told(&artifact(3571, code, &lines, b""))
+    }
+
+    #[test]
+    fn instructions_of_words() {
+        // RESUME 0, LOAD_GLOBAL b, JUMP_BACKWARD to the first, RETURN_CONST 1.
+        let good = [149, 0, 91, 3, 0, 0, 0, 0, 0, 0, 0, 0, 77, 8, 0, 0, 103, 1];
+        assert_eq!(new(&good), "sound");
+        let with = |at: usize, byte: u8| {
+            let mut bad = good;
+            bad[at] = byte;
+            new(&bad)
+        };
+        for (at, byte, wanted) in [
+            (0, 255, "an instruction in it is none"),
+            // Instrumented: the interpreter dies of it.
+            (0, 247, "an instruction in it is none"),
+            (0, 0, "an instruction in it is none"),
+            (3, 4, "the operand of an instruction in it is out of range"),
+            (17, 2, "the operand of an instruction in it is out of range"),
+            (5, 1, "the cache behind an instruction in it is not empty"),
+            (10, 9, "the cache behind an instruction in it is not empty"),
+            (13, 9, "a jump in it leads to no instruction"),
+            (13, 3, "a jump in it leads to no instruction"),
+            (16, 91, "the cache behind an instruction in it is not empty"),
+            (16, 71, "its last instruction lacks its end"),
+        ] {
+            assert_eq!(with(at, byte), format!("co_code bytecode {wanted}"), "{at} {byte}");
+        }
+        assert_eq!(with(13, 7), "sound");
+    }
+
+    #[test]
+    fn operands_that_are_extended_or_packed() {
+        for (code, sound) in [
+            // LOAD_CONST 0x100 of two constants; LOAD_CONST 1 with nothing to extend it by.
+            (&[71, 1, 83, 0][..], false),
+            (&[71, 0, 83, 1], true),
+            // A jump into the middle of an extended instruction, and to its beginning.
+            (&[79, 1, 71, 0, 83, 1, 30, 0], false),
+            (&[79, 0, 71, 0, 83, 1, 30, 0], true),
+            (&[71, 255, 71, 255, 71, 255, 149, 255], true),
+            (&[71, 1, 71, 0, 71, 0, 71, 0, 149, 0], false),
+            // Two locals in one operand; there is one.
+            (&[88, 0x00], true),
+            (&[88, 0x01], false),
+            (&[88, 0x10], false),
+            // BINARY_OP 26, NOP 1.
+            (&[45, 26, 0, 0], false),
+            (&[45, 25, 0, 0], true),
+            (&[30, 1], false),
+            // Forward to the end is nowhere.
+            (&[79, 0], false),
+        ] {
+            assert_eq!(new(code) == "sound", sound, "{code:?}: {}", new(code));
+        }
+    }
+
+    #[test]
+    fn instructions_that_jump_by_bytes() {
+        let old = |code: &[u8]| told(&artifact(3413, code, b"", b""));
+        assert_eq!(old(&[110, 2, 9, 0, 113, 0]), "sound");
+        for bad in [[110, 1, 9, 0, 113, 0], [110, 4, 9, 0, 113, 0], [110, 2, 9, 0, 113, 3], [110, 2, 9, 1, 113, 0]] {
+            assert!(old(&bad).starts_with("co_code bytecode"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn instructions_of_one_or_three_bytes() {
+        let old = |code: &[u8]| told(&artifact(62211, code, b"", b""));
+        // LOAD_CONST 1, JUMP_FORWARD over a NOP, JUMP_ABSOLUTE to the first, RETURN_VALUE.
+        let good = [100, 1, 0, 110, 1, 0, 9, 113, 0, 0, 83];
+        assert_eq!(old(&good), "sound");
+        for (at, byte) in [(0, 255), (1, 2), (2, 1), (4, 2), (5, 1), (8, 1), (8, 11), (10, 100)] {
+            let mut bad = good;
+            bad[at] = byte;
+            assert!(old(&bad).starts_with("co_code bytecode"), "{at} {byte}: {}", old(&bad));
+        }
+        assert_eq!(old(&[145, 0, 0, 100, 1, 0]), "sound");
+        for bad in [&[145, 1, 0, 100, 1, 0][..], &[145, 0, 0], &[113, 3, 0, 145, 0, 0, 100, 1, 0, 113, 6, 0], &[100, 1]] {
+            assert!(old(bad).starts_with("co_code bytecode"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn tables_of_lines() {
+        let new = |lines: &[u8]| told(&artifact(3571, &[30, 0, 30, 0, 30, 0], lines, b""));
+        for good in [&[0xFA][..], &[0x82, 0x11], &[0xF8, 0xD1, 1, 2], &[0xE9, 0x41, 0, 0xF8], &[0xF1, 0, 0, 0, 1, 0xF8]] {
+            assert_eq!(new(good), "sound", "{good:x?}");
+        }
+        for bad in
+            [&[][..], &[0xFB], &[0x7A], &[0x82], &[0x82, 0x91], &[0xD2, 1], &[0xEA, 0x41], &[0xF2, 0, 0, 0], &[0xFA, 0], &[0xFA, 0xF8]]
+        {
+            assert!(new(bad).starts_with("co_linetable line-table"), "{bad:x?}");
+        }
+        for (number, good, bad) in [(3413, &[4, 1][..], &[&[8, 1][..], &[4]][..]), (3439, &[6, 1], &[&[4, 1], &[8, 1], &[6], &[]])] {
+            let old = |lines| told(&artifact(number, &[9, 0, 9, 0, 9, 0], lines, b""));
+            assert_eq!(old(good), "sound");
+            for bad in bad {
+                assert!(old(bad).starts_with("co_lnotab line-table"), "{number} {bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn tables_of_exceptions() {
+        let new = |exceptions: &[u8]| told(&artifact(3571, &[30, 0, 40, 0, 0, 0, 0, 0, 0, 0, 30, 0], &[0xFD], exceptions));
+        for good in [&[][..], &[0x80, 1, 5, 5], &[0x80, 1, 5, 0, 0x81, 5, 0, 4], &[0xC0, 0, 1, 5, 0x40, 1]] {
+            assert_eq!(new(good), "sound", "{good:x?}");
+        }
+        for bad in [
+            &[0x80, 1, 5][..],
+            &[0x00, 1, 5, 0],
+            &[0x80, 0x81, 5, 0],
+            // Too deep for the stack; into a cache; over the end; no length; out of order.
+            &[0x80, 1, 5, 6],
+            &[0x80, 1, 3, 0],
+            &[0x80, 3, 5, 0],
+            &[0x80, 7, 5, 0],
+            &[0x80, 0, 5, 0],
+            &[0x81, 4, 0, 0, 0x80, 1, 5, 0],
+            &[0xC0, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0],
+        ] {
+            assert!(new(bad).starts_with("co_exceptiontable exception-table"), "{bad:x?}: {}", new(bad));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_alone() {
+        // 3.5 and PyPy 3.10 have no table here.
+        let code = artifact(3351, &[255], &[9], b"");
+        let head = Pyc.head(&code[..16], None, None).unwrap();
+        assert_eq!(Pyc.deep_body(&head, &code), Pyc.body(&head, &code));
+    }
+
+    #[test]
+    fn instructions_that_are_referred_to_often_are_looked_at_a_few_times() {
+        // Each of many code objects refers to the same long instructions and their table of lines; one refers to a wrong table.
+        let (instructions, lines) = (long(&[30, 0].repeat(1 << 16)), long(&[0xFF; 1 << 13]));
+        let small = artifact(3571, b"??", b"", b"");
+        let (head, numbers, rest) = (&small[..16], &small[16..16 + 21], &small[16 + 21 + 7..]);
+        let names = rest.windows(5).rposition(|five| five == b"(\x02\0\0\0").unwrap();
+        let (consts, rest) = rest.split_at(names);
+        let rest = &rest[..rest.len() - 10];
+        let inner = |lines: &[u8]| [numbers, b"r\0\0\0\0", consts, rest, lines, b"s\0\0\0\0"].concat();
+        let with = |bad: u32| {
+            let count = 4000_u32;
+            let mut all = [head, numbers, &instructions, b"(", &(count + 1).to_le_bytes(), &lines].concat();
+            all[16 + 21] |= 0x80;
+            all[16 + 21 + instructions.len() + 5] |= 0x80;
+            all.extend((0..count).flat_map(|at| inner(if at == bad { b"r\0\0\0\0" } else { b"r\x01\0\0\0" })));
+            all.extend([rest, b"r\x01\0\0\0", b"s\0\0\0\0"].concat());
+            told(&all)
+        };
+        assert!(with(0).ends_with("an entry of its table of lines is broken"), "{}", with(0));
+        assert!(with(2).ends_with("an entry of its table of lines is broken"), "{}", with(2));
+        // The budget is spent long before: nothing is checked, and nothing is held against the artifact.
+        assert_eq!(with(3999), "sound");
+    }
+
+    proptest! {
+        #[test]
+        fn any_instructions_and_tables_are_answered(
+            number in proptest::sample::select(&[62211_u16, 3413, 3439, 3571][..]),
+            code in proptest::collection::vec(any::<u8>(), 1..40),
+            lines in proptest::collection::vec(any::<u8>(), 0..20),
+            exceptions in proptest::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let code = if number == 62211 { &code[..] } else { &[&code[..], &code].concat() };
+            let artifact = artifact(number, code, &lines, &exceptions);
+            told(&artifact);
+        }
+    }
+}

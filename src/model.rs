@@ -344,6 +344,12 @@ pub trait Format: Send + Sync {
     /// Flaws: `Truncated`, `Corrupt`, or `Unknown` where this magic's body is not understood; their offsets count from the start of `artifact`.
     fn body(&self, head: &Head, artifact: &[u8]) -> Result<(), Flaw>;
 
+    /// Like [`Format::body`], and looks into what that only measures, as deep as the format knows it. What it does not know of this
+    /// magic it leaves alone: a producer newer than this program is never called damaged.
+    fn deep_body(&self, head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
+        self.body(head, artifact)
+    }
+
     /// What the seal's label is the digest of: tag, level, build variant.
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8];
 

@@ -55,10 +55,13 @@ fn header(bytes: &[u8], _: &mut Random) -> Result<(), String> {
 
 fn marshal(bytes: &[u8], _: &mut Random) -> Result<(), String> {
     let Ok(head) = Pyc.head(&bytes[..bytes.len().min(16)], None, None) else { return Ok(()) };
-    match Pyc.body(&head, bytes) {
-        Err(flaw) if flaw.offset.is_some_and(|at| at > bytes.len() as u64) => Err(format!("a flaw behind the end: {flaw:?}")),
-        _ => Ok(()),
+    let (body, deep) = (Pyc.body(&head, bytes), Pyc.deep_body(&head, bytes));
+    for flaw in [&body, &deep].into_iter().filter_map(|looked| looked.as_ref().err()) {
+        if flaw.offset.is_some_and(|at| at > bytes.len() as u64) {
+            return Err(format!("a flaw behind the end: {flaw:?}"));
+        }
     }
+    if body.is_err() && deep.is_ok() { Err(format!("the deeper look does not see {body:?}")) } else { Ok(()) }
 }
 
 /// Any split of the stream gives the same frames.

@@ -110,7 +110,7 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
     let payload = artifact.map_or(&bytes[..], |artifact| artifact.payload);
     let head = format.head(&payload[..payload.len().min(16)], tag.as_deref(), None).map_err(|flaw| flaws.push(flaw)).ok();
     // Without a seal that can be read, its remains stand behind the body; the walk says where that ends.
-    let walked = head.as_ref().map(|head| format.body(head, payload));
+    let walked = head.as_ref().map(|head| format.deep_body(head, payload));
     let structure = match &walked {
         Some(Ok(())) => "sound",
         Some(Err(_)) => "broken",

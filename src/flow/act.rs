@@ -383,7 +383,7 @@ impl Run<'_> {
             return Ok(Done::Now(Action::None));
         }
         let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
-        format.body(&head, &bytes).map_err(flaw)?;
+        format.deep_body(&head, &bytes).map_err(flaw)?;
         let fits = match head.stamp {
             crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat),
             crate::model::Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,

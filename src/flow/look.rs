@@ -42,7 +42,7 @@ pub(super) enum Depth {
     Name,
     /// Header against the source's `stat`; sealed: magic, label and length; unsealed: the structure, walked once and remembered.
     Quick,
-    /// Every byte, and the source's too.
+    /// Every byte, and the source's too; unsealed: as deep into the body as the format knows it.
     Full,
 }
 
@@ -169,7 +169,7 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
     }
     if depth == Depth::Full || needs_walk(&seen, depth) {
         match (whole, &seen.seal) {
-            (Some(bytes), _) => walk_or_prove(spot, &mut seen, &bytes, path)?,
+            (Some(bytes), _) => walk_or_prove(spot, depth, &mut seen, &bytes, path)?,
             (None, Ok(Some(seal))) => seen.proof = Some(prove_in_pieces(&file, seal, path)?),
             // What cannot be an artifact by its ends is not read.
             (None, Err(_)) => {}
@@ -178,7 +178,7 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
             (None, Ok(None)) => {
                 let _turn = in_turn(stat.size);
                 let bytes = sys::read_all(&file, stat.size, LARGEST, path)?.unwrap_or_default();
-                walk_or_prove(spot, &mut seen, &bytes, path)?;
+                walk_or_prove(spot, depth, &mut seen, &bytes, path)?;
             }
         }
     }
@@ -244,11 +244,11 @@ fn needs_walk(seen: &Seen, depth: Depth) -> bool {
     depth == Depth::Quick && matches!(seen.seal, Ok(None)) && seen.head.is_ok() && (seen.time_agrees != Some(false) || seen.in_vain)
 }
 
-fn walk_or_prove(spot: &Spot<'_>, seen: &mut Seen, bytes: &[u8], path: &std::path::Path) -> Result<(), Error> {
+fn walk_or_prove(spot: &Spot<'_>, depth: Depth, seen: &mut Seen, bytes: &[u8], path: &std::path::Path) -> Result<(), Error> {
     match (&seen.seal, &seen.head) {
         (Ok(Some(_)), _) => seen.proof = Some(Artifact::split(bytes).and_then(|artifact| artifact.prove())),
         (Ok(None), Ok(head)) => {
-            let body = spot.format.body(head, bytes);
+            let body = if depth == Depth::Full { spot.format.deep_body(head, bytes) } else { spot.format.body(head, bytes) };
             if body.as_ref().is_err_and(|flaw| flaw.code == NO_MEMORY) {
                 return Err(Error::new("look through", path, io::ErrorKind::OutOfMemory));
             }

@@ -6,10 +6,11 @@
 //!
 //! It is stricter than `marshal.loads` where no compiler writes what `loads` would take: text in ASCII fields that is none, references
 //! to what is not finished, big integers with leading zeros, flags on singletons, fields of a code object that contradict each
-//! other, bytes behind the end. It does not look into the instructions and their tables: flipped bits there are the seal's business.
+//! other, bytes behind the end. Into the instructions and their tables looks who listens: [`super::bytecode`].
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use super::bytecode::Deep;
 use super::code_object::{Dialect, FIELDS, Fields, is_text};
 use crate::base::seal::is_cut_seal;
 use crate::base::{Flaw, FlawKind};
@@ -61,6 +62,14 @@ pub(super) fn walk(head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
     walk_with(head, artifact, &mut ()).map_err(|stop| stop.flaw)
 }
 
+/// The same, and looks into the instructions where it knows them.
+pub(super) fn walk_deep(head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
+    match Deep::of(head.magic, artifact.len()) {
+        Some(mut deep) => walk_with(head, artifact, &mut deep).map_err(|stop| stop.flaw),
+        None => walk(head, artifact),
+    }
+}
+
 /// The same, and tells `listener` what it meets.
 pub(super) fn walk_with(head: &Head, artifact: &[u8], listener: &mut impl Listener) -> Result<(), Stop> {
     let stopped = |flaw| Stop { flaw, way: Vec::new() };
@@ -82,7 +91,7 @@ pub(super) fn walk_with(head: &Head, artifact: &[u8], listener: &mut impl Listen
         listener,
     };
     if let Err(fault) = walk.root() {
-        return Err(Stop { flaw: fault.flaw(), way: walk.way() });
+        return Err(Stop { flaw: fault.flaw(), way: walk.way(fault) });
     }
     let end = walk.input.at;
     let rest = artifact.get(end..).unwrap_or_default();
@@ -104,22 +113,29 @@ pub(super) struct Fault {
     code: &'static str,
     text: &'static str,
     at: usize,
+    /// The field of a finished code object that it lies in.
+    field: Option<&'static str>,
 }
 
 impl Fault {
     #[cold]
     pub(super) fn corrupt(code: &'static str, text: &'static str, at: usize) -> Self {
-        Self { kind: FlawKind::Corrupt, code, text, at }
+        Self { kind: FlawKind::Corrupt, code, text, at, field: None }
+    }
+
+    #[cold]
+    pub(super) fn within(self, field: &'static str) -> Self {
+        Self { field: Some(field), ..self }
     }
 
     #[cold]
     fn cut(end: usize) -> Self {
-        Self { kind: FlawKind::Truncated, code: "cut", text: "it ends before its code does", at: end }
+        Self { kind: FlawKind::Truncated, code: "cut", text: "it ends before its code does", at: end, field: None }
     }
 
     #[cold]
     fn memory(at: usize) -> Self {
-        Self { kind: FlawKind::Unknown, code: NO_MEMORY, text: "there is not enough memory to look through it", at }
+        Self { kind: FlawKind::Unknown, code: NO_MEMORY, text: "there is not enough memory to look through it", at, field: None }
     }
 
     fn flaw(self) -> Flaw {
@@ -273,7 +289,7 @@ struct Walk<'a, L> {
 
 impl<L: Listener> Walk<'_, L> {
     /// Which part of which object was being read.
-    fn way(&self) -> Vec<Turn> {
+    fn way(&self, fault: Fault) -> Vec<Turn> {
         let turn = |frame: &Frame| match frame.open {
             Open::Items { left, class } => {
                 // A slice says no number: it has three.
@@ -284,7 +300,11 @@ impl<L: Listener> Walk<'_, L> {
             Open::Dict { .. } => Turn::Pair,
             Open::Code(fields) => Turn::Field(self.dialect.fields.get(usize::from(fields.next)).map(|(name, _)| *name)),
         };
-        self.stack.iter().map(turn).collect()
+        let mut way: Vec<Turn> = self.stack.iter().map(turn).collect();
+        if let (Some(Turn::Field(last)), Some(field)) = (way.last_mut(), fault.field) {
+            *last = Some(field);
+        }
+        way
     }
 
     fn root(&mut self) -> Step<()> {

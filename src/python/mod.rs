@@ -3,6 +3,7 @@
 //! - [`magic`] is the table of magic numbers: who writes which, and how long the header behind it is.
 //! - [`pyc`] knows names, headers and labels: [`Pyc`] is the [`crate::model::Format`] of `.pyc` files.
 //! - [`marshal`] walks the body behind the header to its last byte and trusts none of it.
+//! - [`bytecode`] looks deeper: into the instructions and their tables, by what [`opcodes`] knows of each interpreter.
 //! - [`objects`] lists what the body holds, for whoever explains, compares or rewrites it.
 //! - [`interpreter`] finds interpreters and asks each once what it is; [`memo`] remembers the answer.
 //! - [`pool`] is the [`crate::model::Compiler`]: workers that are spoken to in [`frame`]s.
@@ -15,14 +16,17 @@
 //! The pool's own promises (K1 to K4) stand in [`pool`].
 
 mod bell;
+mod bytecode;
 mod code_object;
 pub mod frame;
 pub mod interpreter;
+mod line_table;
 pub mod magic;
 pub mod marshal;
 pub mod memo;
 mod message;
 pub mod objects;
+mod opcodes;
 pub mod pool;
 mod process;
 pub mod pyc;

@@ -6,8 +6,9 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::code_object::{Dialect, Field};
-use super::marshal::{self, Listener, Stop, Turn};
+use super::bytecode::Deep;
+use super::code_object::{Dialect, Field, Fields};
+use super::marshal::{self, Listener, Step, Stop, Turn};
 use crate::base::{Flaw, FlawKind};
 use crate::model::Head;
 
@@ -63,6 +64,7 @@ struct Listing<'a> {
     slots: Vec<u32>,
     strings: Vec<u32>,
     open: Vec<u32>,
+    deep: Option<Deep>,
     is_full: bool,
 }
 
@@ -110,15 +112,28 @@ impl Listener for Listing<'_> {
             node.after = after;
         }
     }
+
+    fn code(&mut self, fields: &Fields, bytes: &[u8]) -> Step<()> {
+        self.deep.as_mut().map_or(Ok(()), |deep| deep.code(fields, bytes))
+    }
 }
 
 impl<'a> Objects<'a> {
     /// Lists the objects of `payload`, an artifact without its seal.
     pub fn read(head: &Head, payload: &'a [u8]) -> Result<Self, Broken> {
+        Self::read_with(head, payload, None)
+    }
+
+    /// The same, and refuses what [`crate::model::Format::deep_body`] refuses.
+    pub fn read_deep(head: &Head, payload: &'a [u8]) -> Result<Self, Broken> {
+        Self::read_with(head, payload, Deep::of(head.magic, payload.len()))
+    }
+
+    fn read_with(head: &Head, payload: &'a [u8], deep: Option<Deep>) -> Result<Self, Broken> {
         let broken = |code, text| Broken { flaw: Flaw::new(FlawKind::Unknown, code, text), way: Vec::new() };
         let dialect = Dialect::of(head.magic).ok_or_else(|| broken("unknown-body", "its code is not known to this program"))?;
         let (nodes, slots, strings, open) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut listing = Listing { bytes: payload, two: dialect.two, nodes, slots, strings, open, is_full: false };
+        let mut listing = Listing { bytes: payload, two: dialect.two, nodes, slots, strings, open, deep, is_full: false };
         marshal::walk_with(head, payload, &mut listing)?;
         if listing.is_full || payload.len() >= NOWHERE as usize {
             return Err(broken("too-many-objects", "it holds too many objects to list them"));

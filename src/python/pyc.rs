@@ -348,13 +348,13 @@ impl Format for Pyc {
 
     /// `artifact` without its seal: a whole seal counts as trailing bytes.
     fn body(&self, head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
-        if artifact.is_empty() {
-            return Err(empty());
-        }
-        if artifact.len() < head.len {
-            return Err(short_header(artifact.len()));
-        }
+        has_header(head, artifact)?;
         marshal::walk(head, artifact)
+    }
+
+    fn deep_body(&self, head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
+        has_header(head, artifact)?;
+        marshal::walk_deep(head, artifact)
     }
 
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8] {
@@ -393,6 +393,14 @@ impl Format for Pyc {
         }
         payload.extend_from_slice(code);
         payload
+    }
+}
+
+fn has_header(head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
+    match artifact.len() {
+        0 => Err(empty()),
+        len if len < head.len => Err(short_header(len)),
+        _ => Ok(()),
     }
 }
 

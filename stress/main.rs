@@ -21,6 +21,7 @@ mod hostile;
 mod kill;
 mod locks;
 mod mount;
+mod mutations;
 mod places;
 mod powercut;
 mod preload;
@@ -65,6 +66,8 @@ enum Program {
     Bitrot,
     /// Hostile bytes for every parser.
     Fuzz,
+    /// Damaged artifacts without a seal: what the interpreter refuses must be found, and how much of what it takes in silence is.
+    Mutations,
     /// Workers that die, hang, print and lie at every byte; real ones over small pipes that are cut short.
     Workers,
     /// The lock of a directory: delays at every call, a stopped holder, another user, and runs that want the same.
@@ -91,6 +94,7 @@ const SLICES: &[(Program, Option<u64>, Option<u64>)] = &[
     (Program::Shortio, Some(4), None),
     (Program::Bitrot, Some(2), None),
     (Program::Fuzz, Some(1), None),
+    (Program::Mutations, Some(8), None),
     (Program::Workers, Some(10), None),
     (Program::Locks, Some(3), None),
     (Program::Storm, Some(12), Some(600)),
@@ -210,6 +214,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
         Program::Shortio => shortio::run(setting, seconds, case, random, tally),
         Program::Bitrot => bitrot::run(setting, seconds, case, random, tally),
         Program::Fuzz => fuzz::run(setting, seconds, args.inputs, case, tally),
+        Program::Mutations => mutations::run(setting, seconds, args.inputs.min(mutations::INPUTS), case, tally),
         Program::Workers => workers::run(setting, seconds, case, random, tally),
         Program::Locks => {
             let sections = if seconds.is_some() { 20_000 } else { 100_000 };
@@ -279,6 +284,7 @@ fn list() {
     say("shortio", "reads and writes cut short by a preloaded library", linux().and_then(|()| shortio::possible()));
     say("bitrot", "every flipped bit and every cut of sealed artifacts", Ok(()));
     say("fuzz", "hostile bytes for every parser", linux());
+    say("mutations", "damaged artifacts without a seal, judged beside the interpreters", linux());
     say("workers", "workers that misbehave at every byte", linux());
     if let Err(why) = preload::possible() {
         println!("SKIP workers over pipes that are cut short: {why}");

@@ -253,6 +253,25 @@ pub(crate) fn pythons(chosen: &Python) -> Vec<Python> {
     all.into_values().collect()
 }
 
+/// pyenv's, every `python3` on PATH, and what `BYTEKEEP_TEST_PYTHONS` names: interpreters, or directories with `bin/python` below.
+pub(crate) fn interpreters() -> Vec<PathBuf> {
+    let below = |dir: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let mut all: Vec<PathBuf> = entries.map(|entry| entry.path().join("bin/python")).collect();
+        all.sort();
+        all
+    };
+    let mut paths = under_pyenv("bin/python");
+    paths.sort();
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    paths.extend(std::env::split_paths(&on_path).map(|dir| dir.join("python3")));
+    for named in std::env::split_paths(&std::env::var_os("BYTEKEEP_TEST_PYTHONS").unwrap_or_default()) {
+        paths.extend(if named.is_dir() { [below(&named), vec![named.join("bin/python")]].concat() } else { vec![named] });
+    }
+    paths.retain(|path| path.exists());
+    paths
+}
+
 /// A program of every interpreter under pyenv's root.
 pub(crate) fn under_pyenv(program: &str) -> Vec<PathBuf> {
     let root = std::env::var_os("PYENV_ROOT").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".pyenv")));

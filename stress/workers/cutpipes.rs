@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 
 use crate::preload::{self, Counts, Disturbance, Preload, What};
-use crate::run::{Random, Setting, Tally, interrupted, measure, under_pyenv};
+use crate::run::{Random, Setting, Tally, interpreters, interrupted, measure};
 use crate::whole::{Loader, Look, digest, files, is_artifact, leftovers, look};
 
 /// Modules of the interpreter's own library.
@@ -41,24 +41,10 @@ impl Real {
         (order == (2, 7) || order >= (3, 6)).then(|| Self { path: path.into(), version, order, pypy, library: library.into() })
     }
 
-    /// pyenv's, every `python3` on PATH, and what `BYTEKEEP_TEST_PYTHONS` names: interpreters, or directories with `bin/python` below.
     fn all() -> Vec<Self> {
-        let below = |dir: &Path| -> Vec<PathBuf> {
-            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            let mut all: Vec<PathBuf> = entries.map(|entry| entry.path().join("bin/python")).filter(|path| path.exists()).collect();
-            all.sort();
-            all
-        };
-        let mut paths = under_pyenv("bin/python");
-        paths.sort();
-        let on_path = std::env::var_os("PATH").unwrap_or_default();
-        paths.extend(std::env::split_paths(&on_path).map(|dir| dir.join("python3")));
-        for named in std::env::split_paths(&std::env::var_os("BYTEKEEP_TEST_PYTHONS").unwrap_or_default()) {
-            paths.extend(if named.is_dir() { [below(&named), vec![named.join("bin/python")]].concat() } else { vec![named] });
-        }
         let mut seen = HashSet::new();
         let fresh = |real: &Self| seen.insert(real.path.canonicalize().unwrap_or_else(|_| real.path.clone()));
-        paths.iter().filter(|path| path.exists()).filter_map(|path| Self::ask(path)).filter(fresh).collect()
+        interpreters().iter().filter_map(|path| Self::ask(path)).filter(fresh).collect()
     }
 
     /// The same source gives the same bytes each time; early 3.15 and PyPy are known not to.

@@ -155,6 +155,9 @@ impl From<&Error> for Cause {
             Kind::FileTooLarge => "file-size-limit",
             Kind::InvalidFilename => "name-too-long",
             Kind::StaleNetworkFileHandle => "stale-handle",
+            Kind::NotADirectory => "not-a-directory",
+            // A mount point (EBUSY), a lease (EAGAIN), a program that runs (ETXTBSY).
+            Kind::ResourceBusy | Kind::WouldBlock | Kind::ExecutableFileBusy => "busy",
             _ => "io",
         };
         Self::new(code, error.sentence()).at(error.path.clone())

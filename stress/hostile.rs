@@ -26,7 +26,7 @@ pub(crate) struct Plan {
     pub(crate) quick: bool,
 }
 
-const CASES: [&str; 12] = [
+const CASES: [&str; 13] = [
     "standin:islink",
     "standin:lastpart",
     "standin:beneath",
@@ -39,6 +39,7 @@ const CASES: [&str; 12] = [
     "race:EPERM",
     "race:EAGAIN",
     "race:lock",
+    "race:env",
 ];
 const NOT_QUICK: [&str; 5] = ["corpus:ENOSYS", "corpus:EPERM", "race:EPERM", "race:EAGAIN", "race:lock"];
 
@@ -120,6 +121,7 @@ fn one(setting: &Setting, plan: &Plan, case: &str, seconds: f64, again: &str, ra
         }
         _ => {
             let (checked, found) = match way {
+                _ if which == "env" => race::env_race(&mut ground, seconds, random)?,
                 Way::Slow => race::lock_race(&mut ground, seconds, random)?,
                 _ => race::race(&mut ground, way, seconds, random)?,
             };

@@ -37,6 +37,7 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("gone-directory", &["cleanrace", "--case", "aside"]),
     ("told-errors", &["cleanrace", "--case", "told:clean:unlinkat:EPERM:12"]),
     ("nofollow", &["hostile", "--case", "race:direct", "--seconds", "3"]),
+    ("nofollow", &["hostile", "--case", "race:env", "--seconds", "3"]),
     ("owner", &["hostile", "--case", "corpus:kinds"]),
     ("foreign-links", &["hostile", "--case", "corpus:kinds"]),
     ("private-sources", &["hostile", "--case", "corpus:kinds"]),

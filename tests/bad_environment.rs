@@ -121,6 +121,18 @@ fn variables_of_ours_are_checked_as_options_are() {
         assert_eq!(outcome.errors(), 1, "{}", outcome.shown());
         assert!(outcome.stderr.contains(value), "{name}: {}", outcome.shown());
     }
+    // An empty one counts as not set.
+    let empty = [
+        "BYTEKEEP_JOBS",
+        "BYTEKEEP_PYCACHE_PREFIX",
+        "BYTEKEEP_FORMAT",
+        "BYTEKEEP_FORCE",
+        "BYTEKEEP_EXCLUDE",
+        "UV_COMPILE_BYTECODE_TIMEOUT",
+    ];
+    let run = empty.iter().fold(tree.bytekeep(Some(python()), ["compile", "."]), |run, name| run.env(name, ""));
+    run.run().exits(0);
+    tree.assert_good(python());
     let outcome = tree.bytekeep(Some(python()), ["compile", "."]).env("TMPDIR", "/no/such/place").run();
     assert!(matches!(outcome.code, Some(0 | 2)) && outcome.errors() <= 1, "{}", outcome.shown());
     assert!(outcome.code == Some(0) || outcome.stderr.contains("/no/such/place"), "{}", outcome.shown());

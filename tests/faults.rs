@@ -31,7 +31,7 @@ const ERRNOS: [(i32, &str); 6] = [(28, "ENOSPC"), (5, "EIO"), (122, "EDQUOT"), (
 fn job_in<T>(tree: &Path, command: Command, durability: Durability, then: impl FnOnce(&Job<'_>) -> T) -> T {
     let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
     let makers = vec![Maker { compiler: &compiler as &dyn Compiler, levels: vec![0] }];
-    let roots = vec![Root { dir: tree.into(), what: What::Tree }];
+    let roots = vec![Root { dir: tree.into(), within: None, what: What::Tree }];
     let options = Options { durability, jobs: 1, ..Options::default() };
     then(&Job { command, roots, format: &format, makers, options, stop: &stop })
 }

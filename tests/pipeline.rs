@@ -48,7 +48,7 @@ impl Tree {
 
     fn job<'a>(&self, command: Command, compiler: &'a Capitals, format: &'a Toy, stop: &'a AtomicBool, options: Options<'a>) -> Job<'a> {
         let makers = vec![Maker { compiler: compiler as &dyn Compiler, levels: vec![0] }];
-        let roots = vec![Root { dir: self.top.path().into(), what: What::Tree }];
+        let roots = vec![Root { dir: self.top.path().into(), within: None, what: What::Tree }];
         Job { command, roots, format, makers, options, stop }
     }
 
@@ -413,8 +413,8 @@ fn a_root_named_twice_or_inside_another_is_worked_on_once() {
     let tree = Tree::new(&["a.toy", "pkg/b.toy"]);
     let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
     let mut job = tree.job(Command::Compile, &compiler, &format, &stop, Options::default());
-    let root = |path: &str| Root { dir: tree.path(path), what: What::Tree };
-    job.roots.extend([root("pkg"), root(""), Root { dir: tree.path("pkg"), what: What::Sources(vec![toy::name("b.toy")]) }]);
+    let root = |path: &str| Root { dir: tree.path(path), within: None, what: What::Tree };
+    job.roots.extend([root("pkg"), root(""), Root { dir: tree.path("pkg"), within: None, what: What::Sources(vec![toy::name("b.toy")]) }]);
     let (summary, _) = listen(&job, tree.top.path());
     assert_eq!((summary.entries, compiler.count()), (2, 2));
 }
@@ -429,13 +429,41 @@ fn a_root_that_another_leaves_out_is_worked_on_by_itself() {
     let options = Options { exclude: Some(&exclude), ..Options::default() };
     let mut job = tree.job(Command::Compile, &compiler, &format, &stop, options);
     // By another name it is not left out; the tree inside it and the one that is walked anyway are worked on once.
-    let root = |path: &str| Root { dir: tree.path(path), what: What::Tree };
+    let root = |path: &str| Root { dir: tree.path(path), within: None, what: What::Tree };
     job.roots.extend([root("link/deep"), root("link"), root("in")]);
     let (summary, _) = listen(&job, tree.top.path());
     assert_eq!((summary.entries, compiler.count()), (4, 4));
     // By the same name it is.
-    job.roots = vec![Root { dir: tree.path("out"), what: What::Sources(vec![toy::name("b.toy")]) }];
+    job.roots = vec![Root { dir: tree.path("out"), within: None, what: What::Sources(vec![toy::name("b.toy")]) }];
     assert_eq!(listen(&job, tree.top.path()).0.entries, 0);
+}
+
+/// What is data is reached from what was named: by its descriptor, which is had once, and through no link.
+#[test]
+fn what_lies_within_a_root_is_reached_without_links() {
+    let tree = Tree::new(&["base/a/one.toy", "base/b/two.toy", "outside/a/one.toy", "outside/b/two.toy"]);
+    std::os::unix::fs::symlink("../outside/b", tree.path("base/link")).unwrap();
+    let swapped = AtomicBool::new(false);
+    let (base, away, outside) = (tree.path("base"), tree.path("away"), tree.path("outside"));
+    // Asked for each source of the first one, when that is open and the others are not.
+    let exclude = |_: &Path| {
+        if !swapped.swap(true, Ordering::SeqCst) {
+            std::fs::rename(&base, &away).unwrap();
+            std::os::unix::fs::symlink(&outside, &base).unwrap();
+        }
+        false
+    };
+    let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
+    let options = Options { exclude: Some(&exclude), jobs: 1, ..Options::default() };
+    let mut job = tree.job(Command::Compile, &compiler, &format, &stop, options);
+    let within =
+        |dir: &str, name: &str| Root { dir: base.join(dir), within: Some(base.clone()), what: What::Sources(vec![toy::name(name)]) };
+    job.roots = vec![within("a", "one.toy"), within("b", "two.toy"), within("link", "two.toy")];
+    let (summary, said) = listen(&job, tree.top.path());
+    assert_eq!((summary.action(Action::Built), summary.wrong), (2, 1), "{said:?}");
+    assert!(tree.path("away/b/__toys__/two.0.toyc").exists() && !tree.path("outside/b/__toys__").exists(), "{said:?}");
+    job.roots = vec![Root { within: Some(tree.path("elsewhere")), ..within("a", "one.toy") }];
+    assert!(run(&job, &|_: &Event<'_>| ()).is_err());
 }
 
 #[test]
@@ -448,7 +476,7 @@ fn in_a_prefix_each_name_of_a_directory_has_artifacts_of_its_own() {
         let options = Options { prefix: Some(prefix.path().into()), complete: true, ..Options::default() };
         let mut job = tree.job(command, &compiler, &format, &stop, options);
         // The tree above walks through no link.
-        job.roots.extend(["link", "real", "real"].map(|path| Root { dir: tree.path(path), what: What::Tree }));
+        job.roots.extend(["link", "real", "real"].map(|path| Root { dir: tree.path(path), within: None, what: What::Tree }));
         let (summary, said) = listen(&job, tree.top.path());
         assert!(summary.is_good(), "{said:?}");
         summary.entries
@@ -496,12 +524,14 @@ fn stop_ends_the_run_soon_and_leaves_nothing() {
 }
 
 #[test]
-fn roots_that_are_not_there_are_errors_of_the_run() {
-    let tree = Tree::new(&[]);
+fn a_root_that_is_not_there_is_an_entry_that_failed() {
+    let tree = Tree::new(&["there/b.toy"]);
     let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
     let mut job = tree.job(Command::Compile, &compiler, &format, &stop, Options::default());
-    job.roots[0].dir = tree.path("nowhere");
-    assert!(run(&job, &()).is_err());
+    let root = |path: &str| Root { dir: tree.path(path), within: None, what: What::Tree };
+    job.roots = vec![root("nowhere"), root("there")];
+    let (summary, said) = listen(&job, tree.top.path());
+    assert_eq!((summary.action(Action::Built), summary.action(Action::Failed), summary.wrong), (1, 1, 1), "{said:?}");
     assert!(Root::of(&tree.path("nowhere"), &format).is_err());
     tree.source("a.txt", b"");
     assert!(Root::of(&tree.path("a.txt"), &format).is_err());
@@ -521,7 +551,7 @@ fn a_prefix_is_kept_within_its_size_and_age() {
         let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
         let options = Options { prefix: Some(prefix.path().into()), clean, ..Options::default() };
         let mut job = tree.job(Command::Clean, &compiler, &format, &stop, options);
-        job.roots = vec![Root { dir: prefix.path().into(), what: What::Prefix }];
+        job.roots = vec![Root { dir: prefix.path().into(), within: None, what: What::Prefix }];
         assert!(run(&job, &()).unwrap().is_good());
         ["a.0.toyc", "b.0.toyc", "c.0.toyc"].map(|name| mirrored(name).exists())
     };

@@ -92,6 +92,8 @@ pub(crate) struct Compile {
     #[arg(long)]
     pub(crate) stdlib: bool,
     /// Compile what the distributions in an environment have recorded as theirs, and nothing else
+    ///
+    /// No link and no record leads out of the environment. A record that cannot be read is an entry that failed.
     #[arg(long, value_name = "DIR")]
     pub(crate) env: Vec<PathBuf>,
     #[command(flatten)]
@@ -275,6 +277,15 @@ fn with_environment(arg: clap::Arg) -> clap::Arg {
     let arg = if arg.get_env().is_none() { arg.env(name) } else { arg };
     let arg = arg.hide_env(true);
     if matches!(arg.get_action(), ArgAction::SetTrue) { arg.value_parser(FalseyValueParser::new()) } else { arg }
+}
+
+/// The definition without the variables that are empty, which count as not set.
+pub(crate) fn definition_here() -> clap::Command {
+    let without_empty = |arg: clap::Arg| {
+        let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        if is_empty { arg.env(None) } else { arg }
+    };
+    definition().mut_args(without_empty).mut_subcommands(|command| command.mut_args(without_empty))
 }
 
 #[cfg(test)]

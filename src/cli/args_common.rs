@@ -56,9 +56,14 @@ pub(crate) struct Select {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) files_from: Option<PathBuf>,
     /// The paths in the list end with a NUL byte instead of a newline
+    ///
+    /// A list that has its ends in the other way is refused.
     #[arg(long, short = '0', requires = "files_from")]
     pub(crate) null: bool,
-    /// The paths in the list are relative to this directory
+    /// The paths in the list are relative to this directory, and no link leads them out of it
+    ///
+    /// Without it each path in the list is believed as if it stood on the command line, links included; so is one that is absolute or has
+    /// `..` in it. Name a directory where the tree is another user's.
     #[arg(long, value_name = "DIR", requires = "files_from", value_hint = ValueHint::DirPath)]
     pub(crate) root: Option<PathBuf>,
 }

@@ -21,6 +21,10 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
         "memory" => "give it more memory (`ulimit -v unlimited`), or use fewer `--jobs`",
         "level" => "say which level it has with `--optimize LEVEL`",
         "no-source" => "bring its source back, or remove it with `bytekeep clean --orphans` or `--sourceless`",
+        "busy" => {
+            "something else holds it, as a mount point or an open file (`findmnt` and `lsof` say what): let go of it and run it again"
+        }
+        "record" => "install the distribution again, or name the tree itself without `--env`",
         "io" => "look into the system's log for errors of the device, then run it again",
         "too-large" => "allow it with `--max-source SIZE`, or leave it out with `--exclude GLOB`",
         "timeout" => "give it longer with `--timeout SECONDS` (0 is without limit), or leave it out with `--exclude GLOB`",
@@ -146,11 +150,15 @@ mod tests {
     #[test]
     fn every_system_error_has_a_hint() {
         use std::io::ErrorKind as Kind;
+        let of = |kind: Kind| crate::model::Cause::from(&crate::base::Error::new("open", "a", kind)).code;
         for kind in
             [Kind::NotFound, Kind::PermissionDenied, Kind::ReadOnlyFilesystem, Kind::StorageFull, Kind::QuotaExceeded, Kind::FileTooLarge]
         {
-            let cause = crate::model::Cause::from(&crate::base::Error::new("open", "a", kind));
-            assert!(of_cause(cause.code).is_some(), "{}", cause.code);
+            assert!(of_cause(of(kind)).is_some(), "{}", of(kind));
+        }
+        // None of these is the device's fault.
+        for kind in [Kind::ResourceBusy, Kind::WouldBlock, Kind::NotADirectory] {
+            assert!(of_cause(of(kind)).is_some_and(|hint| !hint.contains("device")), "{}", of(kind));
         }
     }
 

@@ -19,6 +19,7 @@ mod setup;
 mod signals;
 mod summary;
 mod text;
+mod until;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -57,7 +58,7 @@ pub fn readme_table(name: &str) -> Option<String> {
 }
 
 fn run(arguments: &[OsString]) -> Exit {
-    let parsed = args::definition().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = args::definition_here().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,16 +1,16 @@
 //! Paths as people and lists name them, to the roots of a job.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use super::failure::Failure;
 use super::text;
+use super::until::Until;
 use crate::base::Error;
 use crate::base::sys::Name;
 use crate::flow::{Root, What};
@@ -27,9 +27,44 @@ pub(crate) struct Roots<'a> {
     /// The tree apart from the sources that holds their artifacts, absolute.
     prefix: Option<PathBuf>,
     list: Vec<Root>,
-    places: HashMap<(PathBuf, Place), usize>,
+    places: HashMap<(PathBuf, Place, bool), usize>,
     /// Paths that cannot be used, each for a reason that is its own.
     pub(crate) unusable: Vec<(PathBuf, Cause)>,
+    /// Listed paths that are nothing to work on.
+    pub(crate) passed_over: u64,
+}
+
+/// The directory that a list is relative to. It was named; the list was not, so no link below it leads out of it.
+pub(crate) struct Base {
+    dir: PathBuf,
+    /// With all links resolved.
+    real: PathBuf,
+    /// Directories below it, by how they are written and as they are reached without links; `None`: outside.
+    known: HashMap<PathBuf, Option<PathBuf>>,
+}
+
+impl Base {
+    /// Of a directory that is there.
+    pub(crate) fn new(dir: &Path) -> Result<Self, Failure> {
+        let unable =
+            |cause| Failure::of_path("cannot use the directory of the list", dir, cause).hint("name one that is there with `--root`");
+        let real = std::fs::canonicalize(dir).map_err(unable)?;
+        if !real.is_dir() {
+            return Err(unable(io::ErrorKind::NotADirectory.into()));
+        }
+        Ok(Self { dir: dir.to_path_buf(), real, known: HashMap::new() })
+    }
+
+    /// A directory below it, by a path without links. `None`: a link leads out of it.
+    fn below(&mut self, dir: &Path) -> io::Result<Option<PathBuf>> {
+        if let Some(known) = self.known.get(dir) {
+            return Ok(known.clone());
+        }
+        let at = |below: &Path| if below.as_os_str().is_empty() { self.dir.clone() } else { self.dir.join(below) };
+        let below = dir.canonicalize()?.strip_prefix(&self.real).ok().map(at);
+        self.known.insert(dir.to_path_buf(), below.clone());
+        Ok(below)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +78,8 @@ enum Place {
 enum Named {
     Root(Root),
     File(PathBuf, Place, Name),
+    /// An artifact in the pycache prefix, by the directory of its source.
+    Mirrored(PathBuf, Name),
     /// The pycache prefix itself, all of it.
     Prefix(PathBuf),
     /// It is not there, or the system does not let us see it.
@@ -53,7 +90,8 @@ enum Named {
 impl<'a> Roots<'a> {
     /// None yet.
     pub(crate) fn new(format: &'a dyn Format, prefix: Option<&Path>) -> Self {
-        Self { format, prefix: prefix.map(Path::to_path_buf), list: Vec::new(), places: HashMap::new(), unusable: Vec::new() }
+        let prefix = prefix.map(Path::to_path_buf);
+        Self { format, prefix, list: Vec::new(), places: HashMap::new(), unusable: Vec::new(), passed_over: 0 }
     }
 
     /// The roots in the order in which they were named.
@@ -84,7 +122,8 @@ impl<'a> Roots<'a> {
     pub(crate) fn add_named(&mut self, path: &Path) -> Result<(), Failure> {
         match self.look(path) {
             Named::Root(root) => self.list.push(root),
-            Named::File(dir, place, name) => self.add_file(dir, place, name),
+            Named::File(dir, place, name) => self.add_file(dir, None, place, name),
+            Named::Mirrored(dir, name) => self.add_file(dir, None, Place::InCache, name),
             Named::Prefix(dir) => self.add(dir, What::Prefix),
             // As a directory that cannot be read: told, and the others go on.
             Named::Unseen(cause) if cause.kind() == io::ErrorKind::PermissionDenied => self.add_unusable(path, cause),
@@ -101,29 +140,65 @@ impl<'a> Roots<'a> {
     }
 
     /// A path of a list. Lists come from programs and name all sorts of files; one of them is no reason to leave out the rest.
-    pub(crate) fn add_listed(&mut self, path: &Path) {
-        match self.look(path) {
-            Named::Root(root) => self.list.push(root),
-            Named::File(dir, place, name) => self.add_file(dir, place, name),
+    ///
+    /// What is relative to a directory that was named stays in it. A path that is absolute or climbs by `..` says itself where it leads.
+    pub(crate) fn add_listed(&mut self, listed: &Path, base: Option<&mut Base>) {
+        let path = base.as_ref().map_or_else(|| listed.to_path_buf(), |base| base.dir.join(listed));
+        let base = base.filter(|_| listed.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)));
+        match self.look(&path) {
+            Named::Root(Root { dir, what, .. }) => {
+                if let Some((dir, within)) = self.within(&path, dir, base) {
+                    self.list.push(Root { dir, within, what });
+                }
+            }
+            Named::File(dir, place, name) => {
+                if let Some((dir, within)) = self.within(&path, dir, base) {
+                    self.add_file(dir, within, place, name);
+                }
+            }
+            // Reached through the prefix, which was named.
+            Named::Mirrored(dir, name) => self.add_file(dir, None, Place::InCache, name),
             Named::Prefix(dir) => self.add(dir, What::Prefix),
-            Named::Unseen(cause) if self.is_ours(path) || cause.kind() == io::ErrorKind::PermissionDenied => self.add_unusable(path, cause),
-            Named::Unseen(cause) => tracing::debug!(path = %path.display(), cause = %cause, "listed, but not there"),
+            // Of what is no source, only that it is not there for sure says that there is nothing to do.
+            Named::Unseen(cause)
+                if !self.is_ours(&path) && matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                tracing::debug!(path = %path.display(), cause = %cause, "listed, but not there");
+                self.passed_over += 1;
+            }
+            Named::Unseen(cause) => self.add_unusable(&path, cause),
             Named::Other => {
                 tracing::debug!(path = %path.display(), "listed, but neither directory nor source nor artifact");
+                self.passed_over += 1;
             }
         }
     }
 
-    /// Sources of a directory.
-    pub(crate) fn add_sources(&mut self, dir: &Path, names: Vec<OsString>) {
-        for name in names.into_iter().filter_map(Name::new) {
-            self.add_file(dir.to_path_buf(), Place::Sources, name);
+    /// The directory of a listed path as it is reached, and from where. `None`: it was told why not.
+    fn within(&mut self, path: &Path, dir: PathBuf, base: Option<&mut Base>) -> Option<(PathBuf, Option<PathBuf>)> {
+        let Some(base) = base else { return Some((dir, None)) };
+        match base.below(&dir) {
+            Ok(Some(dir)) => return Some((dir, Some(base.dir.clone()))),
+            Ok(None) => {
+                let root = text::path(&base.dir, None);
+                self.unusable
+                    .push((path.to_path_buf(), Cause::new("link", format!("it was listed, but a link leads out of `{root}`")).at(path)));
+            }
+            Err(cause) => self.add_unusable(path, cause),
+        }
+        None
+    }
+
+    /// Sources that an environment has recorded, in a directory of it.
+    pub(crate) fn add_recorded(&mut self, dir: &Path, names: BTreeSet<Name>, env: &Path) {
+        for name in names {
+            self.add_file(dir.to_path_buf(), Some(env.to_path_buf()), Place::Sources, name);
         }
     }
 
     /// A whole tree, or a pycache prefix.
     pub(crate) fn add(&mut self, dir: PathBuf, what: What) {
-        self.list.push(Root { dir, what });
+        self.list.push(Root { dir, within: None, what });
     }
 
     fn look(&self, path: &Path) -> Named {
@@ -162,7 +237,7 @@ impl<'a> Roots<'a> {
         let name = Name::new(below.file_name()?)?;
         let sources = Path::new("/").join(below.parent()?);
         let is_artifact = matches!(self.format.recognise(&name, Layout::Prefix), Recognised::Artifact { .. });
-        (is_artifact && sources.is_dir()).then_some(Named::File(sources, Place::InCache, name))
+        (is_artifact && sources.is_dir()).then_some(Named::Mirrored(sources, name))
     }
 
     /// Where in the pycache prefix a path is.
@@ -176,9 +251,9 @@ impl<'a> Roots<'a> {
         if self.is_cache_dir(path) {
             // Behind a link the sources are beside what it leads to.
             let real = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
-            Root { dir: parent(real.as_deref().unwrap_or(path)), what: What::CacheDir }
+            Root { dir: parent(real.as_deref().unwrap_or(path)), within: None, what: What::CacheDir }
         } else {
-            Root { dir: path.to_path_buf(), what: What::Tree }
+            Root { dir: path.to_path_buf(), within: None, what: What::Tree }
         }
     }
 
@@ -204,14 +279,14 @@ impl<'a> Roots<'a> {
         self.unusable.push((path.to_path_buf(), cause));
     }
 
-    fn add_file(&mut self, dir: PathBuf, place: Place, name: Name) {
-        let index = *self.places.entry((dir.clone(), place)).or_insert_with(|| {
+    fn add_file(&mut self, dir: PathBuf, within: Option<PathBuf>, place: Place, name: Name) {
+        let index = *self.places.entry((dir.clone(), place, within.is_some())).or_insert_with(|| {
             let what = match place {
                 Place::Sources => What::Sources(Vec::new()),
                 Place::InCache => What::Artifacts { names: Vec::new(), beside: false },
                 Place::Beside => What::Artifacts { names: Vec::new(), beside: true },
             };
-            self.list.push(Root { dir, what });
+            self.list.push(Root { dir, within, what });
             self.list.len() - 1
         });
         if let What::Sources(names) | What::Artifacts { names, .. } = &mut self.list[index].what {
@@ -229,29 +304,32 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
-/// The paths in a list, `-` being standard input, ended by newlines or NUL bytes and relative to `root`.
-pub(crate) fn read_list(file: &Path, null: bool, root: Option<&Path>, stop: &AtomicBool) -> Result<Vec<PathBuf>, Failure> {
-    let bytes = read_until(file, stop).map_err(|cause| Failure::of_path("cannot read the list of paths", file, cause))?;
+/// The paths in a list, `-` being standard input, ended by newlines or NUL bytes. None where the time is over.
+pub(crate) fn read_list(file: &Path, null: bool, root: Option<&Path>, until: Until<'_>) -> Result<Vec<PathBuf>, Failure> {
+    let bytes = read_until(file, until)?;
     if bytes.len() as u64 == LIST_LIMIT {
         return Err(Failure::new("the list of paths is longer than 1 GB").hint("name directories instead of files"));
     }
-    Ok(split_list(&bytes, null, root))
+    split_list(&bytes, null, root)
 }
 
 /// Reads a list, or gives up when it is told to: a pipe may say nothing for ever. A thread of its own does it, since neither opening a
 /// FIFO nor reading can be called off; it ends with the process.
-fn read_until(file: &Path, stop: &AtomicBool) -> io::Result<Vec<u8>> {
+fn read_until(file: &Path, until: Until<'_>) -> Result<Vec<u8>, Failure> {
+    let unable = |cause| Failure::of_path("cannot read the list of paths", file, cause).hint("name a file that can be read, or `-`");
     let (done, answer) = channel();
     let path = file.to_path_buf();
-    std::thread::Builder::new().name("bytekeep-list".to_owned()).spawn(move || {
+    let reader = std::thread::Builder::new().name("bytekeep-list".to_owned()).spawn(move || {
         // Nobody hears it who has given up.
         drop(done.send(read_all(&path)));
-    })?;
+    });
+    reader.map_err(unable)?;
     loop {
         match answer.recv_timeout(TICK) {
-            Ok(bytes) => return bytes,
-            Err(RecvTimeoutError::Timeout) if !stop.load(Ordering::SeqCst) => {}
-            Err(_) => return Err(io::ErrorKind::Interrupted.into()),
+            Ok(bytes) => return bytes.map_err(unable),
+            Err(RecvTimeoutError::Timeout) if until.is_over()? => return Ok(Vec::new()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(unable(io::ErrorKind::Interrupted.into())),
         }
     }
 }
@@ -266,18 +344,28 @@ fn read_all(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn split_list(bytes: &[u8], null: bool, root: Option<&Path>) -> Vec<PathBuf> {
+/// A list that is ended in another way than was said names nothing that is there: that is no reason to do nothing and say so to nobody.
+fn split_list(bytes: &[u8], null: bool, root: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
+    let is_there = |path: &[u8]| {
+        let path = Path::new(OsStr::from_bytes(path));
+        root.map_or_else(|| path.to_path_buf(), |root| root.join(path)).symlink_metadata().is_ok()
+    };
+    let has_null = bytes.contains(&0);
+    if has_null && !null {
+        return Err(Failure::new("the list of paths has NUL bytes, and its paths are to end with newlines")
+            .hint("give `-0` too: its paths end with NUL bytes"));
+    }
+    if null && !has_null && bytes.contains(&b'\n') && !is_there(bytes) {
+        return Err(Failure::new("the list of paths has newlines and no NUL byte, with which its paths are to end")
+            .hint("leave `-0` away: its paths end with newlines"));
+    }
     let end = if null { 0 } else { b'\n' };
-    let paths = bytes.split(|byte| *byte == end).filter(|path| !path.is_empty() && !path.contains(&0));
-    paths
-        .map(|path| {
-            let path = PathBuf::from(OsString::from_vec(path.to_vec()));
-            match root {
-                Some(root) => root.join(path),
-                None => path,
-            }
-        })
-        .collect()
+    let paths = bytes.split(|byte| *byte == end).map(|path| match path.strip_suffix(b"\r") {
+        // Written where lines end with two characters. A name may end so too, and then it is there.
+        Some(shorter) if !null && !is_there(path) => shorter,
+        _ => path,
+    });
+    Ok(paths.filter(|path| !path.is_empty()).map(|path| PathBuf::from(OsString::from_vec(path.to_vec()))).collect())
 }
 
 /// Does a path have nothing in it? The system would say "not found" of it, which helps nobody.
@@ -332,7 +420,7 @@ mod tests {
             What::Artifacts { names: vec![name("a.cpython-313.pyc")], beside: false },
             What::CacheDir,
         ];
-        assert_eq!(list, expected.map(|what| Root { dir: pkg.clone(), what }));
+        assert_eq!(list, expected.map(|what| Root { dir: pkg.clone(), within: None, what }));
     }
 
     #[test]
@@ -348,23 +436,59 @@ mod tests {
     fn lists_name_all_sorts_of_files() {
         let top = tree();
         let mut roots = Roots::new(setup::format(), None);
+        let mut base = Base::new(top.path()).unwrap();
         let long = top.path().join(format!("{}.py", "x".repeat(300)));
         let list = b"pkg/a.py\0pkg/data.txt\0pkg/gone.py\0pkg/gone.txt\0\0pkg/a.py/x.py\0";
-        for path in split_list(list, true, Some(top.path())).iter().chain([&long]) {
-            roots.add_listed(path);
+        for path in split_list(list, true, Some(top.path())).unwrap().iter().chain([&long]) {
+            roots.add_listed(path, Some(&mut base));
         }
+        assert_eq!(roots.passed_over, 2);
         let unusable: Vec<_> = roots.unusable.iter().map(|(path, cause)| (path.clone(), cause.code)).collect();
         assert_eq!(
             unusable,
             [(top.path().join("pkg/gone.py"), "gone"), (top.path().join("pkg/a.py/x.py"), "no-such-path"), (long, "name-too-long")]
         );
-        assert_eq!(roots.into_list(), [Root { dir: top.path().join("pkg"), what: What::Sources(vec![name("a.py")]) }]);
+        let within = Some(top.path().to_path_buf());
+        assert_eq!(roots.into_list(), [Root { dir: top.path().join("pkg"), within, what: What::Sources(vec![name("a.py")]) }]);
+    }
+
+    #[test]
+    fn a_list_stays_in_its_directory_unless_it_says_otherwise() {
+        let top = tree();
+        std::os::unix::fs::symlink("..", top.path().join("pkg/out")).unwrap();
+        std::os::unix::fs::symlink(".", top.path().join("pkg/in")).unwrap();
+        let pkg = top.path().join("pkg");
+        let mut base = Base::new(&pkg).unwrap();
+        let mut roots = Roots::new(setup::format(), None);
+        for path in ["in/in/a.py", "b.py", "out/pkg/out/pkg/b.py", "out/pkg/..", "out", "../pkg/a.py"] {
+            roots.add_listed(Path::new(path), Some(&mut base));
+        }
+        let unusable: Vec<_> = roots.unusable.iter().map(|(path, cause)| (path.clone(), cause.code)).collect();
+        assert_eq!(unusable, [(pkg.join("out"), "link")]);
+        let root = |path: &str, within: bool, what| Root { dir: pkg.join(path), within: within.then(|| pkg.clone()), what };
+        let within = What::Sources(vec![name("a.py"), name("b.py"), name("b.py")]);
+        let expected = [
+            Root { dir: pkg.clone(), ..root("", true, within) },
+            root("out/pkg/..", false, What::Tree),
+            root("../pkg", false, What::Sources(vec![name("a.py")])),
+        ];
+        assert_eq!(roots.into_list(), expected);
     }
 
     #[test]
     fn lists_end_their_paths_as_said() {
-        assert_eq!(split_list(b"a\nb c\n\n/d", false, Some(Path::new("/r"))), ["/r/a", "/r/b c", "/d"].map(PathBuf::from));
-        assert_eq!(split_list(b"a\nb\0c", true, None), ["a\nb", "c"].map(PathBuf::from));
+        assert_eq!(split_list(b"a\nb c\n\n/d", false, None).unwrap(), ["a", "b c", "/d"].map(PathBuf::from));
+        assert_eq!(split_list(b"a\nb\0c", true, None).unwrap(), ["a\nb", "c"].map(PathBuf::from));
+        assert_eq!(split_list(b"a\r\n\r\nb\r\n", false, None).unwrap(), ["a", "b"].map(PathBuf::from));
+        assert!(split_list(b"a\0b\0", false, None).is_err());
+        assert!(split_list(b"a\nb\n", true, None).is_err());
+        assert_eq!(split_list(b"a", true, None).unwrap(), ["a"].map(PathBuf::from));
+        let top = tempfile::tempdir().unwrap();
+        for name in ["a\nb", "c\r"] {
+            std::fs::write(top.path().join(name), "").unwrap();
+            let list = split_list(name.as_bytes(), name.contains('\n'), Some(top.path()));
+            assert_eq!(list.unwrap(), [PathBuf::from(name)], "it is there by this very name");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::args::{Command as Chosen, Compile};
 use super::args_common::{Common, Interpreters, ModeArg, Select, Tree};
 use super::exclude::Excludes;
 use super::failure::Failure;
+use super::until::Until;
 use super::{record, roots, text};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
@@ -120,7 +121,10 @@ impl Plan {
         set_common(&mut options, common);
         options.prefix = prefix(command, tree, environment)?;
         let compile = if let Chosen::Compile(args) = chosen { Some(args) } else { None };
-        let mut place = Placed::new(command, tree, select, compile, options.prefix.as_deref(), environment, stop)?;
+        let until = Until::new(stop, options.max_time);
+        let mut place = Placed::new(command, tree, select, compile, options.prefix.as_deref(), environment, until)?;
+        // Reading lists and records is a part of the run.
+        options.max_time = until.left();
         let dir = cache_dir();
         // Outside of hooks `PYTHONHOME` is the user's own wish.
         let probes = Probes::open(dir.clone()).keeping_pythonhome().until(Arc::clone(stop));
@@ -141,7 +145,8 @@ impl Plan {
         if command == Command::Compile {
             refuse_others(&tree.paths, &found)?;
         }
-        let unusable = std::mem::take(&mut place.roots.unusable);
+        let mut unusable = std::mem::take(&mut place.roots.unusable);
+        unusable.retain(|(path, _)| !place.excludes.matches(path));
         let roots = place.roots.into_list();
         if tree.pycache_prefix.is_none() && roots.iter().all(|root| root.what != What::Prefix) {
             options.prefix = heeded(options.prefix, &found)?;
@@ -296,7 +301,7 @@ impl Placed {
         compile: Option<&Compile>,
         prefix: Option<&Path>,
         environment: &Environment,
-        stop: &AtomicBool,
+        until: Until<'_>,
     ) -> Result<Self, Failure> {
         let mut roots = roots::Roots::new(format(), prefix.filter(|_| command != Command::Compile));
         let mut notes = Vec::new();
@@ -317,16 +322,25 @@ impl Placed {
         }
         if let Some(file) = &select.files_from {
             let named = roots.len();
-            for path in &roots::read_list(file, select.null, select.root.as_deref(), stop)? {
-                roots.add_listed(path);
+            let mut base = select.root.as_deref().map(roots::Base::new).transpose()?;
+            for path in &roots::read_list(file, select.null, select.root.as_deref(), until)? {
+                if until.is_over()? {
+                    break;
+                }
+                roots.add_listed(path, base.as_mut());
             }
+            notes.extend(passed_over(roots.passed_over, "listed", "are not there, or neither a directory nor a source nor an artifact"));
             // Whatever in the list lies in another environment than the rest shall be seen.
             paths.extend(roots.dirs(named));
             paths.extend(select.root.clone().filter(|_| roots.len() == named));
         }
         for env in compile.map(|args| args.env.as_slice()).unwrap_or_default() {
-            for (dir, names) in record::sources(env)? {
-                roots.add_sources(&dir, names);
+            let recorded = record::sources(env, until)?;
+            notes.extend(passed_over(recorded.gone, "recorded", "are not there"));
+            notes.extend(passed_over(recorded.outside, "recorded", "lead out of the environment"));
+            roots.unusable.extend(recorded.unusable);
+            for (dir, names) in recorded.sources {
+                roots.add_recorded(&dir, names, env);
             }
             paths.push(env.clone());
             below.push(env.clone());
@@ -366,6 +380,12 @@ impl Placed {
         self.roots.add(interpreter.stdlib.clone(), What::Tree);
         Ok(())
     }
+}
+
+/// How much of a list or a record was nothing to work on, for people.
+fn passed_over(count: u64, how: &str, why: &str) -> Option<String> {
+    let noun = if count == 1 { "path" } else { "paths" };
+    (count > 0).then(|| format!("{count} {how} {noun} passed over, which {why}"))
 }
 
 /// Refuses artifacts that were named and that none of the interpreters makes, by the tags in their names.

@@ -23,29 +23,60 @@ pub(super) struct Tree {
     pub(super) absolute: PathBuf,
     /// What the other roots of the same directory have in work already: each item is looked at once.
     pub(super) shared: Option<Arc<Shared>>,
+    /// From where it is reached, and by which path; `None`: it was named itself, and may be so through links.
+    within: Option<(Arc<Base>, PathBuf)>,
     dir: Mutex<Option<Arc<Dir>>>,
+}
+
+/// A directory that was named and that several roots are reached from. It is opened once in a run: what its path leads to later is not asked.
+pub(super) struct Base {
+    path: PathBuf,
+    dir: Mutex<Option<Arc<Dir>>>,
+}
+
+impl Base {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, dir: Mutex::default() }
+    }
+
+    fn dir(&self) -> Result<Arc<Dir>> {
+        once(&self.dir, || Ok(Arc::new(Dir::open_root(&self.path)?)))
+    }
 }
 
 /// Items of one directory that was named in several ways, by their layouts.
 pub(super) type Shared = Mutex<HashSet<(Layout, Name)>>;
 
 impl Tree {
-    pub(super) fn new(path: PathBuf, what: What, absolute: PathBuf, shared: Option<Arc<Shared>>) -> Self {
-        Self { path, what, absolute, shared, dir: Mutex::default() }
+    pub(super) fn new(
+        path: PathBuf,
+        within: Option<(Arc<Base>, PathBuf)>,
+        what: What,
+        absolute: PathBuf,
+        shared: Option<Arc<Shared>>,
+    ) -> Self {
+        Self { path, within, what, absolute, shared, dir: Mutex::default() }
     }
 
     /// The directory, opened when it is first needed: there may be more roots than descriptors.
     pub(super) fn dir(&self) -> Result<Arc<Dir>> {
-        let mut dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*dir {
-            Some(dir) => Ok(Arc::clone(dir)),
-            None => Ok(Arc::clone(dir.insert(Arc::new(Dir::open_root(&self.path)?)))),
-        }
+        once(&self.dir, || match &self.within {
+            Some((base, below)) => base.dir()?.open_beneath(below),
+            None => Ok(Arc::new(Dir::open_root(&self.path)?)),
+        })
     }
 
     /// Gives its descriptor back until it is needed again.
     pub(super) fn close(&self) {
         *self.dir.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn once(kept: &Mutex<Option<Arc<Dir>>>, open: impl FnOnce() -> Result<Arc<Dir>>) -> Result<Arc<Dir>> {
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*kept {
+        Some(dir) => Ok(Arc::clone(dir)),
+        None => Ok(Arc::clone(kept.insert(open()?))),
     }
 }
 

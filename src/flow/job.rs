@@ -31,6 +31,9 @@ pub enum Command {
 pub struct Root {
     /// The directory. It may be named through links; below it no link is followed.
     pub dir: PathBuf,
+    /// A directory with which the path of `dir` begins, where it was that one alone that a person named and the rest comes from data, as a
+    /// list or a record: `dir` is reached from there, and a link on the way is refused.
+    pub within: Option<PathBuf>,
     /// What in it.
     pub what: What,
 }

@@ -96,7 +96,7 @@ struct Run<'r> {
 /// Runs a job to its end. What happens is told to `report`, from several threads; what it came to is returned.
 ///
 /// # Errors
-/// Only where nothing could be done at all: a root that is not there, an interpreter that cannot be used.
+/// Only where nothing could be done at all: no thread can be had, an interpreter cannot be used. A root that is not there is told as an entry.
 pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     let started = Instant::now();
     check_makers(job)?;
@@ -141,6 +141,8 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     for tree in trees {
         run.queue.push(Task::Scan(tree, PathBuf::new()));
     }
+    // What came before may have taken all of the time.
+    run.watch();
     let threads = threads(job, descriptors);
     let left = AtomicUsize::new(0);
     let here = std::thread::current();

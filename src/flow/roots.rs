@@ -1,6 +1,7 @@
 //! From the paths of a job to its roots: what each means, and which of them the walk through another comes to anyway.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::base::sys::Name;
 use crate::base::{Error, Result};
 use crate::model::{Format, Layout, Recognised};
 
-use super::folder::{Shared, Tree};
+use super::folder::{Base, Shared, Tree};
 use super::job::{Job, JobError, Root, What};
 
 /// The roots that are worked on; those inside others, and those named twice, once. Files of one directory are one root, however many were
@@ -17,13 +18,33 @@ pub(super) fn roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobErr
     let mut placed: Vec<Placed> = Vec::new();
     let mut known: HashMap<(PathBuf, PathBuf, Part), usize> = HashMap::new();
     let mut ways: HashMap<(PathBuf, PathBuf), (usize, Arc<Shared>)> = HashMap::new();
+    let mut bases: HashMap<PathBuf, (PathBuf, Arc<Base>)> = HashMap::new();
     for root in &job.roots {
         let absolute = absolute(&root.dir)?;
-        let real = match std::fs::canonicalize(&root.dir) {
-            Ok(real) => real,
-            // It may be there: told when its turn comes, and the others go on.
-            Err(cause) if cause.kind() == std::io::ErrorKind::PermissionDenied => absolute.clone(),
-            Err(cause) => return Err(Error::new("find", &root.dir, cause).into()),
+        // What is not there (any more) or cannot be reached is told when its turn comes, and the others go on.
+        let real_of = |path: &Path, otherwise: PathBuf| {
+            std::fs::canonicalize(path).unwrap_or_else(|cause| {
+                tracing::debug!(path = %path.display(), %cause, "taken by its letters");
+                otherwise
+            })
+        };
+        let (real, within) = match &root.within {
+            None => (real_of(&root.dir, absolute.clone()), None),
+            Some(within) => {
+                let Ok(below) = root.dir.strip_prefix(within) else {
+                    return Err(Error::new("reach", &root.dir, std::io::ErrorKind::InvalidInput).into());
+                };
+                let known = match bases.entry(within.clone()) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        let real = real_of(within, self::absolute(within)?);
+                        new.insert((real, Arc::new(Base::new(within.clone()))))
+                    }
+                };
+                // There is no link below: it is not asked once more what the path leads to now.
+                let real = if below.as_os_str().is_empty() { known.0.clone() } else { known.0.join(below) };
+                (real, Some((Arc::clone(&known.1), below.to_path_buf())))
+            }
         };
         // In a prefix each name of a directory has artifacts of its own.
         let name = if job.options.prefix.is_some() { absolute.clone() } else { PathBuf::new() };
@@ -33,7 +54,7 @@ pub(super) fn roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobErr
             continue;
         }
         ways.entry((real.clone(), name.clone())).or_default().0 += 1;
-        placed.push(Placed { root: root.clone(), real, name, absolute });
+        placed.push(Placed { root: root.clone(), real, name, absolute, within });
     }
     // From the outside in, so that only a tree that is walked itself takes in others.
     placed.sort_by_key(|one| (one.real.components().count(), one.root.what != What::Tree));
@@ -48,7 +69,8 @@ pub(super) fn roots(job: &Job<'_>) -> std::result::Result<Vec<Arc<Tree>>, JobErr
         let alone = matches!(one.root.what, What::Tree | What::Prefix);
         let ways = ways.get(&(one.real.clone(), one.name.clone())).filter(|(count, _)| *count > 1 && !alone);
         let shared = ways.map(|(_, shared)| Arc::clone(shared));
-        kept.push(Arc::new(Tree::new(one.root.dir.clone(), one.root.what.clone(), one.absolute.clone(), shared)));
+        let within = one.within.clone();
+        kept.push(Arc::new(Tree::new(one.root.dir.clone(), within, one.root.what.clone(), one.absolute.clone(), shared)));
         if one.root.what == What::Tree {
             trees.entry(one.real.clone()).or_default().push(one);
         }
@@ -65,6 +87,8 @@ struct Placed {
     name: PathBuf,
     /// As Python would call it.
     absolute: PathBuf,
+    /// From where it is reached, and by which path, where it was not named itself.
+    within: Option<(Arc<Base>, PathBuf)>,
 }
 
 impl Placed {
@@ -138,14 +162,14 @@ impl Root {
         };
         if meta.is_dir() {
             return Ok(match &name {
-                Some(name) if name == format.cache_dir() => Self { dir: parent(), what: What::CacheDir },
-                _ => Self { dir: path.to_path_buf(), what: What::Tree },
+                Some(name) if name == format.cache_dir() => Self { dir: parent(), within: None, what: What::CacheDir },
+                _ => Self { dir: path.to_path_buf(), within: None, what: What::Tree },
             });
         }
         let unusable = |what| JobError::NotUsable { path: path.to_path_buf(), what };
         let Some(name) = name else { return Err(unusable("no file")) };
         if format.is_source(&name) {
-            return Ok(Self { dir: parent(), what: What::Sources(vec![name]) });
+            return Ok(Self { dir: parent(), within: None, what: What::Sources(vec![name]) });
         }
         let in_cache = parent().file_name().is_some_and(|dir| dir == format.cache_dir().as_os_str());
         let layout = if in_cache { Layout::Cache } else { Layout::Beside };
@@ -156,6 +180,6 @@ impl Root {
         if in_cache {
             dir = dir.parent().filter(|dir| !dir.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), Path::to_path_buf);
         }
-        Ok(Self { dir, what: What::Artifacts { names: vec![name], beside: !in_cache } })
+        Ok(Self { dir, within: None, what: What::Artifacts { names: vec![name], beside: !in_cache } })
     }
 }

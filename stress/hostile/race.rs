@@ -1,6 +1,7 @@
 //! The user exchanges names in the tree while root works on it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -107,6 +108,54 @@ pub(super) fn race(ground: &mut Ground<'_>, way: Way, seconds: f64, random: &mut
 fn leaks(ground: &Ground<'_>) -> impl Iterator<Item = PathBuf> {
     let all = files(&ground.tree.join("private")).into_iter().filter(|path| is_artifact(path));
     all.filter(|path| std::fs::read(path).is_ok_and(|bytes| bytes.windows(SECRET.len()).any(|part| part == SECRET.as_bytes())))
+}
+
+/// Sources that a record and a list name, in a directory that is exchanged with a link to outside meanwhile. Only the environment and the
+/// list's directory were named; what is below them is data.
+pub(super) fn env_race(ground: &mut Ground<'_>, seconds: f64, random: &mut Random) -> Result<(u64, Vec<String>)> {
+    // No cache directory outside: that a lock is taken and let go there is to be seen as well.
+    for number in 0..5 {
+        ground.file(format!("outside/pkg/m{number}.py"), format!("OUTSIDE = {number}\n"))?;
+    }
+    let site = ground.tree.join("lib/python3/site-packages");
+    let mut acts = Vec::new();
+    let (mut record, mut list) = (String::new(), String::new());
+    for dir in ["pkg", "top/pkg"] {
+        for number in 0..5 {
+            ground.file(site.join(dir).join(format!("m{number}.py")), format!("HERE = {number}\n"))?;
+            writeln!(record, "{dir}/m{number}.py,,")?;
+            writeln!(list, "lib/python3/site-packages/{dir}/m{number}.py")?;
+        }
+    }
+    for (name, to) in [("pkg", "outside/pkg"), ("top", "outside")] {
+        let link = site.join(format!("{name}.link"));
+        symlink(ground.top().join(to), &link)?;
+        acts.push(Act { kind: "swap", a: site.join(name), b: link });
+    }
+    ground.file(site.join("pkg-1.dist-info/RECORD"), record)?;
+    let list = ground.file("list", list)?;
+    ground.give_away()?;
+    ground.begin()?;
+    let start = Instant::now();
+    let (mut found, mut runs, mut total) = (Vec::new(), 0, 0);
+    while found.is_empty() && !interrupted() && (runs < 2 || start.elapsed().as_secs_f64() < seconds) {
+        for way in [["--env".into()].to_vec(), vec!["--files-from".into(), list.clone().into_os_string(), "--root".into()]] {
+            let user = User::start(USER, random.next() >> 1, &acts)?;
+            let mut command = ground.bytekeep(Way::Direct, &["compile".into(), "--force".into(), "--python".into()]);
+            command.arg(&ground.setting.python.path).args(&way).arg(&ground.tree);
+            let ended = run(command)?;
+            runs += 1;
+            total += user.stop()?.iter().map(|(_, count)| count).sum::<u64>();
+            let way = way[0].to_string_lossy();
+            found.extend(ended.faults().into_iter().map(|fault| format!("{way}: {fault}")));
+            found.extend(ground.changed()?.into_iter().map(|change| format!("{way}: {change}")));
+        }
+    }
+    println!("race:env: {runs} runs, {total} exchanges");
+    if total == 0 {
+        found.push("nothing was exchanged".to_owned());
+    }
+    Ok((u64::try_from(runs)? + total, found))
 }
 
 /// A lock file whose other name comes and goes: with all in between made slow, it has one name when it is asked for its names.

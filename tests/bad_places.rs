@@ -372,8 +372,16 @@ fn a_cache_directory_that_goes_while_we_work() {
         tree.file(format!("m{number}.py"), b"VALUE = 1\n");
         tree.file(format!("pkg{}/m.py", number % 6), b"VALUE = 1\n");
     }
+    // Also where an assertion fails: else the test would never end.
+    struct Stop<'s>(&'s AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
                 drop(std::fs::remove_dir_all(tree.path("__pycache__")));
@@ -389,7 +397,6 @@ fn a_cache_directory_that_goes_while_we_work() {
                 assert_eq!((&entry["cause"]["code"], &entry["action"]), (&"gone".into(), &"skipped".into()), "{entry:.3000}");
             }
         }
-        stop.store(true, Ordering::SeqCst);
     });
     tree.compile(python()).exits(0);
     tree.verify().exits(0);

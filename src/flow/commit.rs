@@ -198,18 +198,17 @@ impl Run<'_> {
             pending.into_iter().map(|one| (one.staged, (one.folder, one.entry, one.told, one.action, one.warnings))).unzip();
         let places: Vec<_> = staged.iter().map(|one| (one.size(), one.dir_id())).collect();
         let outcomes = write::commit(staged, self.job.options.durability);
-        let mut moved: HashMap<(u64, u64), Option<Cause>> = HashMap::new();
+        let mut stands: HashMap<(u64, u64), Stands> = HashMap::new();
         for (((folder, entry, mut told, action, warnings), outcome), (size, dir)) in told.into_iter().zip(outcomes).zip(places) {
             match outcome {
-                Ok(Outcome::Written) => {
-                    let moved = moved.entry(dir).or_insert_with(|| moved_away(&folder, dir));
-                    if let Some(cause) = moved {
+                Ok(Outcome::Written) => match stands.entry(dir).or_insert_with(|| stands_now(&folder, dir)) {
+                    Stands::Here => self.tell(&folder, &entry, &told, action, &warnings, false, size),
+                    Stands::Gone => self.gone(&folder, Some(dir), Item::Entry(entry)),
+                    Stands::Moved(cause) => {
                         told.cause = Some(cause.clone());
                         self.tell(&folder, &entry, &told, Action::Failed, &warnings, true, 0);
-                    } else {
-                        self.tell(&folder, &entry, &told, action, &warnings, false, size);
                     }
-                }
+                },
                 Ok(Outcome::Gone) => self.gone(&folder, Some(dir), Item::Entry(entry)),
                 Err(error) => {
                     told.cause = Some(Cause::from(&error));
@@ -220,16 +219,28 @@ impl Run<'_> {
     }
 }
 
+/// Where a directory of artifacts is after something was written into it.
+enum Stands {
+    /// Where its path says.
+    Here,
+    /// Removed or replaced; its sources, or its prefix, are where they were.
+    Gone,
+    /// It went with a directory above it.
+    Moved(Cause),
+}
+
 /// What was written stands in the directory that was opened, wherever that is now; what was asked for is that it stands under its path.
-fn moved_away(folder: &Folder, dir: (u64, u64)) -> Option<Cause> {
-    match Dir::is_at(&folder.path, dir) {
-        Ok(true) => None,
-        Ok(false) => {
+fn stands_now(folder: &Folder, dir: (u64, u64)) -> Stands {
+    let is_home = |home: &Dir| Dir::is_at(home.path(), home.stat()?.id());
+    let stands = Dir::is_at(&folder.path, dir).and_then(|here| match folder.home_dir() {
+        _ if here => Ok(Stands::Here),
+        Some(home) if is_home(home)? => Ok(Stands::Gone),
+        _ => {
             let text = "it, or a directory above it, was moved or replaced meanwhile: what was written went with it";
-            Some(Cause::new("moved", text).at(&folder.path))
+            Ok(Stands::Moved(Cause::new("moved", text).at(&folder.path)))
         }
-        Err(error) => Some(Cause::from(&error)),
-    }
+    });
+    stands.unwrap_or_else(|error| Stands::Moved(Cause::from(&error)))
 }
 
 /// Counts artifacts as committed, also when a listener panics: others wait for them.

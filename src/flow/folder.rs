@@ -249,6 +249,14 @@ impl Folder {
         }
     }
 
+    /// The directory that its own one is made in.
+    pub(super) fn home_dir(&self) -> Option<&Arc<Dir>> {
+        match &self.home {
+            Home::Prefix(prefix, _) => Some(prefix),
+            Home::Below(_) | Home::Beside => self.sources.as_ref(),
+        }
+    }
+
     /// Makes usable what somebody who died left between making the directory and giving it away: it is empty, and still theirs. `None`:
     /// it is none of these. Their owner could do as much by hand.
     pub(super) fn reclaim(&self, dir: &Arc<Dir>) -> Result<Option<(Arc<Dir>, bool)>> {

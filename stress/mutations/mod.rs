@@ -44,16 +44,21 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, inputs: u64, only: Op
     }
     let kind = only.and_then(|only| only.split(':').nth(1));
     let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let share = u32::try_from(pythons.len()).unwrap_or(1).div_ceil(2);
     let (queue, table) = (Mutex::new(pythons.into_values().collect::<Vec<_>>()), Mutex::new(Table::default()));
     let work = || -> Result<()> {
-        while let Some(python) = { queue.lock().unwrap().pop() } {
+        loop {
+            let (python, left) = {
+                let mut queue = queue.lock().unwrap();
+                (queue.pop(), queue.len())
+            };
+            let Some(python) = python else { return Ok(()) };
+            // Two at a time share what time is left.
+            let share = u32::try_from(left).unwrap_or(0) / 2 + 1;
             let until = deadline.map(|deadline| Instant::now() + deadline.saturating_duration_since(Instant::now()) / share);
             let mine = one(setting, &python, &Plan { inputs, until, kind }, tally).with_context(|| python.target.tag.to_string())?;
             println!("mutations: {}: {}", python.target.tag, mine.line());
             table.lock().unwrap().add(&mine);
         }
-        Ok(())
     };
     std::thread::scope(|scope| {
         let other = scope.spawn(work);

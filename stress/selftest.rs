@@ -18,6 +18,7 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("flush-before-rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
     ("rename", &["crashstates", "--case", "batch:stale", "--sources", "10"]),
     ("proof", &["bitrot", "--seconds", "1"]),
+    ("references", &["mutations", "--case", ":bit", "--seconds", "4"]),
     ("flush-errors", &["faults", "--case", "fresh:fsync:EIO:1"]),
     ("write-errors", &["places", "--case", "tmpfs:stale:batch:0"]),
     ("sigxfsz", &["places", "--case", "fsize:stale:batch:0"]),

@@ -13,6 +13,7 @@
 use super::bytecode::Deep;
 use super::code_object::{Dialect, FIELDS, Fields, is_text};
 use crate::base::seal::is_cut_seal;
+use crate::base::seam::without;
 use crate::base::{Flaw, FlawKind};
 use crate::model::{Head, NO_MEMORY};
 
@@ -447,6 +448,7 @@ impl<L: Listener> Walk<'_, L> {
                 let shape = usize::try_from(index).ok().and_then(|index| self.refs.get(index));
                 match shape {
                     Some(&shape) if shape != Shape::OPEN => Ok(Read::Whole(shape)),
+                    _ if without("references") => Ok(Read::Whole(Shape::new(Shape::OTHER, place))),
                     _ => Err(Fault::corrupt("reference", "a reference in it leads nowhere", place)),
                 }
             }

@@ -36,13 +36,17 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, inputs: u64, only: Op
     for python in interpreters().iter().filter_map(|path| Interpreter::find(path, true, &probes).ok()) {
         pythons.entry(python.target.tag.to_string()).or_insert(python);
     }
-    if let Some(only) = only {
-        pythons.retain(|tag, _| only.split(':').next() == Some(tag));
+    let (tag, kind) =
+        only.map_or((None, None), |only| only.split_once(':').map_or((Some(only), None), |(tag, kind)| (Some(tag), Some(kind))));
+    match tag {
+        // The one that is tested with.
+        Some("") => pythons.retain(|_, python| python.executable.canonicalize().ok() == setting.python.path.canonicalize().ok()),
+        Some(tag) => pythons.retain(|known, _| known == tag),
+        None => {}
     }
     if pythons.is_empty() {
         bail!("no interpreter is called {}; a case is TAG or TAG:DAMAGE", only.unwrap_or(""));
     }
-    let kind = only.and_then(|only| only.split(':').nth(1));
     let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let (queue, table) = (Mutex::new(pythons.into_values().collect::<Vec<_>>()), Mutex::new(Table::default()));
     let work = || -> Result<()> {
@@ -149,6 +153,7 @@ fn one(setting: &Setting, python: &Interpreter, plan: &Plan<'_>, tally: &Tally) 
             tally.violation(&what, &format!("mutations --case {tag} --seed {}", setting.seed));
         }
     }
+    let mut naive = 0;
     let damages: Vec<Damage> = Damage::ALL.iter().copied().filter(|damage| plan.kind.is_none_or(|kind| kind == damage.word())).collect();
     if damages.is_empty() {
         bail!("no damage is called {}", plan.kind.unwrap_or(""));
@@ -170,6 +175,7 @@ fn one(setting: &Setting, python: &Interpreter, plan: &Plan<'_>, tally: &Tally) 
             let refused = matches!(answer, Answer::Refused | Answer::Died) || mutant.damage == Damage::Magic;
             row.refused += u64::from(refused);
             row.died += u64::from(matches!(answer, Answer::Died | Answer::DiedLater));
+            naive += u64::from(refused && naive_look(&mutant.bytes, len));
             if refused && deep.is_ok() {
                 let what =
                     format!("{tag}: {} of {} is not found, and the interpreter refuses it", mutant, sources[mutant.artifact].display());
@@ -190,7 +196,17 @@ fn one(setting: &Setting, python: &Interpreter, plan: &Plan<'_>, tally: &Tally) 
             }
         }
     }
+    if naive == 0 && done > 0 && plan.kind.is_none() {
+        let what =
+            format!("{tag}: who looks at the header and the first byte alone finds all that the interpreter refuses: that shows nothing");
+        tally.violation(&what, &format!("mutations --case {tag} --seed {}", setting.seed));
+    }
     Ok(table)
+}
+
+/// Who believes a header and a type code, as `compileall` does the header: it must let damage pass.
+fn naive_look(artifact: &[u8], header: usize) -> bool {
+    artifact.get(header).is_some_and(|code| code & 0x7F == b'c')
 }
 
 /// As `verify` looks at an artifact without a seal.

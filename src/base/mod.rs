@@ -30,10 +30,12 @@ pub mod lock;
 pub mod memo;
 pub mod seal;
 pub mod seam;
+pub mod shape;
 pub mod source;
 mod stat;
 pub mod sys;
 mod together;
+pub mod whereabouts;
 pub mod write;
 
 pub use error::{Error, Flaw, FlawKind, Result};

@@ -25,6 +25,7 @@
 //! - **P2** Opening never blocks on a FIFO and never takes a terminal.
 
 pub mod error;
+pub mod keep;
 pub mod leftover;
 pub mod lock;
 pub mod memo;

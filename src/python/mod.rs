@@ -4,6 +4,7 @@
 //! - [`pyc`] knows names, headers and labels: [`Pyc`] is the [`crate::model::Format`] of `.pyc` files.
 //! - [`marshal`] walks the body behind the header to its last byte and trusts none of it.
 //! - [`objects`] lists what the body holds, for whoever explains, compares or rewrites it.
+//! - [`way`] gives places in it their names: which function, which constant.
 //! - [`interpreter`] finds interpreters and asks each once what it is; [`memo`] remembers the answer.
 //! - [`pool`] is the [`crate::model::Compiler`]: workers that are spoken to in [`frame`]s.
 //!
@@ -16,6 +17,7 @@
 
 mod bell;
 mod code_object;
+pub mod flags;
 pub mod frame;
 pub mod interpreter;
 pub mod magic;
@@ -29,6 +31,7 @@ pub mod pyc;
 mod quote;
 mod room;
 mod slot;
+pub mod way;
 mod worker;
 
 pub use pyc::Pyc;

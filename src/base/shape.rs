@@ -229,7 +229,9 @@ fn changed(len: usize, known: &Known<'_>) -> Mark {
     match error {
         Some(error) if error >= PAGE && error % PAGE < CLOSE => {
             let page = error - error % PAGE;
-            let text = format!("the first error, at byte {error}, lies right behind a multiple of {PAGE}: what stands from {page} on may be another file's");
+            let text = format!(
+                "the first error, at byte {error}, lies right behind a multiple of {PAGE}: what stands from {page} on may be another file's"
+            );
             mark("changed", (page, len), text, WRITERS)
         }
         Some(error) => {

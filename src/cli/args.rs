@@ -145,7 +145,7 @@ pub(crate) struct Repair {
     pub(crate) select: Select,
     #[command(flatten)]
     pub(crate) interpreters: Interpreters,
-    /// Copy what is bad to this directory before it goes
+    /// Copy what is bad to this directory before it goes, each with a report of what is wrong with it
     #[arg(long, value_name = "DIR")]
     pub(crate) keep_bad: Option<PathBuf>,
     #[command(flatten)]

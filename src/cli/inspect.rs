@@ -364,8 +364,11 @@ mod tests {
         std::fs::write(&source, there).unwrap();
         let mtime = u32::try_from(source.metadata().unwrap().mtime()).unwrap();
         let size = u32::try_from(there.len()).unwrap();
-        // The magic number of Python 3.13, and `None` as its whole code.
-        let head = [&[0xf3, 0x0d, b'\r', b'\n', 0, 0, 0, 0][..], &mtime.to_le_bytes(), &size.to_le_bytes(), b"N"].concat();
+        // The magic number of Python 3.13, and a module of nothing but an escape sequence as a constant.
+        let head = [&[0xf3, 0x0d, b'\r', b'\n', 0, 0, 0, 0][..], &mtime.to_le_bytes(), &size.to_le_bytes()].concat();
+        let code = [&[0xE3; 1][..], &[0; 20], b"s\x02\0\0\0\x95\0)\x01\xf5\x05\0\0\0\x1b[2J\n)\0)\0s\0\0\0\0\xda\x04a.py"].concat();
+        let names = b"Z\x08<module>Z\x08<module>\x01\0\0\0s\0\0\0\0s\0\0\0\0";
+        let head = [&head[..], &code, names].concat();
         let label = super::super::setup::format().label("cpython-313", 0, "");
         let path = cache.join("a.cpython-313.pyc");
         std::fs::write(&path, crate::base::seal::sealed(head, Digest::of(made), label, false)).unwrap();

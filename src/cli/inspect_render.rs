@@ -57,7 +57,8 @@ fn says_of_itself(told: &Told, style: Style, lines: &mut Vec<String>) {
     match &told.seal {
         None => line(lines, "seal", "none: not written by bytekeep, or cut off since"),
         Some(seal) => {
-            let origin = if seal.adopted { "adopted: proves the bytes since it was sealed, not their origin" } else { "written by bytekeep" };
+            let origin =
+                if seal.adopted { "adopted: proves the bytes since it was sealed, not their origin" } else { "written by bytekeep" };
             line(lines, "seal", &format!("version {}, over {} bytes, {origin}", seal.version, seal.payload));
             line(lines, "made from", &format!("BLAKE3 {}", seal.source_digest));
             match seal.label_fits {

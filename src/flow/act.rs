@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use crate::base::Error;
-use crate::base::leftover::{self, Leftover};
 use crate::base::keep;
+use crate::base::leftover::{self, Leftover};
 use crate::base::lock;
 use crate::base::seal::{self, Artifact, Seal};
 use crate::base::seam;

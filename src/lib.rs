@@ -62,7 +62,8 @@
 //!
 //! - [`base`] knows bytes, digests, files and locks. All system calls are in `base/sys.rs`, with the only unsafe code; nothing there joins
 //!   paths, so nothing follows a link. `seal` is the trailer, `write` the atomic writer, `lock` the lock of a directory, `source` a
-//!   source read once, `leftover` what the dead leave behind, `memo` what was found sound before.
+//!   source read once, `leftover` what the dead leave behind, `memo` what was found sound before; `shape` tells how bytes were damaged,
+//!   `whereabouts` whose a file is and since when, `keep` copies evidence.
 //! - [`model`] has the words as types, and the two traits between the pipeline and a language: [`model::Format`] and
 //!   [`model::Compiler`].
 //! - [`python`] is everything that knows Python: the `.pyc` format, the walk over marshalled code, interpreters, workers.

@@ -169,13 +169,13 @@ fn the_label_of_a_pyo_is_judged_as_verify_does() {
         tree.bytekeep(Some(python), ["compile", "--optimize", level, "."]).run().exits(0);
         let artifact = tree.path("good.pyo");
         tree.verify().exits(0).is("good.pyo", "ok", "none");
-        inspect(&tree, &[artifact.clone()], &[]).exits(0);
+        inspect(&tree, std::slice::from_ref(&artifact), &[]).exits(0);
         assert_eq!(told(&tree, &artifact)["seal"]["label_fits"], true, "{level}");
         // One without optimisation is neither.
         tree.compile(python).exits(0);
         std::fs::copy(tree.path("good.pyc"), &artifact).unwrap();
         tree.verify().exits(1).is("good.pyo", "corrupt", "none");
-        inspect(&tree, &[artifact.clone()], &[]).exits(1);
+        inspect(&tree, std::slice::from_ref(&artifact), &[]).exits(1);
     }
 }
 

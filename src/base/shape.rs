@@ -49,8 +49,9 @@ const SHORT: &str = "a full disk, a quota or a limit on file sizes (Pythons befo
 const KILLED: &str = "a writer that was killed while it wrote in place, or a copy that was interrupted";
 const WRITERS: &str = "two writers at once, or one over the work of another, in place and without a lock (Python 2.7, `rsync --inplace`, \
     `tar` over a tree in use)";
-const APPENDED: &str = "something was appended, or a shorter file was written over a longer one that was not cut first";
+const APPENDED: &str = "an append, or a shorter file that was written over a longer one without cutting it first";
 const ROTTEN: &str = "a disk or memory that loses bits, or somebody who edited it in place";
+const MIXED: &str = "two writers at once, a block of another file, or a disk or memory that loses bits";
 const NO_ARTIFACT: &str = "a placeholder of git-lfs, an error page of a download, or a source under a wrong name";
 
 /// Tells the shape of a file that is known to be damaged. Of a sound one it would tell what is no damage.
@@ -70,7 +71,9 @@ pub fn shape(bytes: &[u8], known: &Known<'_>) -> Vec<Mark> {
     marks.extend(text_start(bytes, known));
     marks.extend(zeros(bytes, known));
     marks.extend(strangers(bytes, known));
-    marks.extend(ending(bytes, known));
+    // Two files in one are told once.
+    let is_told = marks.iter().any(|mark| mark.code == "two-writers");
+    marks.extend(ending(bytes, known).filter(|end| !is_told || end.code != "two-writers"));
     if marks.is_empty() {
         marks.push(changed(len, known));
     }
@@ -191,7 +194,7 @@ fn ending(bytes: &[u8], known: &Known<'_>) -> Option<Mark> {
             (Some(0), None) => None,
             (Some(missing), _) => {
                 let text = format!("{missing} bytes are missing before its seal, which says {payload} and stands behind {here}{at}");
-                Some(mark("hole", (0, len - SEAL_LEN), text, "a copy that left out a part, or a tool that took lines for text"))
+                Some(mark("hole", (0, len - SEAL_LEN), text, "a copy that left out a part, or a tool that took it for text"))
             }
             (None, _) => {
                 let text = format!("{} bytes too many stand before its seal, which says {payload}{at}", here - payload);
@@ -215,24 +218,29 @@ fn ending(bytes: &[u8], known: &Known<'_>) -> Option<Mark> {
     if flaw.kind != FlawKind::Truncated {
         return None;
     }
-    let text = format!("it ends at byte {len}{}; how many bytes are missing is not known", boundary(len));
-    let no_boundary = format!("it ends at byte {len}, at no block's boundary; how many bytes are missing is not known");
-    Some(match boundary(len).is_empty() {
-        false => mark("cut", (len, len), text, SHORT),
-        true => mark("cut", (len, len), no_boundary, KILLED),
-    })
+    let (place, hint) = match boundary(len) {
+        none if none.is_empty() => (", at no block's boundary".to_owned(), KILLED),
+        multiple => (multiple, SHORT),
+    };
+    let text = format!("it ends at byte {len}{place}; how many bytes are missing is not known");
+    Some(mark("cut", (len, len), text, hint))
 }
 
 /// Nothing of all that: bytes were changed where they stand.
 fn changed(len: usize, known: &Known<'_>) -> Mark {
     let error = known.flaw.and_then(|flaw| flaw.offset).and_then(|offset| usize::try_from(offset).ok()).filter(|error| *error < len);
     match error {
+        Some(error) if known.flaw.is_some_and(|flaw| flaw.kind == FlawKind::Truncated) => {
+            let text =
+                format!("its seal counts {error} bytes, which are here, and its code goes on beyond them: it is another's, or was changed");
+            mark("changed", (0, error), text, MIXED)
+        }
         Some(error) if error >= PAGE && error % PAGE < CLOSE => {
             let page = error - error % PAGE;
             let text = format!(
                 "the first error, at byte {error}, lies right behind a multiple of {PAGE}: what stands from {page} on may be another file's"
             );
-            mark("changed", (page, len), text, WRITERS)
+            mark("changed", (page, len), text, MIXED)
         }
         Some(error) => {
             let text = format!("nothing is cut and no block is zeroed: bytes were changed at or before byte {error}");
@@ -258,13 +266,13 @@ mod tests {
         sealed(payload, Digest::of(b"src"), [1; 8], false)
     }
 
-    fn told(bytes: &[u8], flaw: Option<Flaw>) -> Vec<(&'static str, u64, u64)> {
-        let known = Known { header: Some(16), flaw: flaw.as_ref(), beginnings: &[] };
+    fn told(bytes: &[u8], flaw: Option<&Flaw>) -> Vec<(&'static str, u64, u64)> {
+        let known = Known { header: Some(16), flaw, beginnings: &[] };
         shape(bytes, &known).into_iter().map(|mark| (mark.code, mark.from, mark.to)).collect()
     }
 
-    fn cut_at(len: usize) -> Option<Flaw> {
-        Some(Flaw::new(FlawKind::Truncated, "cut", "it ends before its code does").at(len as u64))
+    fn cut_at(len: usize) -> Flaw {
+        Flaw::new(FlawKind::Truncated, "cut", "it ends before its code does").at(len as u64)
     }
 
     #[test]
@@ -273,10 +281,10 @@ mod tests {
         assert_eq!(told(&[7; 16], None), [("header-only", 16, 16)]);
         assert_eq!(told(&[0; 5000], None), [("zeros", 0, 5000)]);
         let whole = whole();
-        assert_eq!(told(&whole[..8192], cut_at(8192)), [("cut", 8192, 8192)]);
+        assert_eq!(told(&whole[..8192], Some(&cut_at(8192))), [("cut", 8192, 8192)]);
         let first = |bytes: &[u8], error: usize| {
             let flaw = cut_at(error);
-            shape(bytes, &Known { header: Some(16), flaw: flaw.as_ref(), beginnings: &[] }).remove(0)
+            shape(bytes, &Known { header: Some(16), flaw: Some(&flaw), beginnings: &[] }).remove(0)
         };
         let text = |len: usize| first(&whole[..len], len);
         assert!(text(8192).text.contains("a multiple of 4096") && text(8192).hint.contains("full disk"));
@@ -311,7 +319,7 @@ mod tests {
         let mut inside = whole();
         inside[1000..1700].fill(0);
         assert_eq!(told(&inside, None)[0].0, "changed");
-        assert_eq!(told(&inside, Some(Flaw::new(FlawKind::Corrupt, "zeroed", "").at(1000))), [("zeros", 1000, 1700)]);
+        assert_eq!(told(&inside, Some(&Flaw::new(FlawKind::Corrupt, "zeroed", "").at(1000))), [("zeros", 1000, 1700)]);
     }
 
     #[test]
@@ -323,9 +331,11 @@ mod tests {
         let marks = shape(&over, &Known { header: Some(16), ..Known::default() });
         assert_eq!((marks[0].code, marks[0].from), ("two-writers", 396), "{marks:?}");
         assert!(marks[0].text.contains("first 396 bytes are a whole artifact"));
+        let at_its_end = Flaw::new(FlawKind::Corrupt, "trailing", "").at(300);
+        assert_eq!(told(&over, Some(&at_its_end)), [("two-writers", 396, 10_096)], "told once");
         let flaw = Flaw::new(FlawKind::Corrupt, "trailing", "").at(5000);
-        assert_eq!(told(&whole, Some(flaw.clone())), [("two-writers", 5000, 10_096)]);
-        assert_eq!(told(&whole[..9000], Some(flaw)), [("trailing", 5000, 9000)]);
+        assert_eq!(told(&whole, Some(&flaw)), [("two-writers", 5000, 10_096)]);
+        assert_eq!(told(&whole[..9000], Some(&flaw)), [("trailing", 5000, 9000)]);
         let begins = shape(&whole, &Known { header: Some(16), beginnings: &[4096], ..Known::default() });
         assert!(begins[0].text.contains("begins at byte 4096 (a multiple of 4096)"), "{begins:?}");
     }
@@ -334,9 +344,10 @@ mod tests {
     fn nothing_of_all_that() {
         let whole = whole();
         assert_eq!(told(&whole, None), [("changed", 0, 10_096)]);
-        let at = |offset| Some(Flaw::new(FlawKind::Corrupt, "type-code", "").at(offset));
-        assert_eq!(told(&whole, at(5000)), [("changed", 0, 5000)]);
-        assert_eq!(told(&whole, at(4100)), [("changed", 4096, 10_096)]);
+        let at = |offset| Flaw::new(FlawKind::Corrupt, "type-code", "").at(offset);
+        assert_eq!(told(&whole, Some(&at(5000))), [("changed", 0, 5000)]);
+        assert_eq!(told(&whole, Some(&at(4100))), [("changed", 4096, 10_096)]);
+        assert_eq!(told(&whole, Some(&cut_at(10_000))), [("changed", 0, 10_000)]);
         let text = shape(b"version https://git-lfs.github.com/spec/v1\n", &Known::default());
         assert!(text[0].code == "text" && text[0].text.contains("`version https://git-lfs"), "{text:?}");
     }

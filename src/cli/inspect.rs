@@ -141,6 +141,15 @@ impl From<Mark> for MarkTold {
     }
 }
 
+impl MarkTold {
+    /// What only the source tells.
+    fn mixed(to: u64) -> Self {
+        let text = "only one of header and seal fits the source: perhaps the beginning of one artifact and the end of another";
+        let hint = "two writers at once, in place and without a lock";
+        Self { code: "two-writers", text: text.to_owned(), from: 0, to, hint }
+    }
+}
+
 impl StandsTold {
     fn new(stat: &Stat, birth: Option<Time>) -> Self {
         use crate::base::whereabouts::{owner, times};
@@ -190,6 +199,8 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
     };
     let (code, filename) = code.unzip();
     let source = told_source(format, &dir, &named, filename.as_deref(), head, examined.seal.as_ref(), limit);
+    let is_digest_wrong = examined.flaws.iter().any(|flaw| flaw.code == "digest");
+    let mixed = (two_sources(&source) && is_digest_wrong && structure == "broken").then_some(examined.payload.len() as u64);
     let (shown, path_b64) = json::path(path);
     Ok(Told {
         v: json::VERSION,
@@ -207,7 +218,7 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
         structure,
         flaws: examined.flaws.into_iter().map(FlawTold::from).collect(),
         way: examined.way,
-        shape: examined.shape.into_iter().map(MarkTold::from).collect(),
+        shape: examined.shape.into_iter().map(MarkTold::from).chain(mixed.map(MarkTold::mixed)).collect(),
         file: StandsTold::new(&stands.file, stands.file_birth),
         directory: StandsTold::new(&stands.dir, stands.dir_birth),
         remark: stands.remark(),
@@ -318,6 +329,11 @@ fn told_source(
     });
     let digest_fits = seal.map(|seal| Digest::of(&source.bytes) == seal.source);
     SourceTold { path: shown, state: "there", header_fits, in_vain, digest_fits }
+}
+
+/// Does one of header and seal fit the source, and the other not?
+fn two_sources(source: &SourceTold) -> bool {
+    matches!((source.header_fits, source.digest_fits), (Some(true), Some(false)) | (Some(false), Some(true)))
 }
 
 /// The directory of the source of an artifact in a prefix tree. Which part of the path is the prefix, only the code tells, and it is

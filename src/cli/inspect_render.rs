@@ -43,7 +43,9 @@ fn line(lines: &mut Vec<String>, word: &str, text: &str) {
 }
 
 fn says_of_itself(told: &Told, style: Style, lines: &mut Vec<String>) {
-    line(lines, "size", &text::size(told.size));
+    // Exact: a length is evidence.
+    let rounded = if told.size < 1000 { String::new() } else { format!(" ({})", text::size(told.size)) };
+    line(lines, "size", &format!("{} bytes{rounded}", told.size));
     if let Some(header) = &told.header {
         line(lines, "magic", &format!("{}, which {} writes", header.magic, header.interpreter));
         let stamp = match (header.mtime, header.source_size, &header.source_hash) {

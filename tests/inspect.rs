@@ -10,6 +10,7 @@ mod whole;
 use std::path::{Path, PathBuf};
 
 use bytekeep::base::sys::Name;
+use bytekeep::flow::examine::examine;
 use bytekeep::model::Format;
 use bytekeep::python::Pyc;
 use serde_json::Value;
@@ -249,6 +250,35 @@ fn the_shape_of_the_damage_is_told_and_kept_with_the_evidence() {
         }
     }
     tree.verify().exits(0);
+}
+
+/// What is cut anywhere is told as cut, there, and as nothing else; where the seal began to be written, with what is missing.
+#[test]
+fn every_cut_has_its_shape() {
+    for python in all_pythons() {
+        let tree = Tree::new();
+        tree.old_file("told.py", SOURCE.as_bytes());
+        tree.compile(python).exits(0);
+        let whole = std::fs::read(tree.artifact("told.py", python)).unwrap();
+        let (payload, header) = (whole.len() - 96, header(python));
+        for len in 0..whole.len() {
+            let examined = examine(&Pyc, &whole[..len], Some(&python.tag), None);
+            let told: Vec<_> = examined.shape.iter().map(|mark| (mark.code, mark.to)).collect();
+            let wanted = match len {
+                0 => vec![("empty", 0)],
+                _ if len == header => vec![("header-only", len as u64)],
+                // It is whole without the seal.
+                _ if len == payload => Vec::new(),
+                _ => vec![("cut", len as u64)],
+            };
+            assert_eq!(told, wanted, "{} {len}: {:?}", python.tag, examined.shape);
+            if len > payload {
+                let missing = format!("{} bytes are missing", whole.len() - len);
+                assert!(examined.shape[0].text.contains(&missing), "{} {len}: {:?}", python.tag, examined.shape);
+            }
+            assert_eq!(examined.way.is_some(), header < len && len < payload, "{} {len}", python.tag);
+        }
+    }
 }
 
 /// Copies were named by the path as it was written: of two trees with equal relative paths only the first was kept, and of one artifact

@@ -38,10 +38,11 @@ pub fn examine<'a>(format: &dyn Format, bytes: &'a [u8], tag: Option<&str>, sour
     // A seal that contradicts its payload is still none of it.
     let behind = if bytes.ends_with(&seal::MAGIC) { SEAL_LEN } else { 0 };
     let payload = bytes.get(..bytes.len().saturating_sub(behind)).unwrap_or_default();
-    let head = format.head(&payload[..payload.len().min(16)], tag, None).map_err(|flaw| flaws.push(flaw)).ok();
-    let structure = head.as_ref().map(|head| format.body(head, payload));
-    let broken = structure.as_ref().and_then(|structure| structure.as_ref().err()).cloned();
+    let head = format.head(&payload[..payload.len().min(16)], tag, None);
+    let structure = head.as_ref().ok().map(|head| format.body(head, payload));
+    let broken = head.as_ref().err().or(structure.as_ref().and_then(|structure| structure.as_ref().err())).cloned();
     flaws.extend(broken.clone());
+    let head = head.ok();
     let offset = broken.as_ref().and_then(|flaw| flaw.offset);
     let way = head.as_ref().zip(offset).and_then(|(head, offset)| format.way(head, payload, offset, source));
     // What is only unknown is not damaged.

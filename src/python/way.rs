@@ -109,7 +109,10 @@ pub(super) fn way(head: &Head, payload: &[u8], offset: u64, module: Option<&[u8]
             let arrow = if part.is_empty() { "" } else { " → " };
             Some(format!("{prefix}{name}{arrow}{part}"))
         }
-        Err(broken) if broken.flaw.offset == Some(offset) && !broken.way.is_empty() => Some(positions(&broken.way)),
+        // Cut in the module's own numbers the way is empty; what lies behind the module or before it has none.
+        Err(broken) if broken.flaw.offset == Some(offset) && (!broken.way.is_empty() || broken.flaw.code == "cut") => {
+            Some(positions(&broken.way))
+        }
         Err(_) => None,
     }
 }

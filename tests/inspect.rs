@@ -197,6 +197,36 @@ fn the_source_of_an_artifact_in_a_prefix_is_found_by_what_the_code_says() {
     assert_eq!(told(&tree, &copy)["source"]["state"], "not looked for");
 }
 
+/// In every mode, at every level, with every kind of time: one judgement.
+#[test]
+fn what_verify_finds_good_is_good_and_what_it_finds_bad_is_bad() {
+    for python in all_pythons() {
+        let levels = if python.version.0 == 2 { "0,2" } else { "0,1,2" };
+        let modes = ["timestamp", "checked-hash", "unchecked-hash"];
+        for mode in modes.into_iter().take(if header(python) == 16 { 3 } else { 1 }) {
+            let tree = Tree::new();
+            for (index, time) in [1_500_000_000, 1_i64 << 31, -7, (1 << 32) + 7].into_iter().enumerate() {
+                whole::set_mtime(&tree.file(format!("m{index}.py"), b"VALUE = 1\n"), time);
+            }
+            tree.bytekeep(Some(python), ["compile", "--optimize", levels, "--invalidation-mode", mode, "."]).run().exits(0);
+            let check = |code| {
+                let verified = tree.verify().exits(code);
+                let entries: Vec<&Value> = verified.entries().collect();
+                let paths: Vec<PathBuf> = entries.iter().map(|entry| tree.path(entry["path"].as_str().unwrap())).collect();
+                let inspected = inspect(&tree, &paths, &["--format", "json"]).exits(code);
+                assert!(entries.len() >= 10 && entries.len() == inspected.lines.len(), "{}: {}", python.tag, verified.shown());
+                for (entry, json) in entries.iter().zip(&inspected.lines) {
+                    assert_eq!(json["good"], entry["verdict"] == "ok", "{} {mode}: {entry} {json}", python.tag);
+                }
+            };
+            check(0);
+            tree.old_file("m0.py", b"VALUE = 2\n");
+            edit(&tree.artifact("m1.py", python), |bytes| bytes[20] ^= 1);
+            check(1);
+        }
+    }
+}
+
 /// A source whose artifact has several pages.
 fn long_source() -> String {
     let lines = (0..900).map(|number| format!("    'text number {number:05}',\n"));

@@ -28,6 +28,7 @@ pub(crate) struct Told {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_b64: Option<String>,
+    good: bool,
     pub(super) size: u64,
     name: NameTold,
     pub(super) header: Option<HeaderTold>,
@@ -202,11 +203,12 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
     let is_digest_wrong = examined.flaws.iter().any(|flaw| flaw.code == "digest");
     let mixed = (two_sources(&source) && is_digest_wrong && structure == "broken").then_some(examined.payload.len() as u64);
     let (shown, path_b64) = json::path(path);
-    Ok(Told {
+    let mut told = Told {
         v: json::VERSION,
         kind: "inspect",
         path: shown,
         path_b64,
+        good: false,
         size: bytes.len() as u64,
         name: NameTold {
             interpreter: named.tag.as_deref().map(str::to_owned),
@@ -225,7 +227,9 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
         source,
         code,
         no_code,
-    })
+    };
+    told.good = told.is_good();
+    Ok(told)
 }
 
 struct Read {

@@ -109,9 +109,10 @@ pub(super) fn way(head: &Head, payload: &[u8], offset: u64, module: Option<&[u8]
             let arrow = if part.is_empty() { "" } else { " → " };
             Some(format!("{prefix}{name}{arrow}{part}"))
         }
-        // Cut in the module's own numbers the way is empty; what lies behind the module or before it has none.
-        Err(broken) if broken.flaw.offset == Some(offset) && (!broken.way.is_empty() || broken.flaw.code == "cut") => {
-            Some(positions(&broken.way))
+        // In the module's own numbers the way is empty; what lies behind the module has none.
+        Err(broken) if broken.flaw.offset == Some(offset) => {
+            let is_within = !broken.way.is_empty() || matches!(broken.flaw.code, "cut" | "code-field");
+            is_within.then(|| positions(&broken.way))
         }
         Err(_) => None,
     }
@@ -193,6 +194,18 @@ mod tests {
         let head = Pyc.head(&artifact[..16], None, None).unwrap();
         let way = way(&head, &artifact, broken, Some(b"mod")).unwrap();
         assert_eq!(way, "<module> → co_consts[1] → co_consts[0] → co_consts[1][0] → co_consts[0]");
+    }
+
+    #[test]
+    fn what_is_wrong_in_the_module_itself_lies_in_it_and_what_follows_it_nowhere() {
+        let mut artifact = artifact();
+        let head = Pyc.head(&artifact[..16], None, None).unwrap();
+        artifact.push(b'x');
+        let behind = Pyc.body(&head, &artifact).unwrap_err().offset.unwrap();
+        assert_eq!(way(&head, &artifact, behind, None), None);
+        artifact[20] = 0xFF;
+        let number = Pyc.body(&head, &artifact).unwrap_err().offset.unwrap();
+        assert_eq!(way(&head, &artifact, number, None).unwrap(), "<module>");
     }
 
     #[test]

@@ -353,6 +353,17 @@ pub trait Format: Send + Sync {
         self.body(head, artifact)
     }
 
+    /// Where in the body a byte of `payload` (an artifact without its seal) lies, in names that a programmer knows: for people. `None`:
+    /// nothing is to be said. `source` is the name of the source.
+    fn way(&self, _head: &Head, _payload: &[u8], _offset: u64, _source: Option<&Name>) -> Option<String> {
+        None
+    }
+
+    /// Where in these bytes, but at their start, something begins that looks like an artifact; the first few places.
+    fn beginnings(&self, _bytes: &[u8]) -> Vec<usize> {
+        Vec::new()
+    }
+
     /// What the seal's label is the digest of: tag, level, build variant.
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8];
 

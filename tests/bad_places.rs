@@ -365,19 +365,21 @@ fn a_cache_directory_that_is_something_else() {
     }
 }
 
+/// Ends another thread also where an assertion fails: else the test would never end.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn a_cache_directory_that_goes_while_we_work() {
     let tree = Tree::new();
     for number in 0..30 {
         tree.file(format!("m{number}.py"), b"VALUE = 1\n");
         tree.file(format!("pkg{}/m.py", number % 6), b"VALUE = 1\n");
-    }
-    // Also where an assertion fails: else the test would never end.
-    struct Stop<'s>(&'s AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::SeqCst);
-        }
     }
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -26,15 +26,18 @@
 
 pub mod children;
 pub mod error;
+pub mod keep;
 pub mod leftover;
 pub mod lock;
 pub mod memo;
 pub mod seal;
 pub mod seam;
+pub mod shape;
 pub mod source;
 mod stat;
 pub mod sys;
 mod together;
+pub mod whereabouts;
 pub mod write;
 
 pub use error::{Error, Flaw, FlawKind, Result};

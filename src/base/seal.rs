@@ -210,6 +210,14 @@ pub fn sealed(mut payload: Vec<u8>, source: Digest, label: [u8; 8], adopted: boo
     payload
 }
 
+/// The length of the payload that the seal at the end of these bytes says, whether or not that is so: for whoever tells damage. `None`:
+/// they do not end with a seal of this version.
+pub fn claimed_payload(bytes: &[u8]) -> Option<u64> {
+    let seal = bytes.last_chunk::<SEAL_LEN>()?;
+    let is_one = seal[88..96] == MAGIC && u16::from_le_bytes(part(seal, 72)) == VERSION;
+    is_one.then(|| u64::from_le_bytes(part(seal, 0)))
+}
+
 /// How many bytes at the end of an unsealed artifact look like a piece of a seal, for whoever says what is behind a payload.
 ///
 /// A walk over the payload finds its end; what follows is either a whole seal (then this is not asked), a cut one, or garbage.

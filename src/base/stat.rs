@@ -1,6 +1,7 @@
 //! Names, and what the system says of them. Pure; the calls are in [`sys`](super::sys).
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -83,6 +84,30 @@ impl Time {
     #[must_use]
     pub fn minus_seconds(self, seconds: i64) -> Self {
         Self { sec: self.sec.saturating_sub(seconds), nsec: self.nsec }
+    }
+
+    /// Day and time of day in UTC, without the nanoseconds: `2025-04-28`, `14:11:48`.
+    pub fn calendar(self) -> (String, String) {
+        let (days, second) = (self.sec.div_euclid(86_400), self.sec.rem_euclid(86_400));
+        // Years begin in March here, so that the leap day is the last of its year; 719,468 days lie between 0000-03-01 and 1970-01-01.
+        let days = days + 719_468;
+        let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = era * 400 + year_of_era + i64::from(month <= 2);
+        let time = format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
+        (format!("{year:04}-{month:02}-{day:02}"), time)
+    }
+}
+
+/// All of it, `2025-04-28 14:11:48.000000000 UTC`: whole seconds tell of archives and copies.
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (day, time) = self.calendar();
+        write!(f, "{day} {time}.{:09} UTC", self.nsec)
     }
 }
 

@@ -147,6 +147,11 @@ impl Dir {
         call("stat", &self.path, || rustix::fs::fstat(&self.fd)).map(|raw| Stat::from_raw(&raw))
     }
 
+    /// When this directory was made, where the file system keeps that.
+    pub fn birth(&self) -> Option<Time> {
+        birth(&self.fd)
+    }
+
     /// What a name in it is; a link is told as a link.
     pub fn stat_of(&self, name: &Name) -> Result<Stat> {
         self.stat_at(name, AtFlags::SYMLINK_NOFOLLOW)
@@ -336,6 +341,12 @@ fn mode_bits(mode: u32) -> Mode {
 /// What an open file is.
 pub fn stat(file: &File, path: &Path) -> Result<Stat> {
     call("stat", path, || rustix::fs::fstat(file)).map(|raw| Stat::from_raw(&raw))
+}
+
+/// When an open file was made, where the file system keeps that. For people: no decision hangs on it.
+pub fn birth(file: &impl AsFd) -> Option<Time> {
+    let file = File::from(file.as_fd().try_clone_to_owned().ok()?);
+    Some(file.metadata().ok()?.created().ok()?.into())
 }
 
 /// Reads from an offset until the buffer is full or the file ends; the number of bytes read.

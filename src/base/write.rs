@@ -11,10 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::lock::DirLock;
-use super::seal::Digest;
 use super::sys::{self, Dir, Name, Stat, Time};
 use super::together::together;
-use super::{Error, Result, leftover, seam};
+use super::{Result, leftover, seam};
 use crate::ignored;
 
 /// How safe from a power cut.
@@ -235,55 +234,6 @@ fn sync_directory(lock: &DirLock) -> Result<()> {
         Some((parent, _)) if !seam::without("name-flush") => parent.sync(),
         _ => Ok(()),
     }
-}
-
-/// The most of a bad artifact that is kept: what is larger is told in the note beside it.
-const KEPT: u64 = 256 << 20;
-
-/// Copies a file that will go to a directory of evidence, with a note beside it. What was kept there before, under the same path, stays:
-/// the first state tells most.
-pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, note: &str) -> Result<()> {
-    let digest = Digest::of(from.as_os_str().as_encoded_bytes()).hex();
-    let stem = [&digest.as_bytes()[..12], b"-", name.as_bytes()].concat();
-    let named = |suffix: &[u8]| {
-        let bytes = [&stem[..stem.len().min(200)], suffix].concat();
-        Name::from_bytes(&bytes).ok_or_else(|| Error::new("name a copy of", from, std::io::ErrorKind::InvalidInput))
-    };
-    let size = sys::stat(file, from)?.size;
-    let cut = if size > KEPT { format!("only the first {KEPT} of its {size} bytes are kept\n") } else { String::new() };
-    let copy = |suffix: &str, fill: &dyn Fn(&File, &Path) -> Result<()>| -> Result<()> {
-        let to = &named(suffix.as_bytes())?;
-        if keep.stat_of(to).is_ok() {
-            return Ok(());
-        }
-        // Not a temp file by our names: this directory is not locked, and where it lies in a tree they would be swept at once. Only the
-        // holder of the artifact's own lock copies it, so what is there is a dead one's.
-        let temp = named(format!("{suffix}.part").as_bytes())?;
-        match keep.unlink(&temp) {
-            Err(error) if !error.is_gone() => return Err(error),
-            _ => {}
-        }
-        let made = keep.create_new(&temp, 0o600)?;
-        let done = fill(&made, &keep.path_of(to)).and_then(|()| keep.rename(&temp, to));
-        if done.is_err() {
-            ignored!(keep.unlink(&temp), "half a copy stays in the directory of evidence");
-        }
-        done
-    };
-    copy("", &|made, path| {
-        let mut piece = vec![0; 1 << 20];
-        let mut at = 0;
-        while at < size.min(KEPT) {
-            let got = sys::read_at(file, &mut piece, at, from)?;
-            if got == 0 {
-                break;
-            }
-            sys::write_all(made, &piece[..got], path)?;
-            at += got as u64;
-        }
-        Ok(())
-    })?;
-    copy(".txt", &|made, path| sys::write_all(made, format!("{note}{cut}").as_bytes(), path))
 }
 
 #[cfg(test)]

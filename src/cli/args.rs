@@ -147,7 +147,7 @@ pub(crate) struct Repair {
     pub(crate) select: Select,
     #[command(flatten)]
     pub(crate) interpreters: Interpreters,
-    /// Copy what is bad to this directory before it goes
+    /// Copy what is bad to this directory before it goes, each with a report of what is wrong with it
     #[arg(long, value_name = "DIR")]
     pub(crate) keep_bad: Option<PathBuf>,
     #[command(flatten)]
@@ -224,11 +224,15 @@ pub(crate) struct Status {
 #[command(after_help = "\
 Examples:
   bytekeep inspect pkg/__pycache__/mod.cpython-313.pyc
+  bytekeep inspect --code mod.pyc                          with all its functions
   bytekeep inspect --format json pkg/__pycache__/*.pyc")]
 pub(crate) struct Inspect {
     /// Artifacts
     #[arg(value_name = "FILE", required = true, value_hint = clap::ValueHint::FilePath)]
     pub(crate) files: Vec<PathBuf>,
+    /// List every code object, with flags and constants, not just the first ones
+    #[arg(long)]
+    pub(crate) code: bool,
     /// The largest artifact or source that is read
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
     pub(crate) max_size: Size,
@@ -327,7 +331,7 @@ mod tests {
             "bytekeep clean a --orphans --leftovers --sourceless --sealed --tag cpython-313,cpython-312",
             "bytekeep clean --pycache-prefix p --keep-tags cpython-313",
             "bytekeep -v status a",
-            "bytekeep inspect a.pyc --format json",
+            "bytekeep inspect a.pyc --code --format json",
             "bytekeep seal a",
             "bytekeep completions zsh",
         ] {

@@ -1,4 +1,4 @@
-//! `inspect`: everything that one artifact says of itself, whether or not it is sound.
+//! `inspect`: everything that one artifact says of itself, whether or not it is sound, and what its damage tells of where it came from.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,13 +6,18 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::inspect_code::{self, CodeTold};
 use super::json;
-use super::out::{Out, Style};
+use super::out::Out;
 use super::text;
-use crate::base::seal::{Artifact, Digest, Seal};
+use crate::base::seal::{Digest, Seal};
+use crate::base::shape::Mark;
 use crate::base::source::Source;
-use crate::base::sys::{self, Dir, Kind, Name, Stat};
+use crate::base::sys::{self, Dir, Kind, Name, Stat, Time};
+use crate::base::whereabouts::Whereabouts;
 use crate::base::{Error, Flaw};
+use crate::flow::examine;
+use crate::flow::look::label_fits;
 use crate::model::{Format, Head, Layout, Level, Recognised, Stamp};
 
 /// One artifact, told in full.
@@ -23,13 +28,26 @@ pub(crate) struct Told {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_b64: Option<String>,
-    size: u64,
+    good: bool,
+    pub(super) size: u64,
     name: NameTold,
-    header: Option<HeaderTold>,
-    seal: Option<SealTold>,
-    structure: &'static str,
-    flaws: Vec<FlawTold>,
-    source: SourceTold,
+    pub(super) header: Option<HeaderTold>,
+    pub(super) seal: Option<SealTold>,
+    pub(super) structure: &'static str,
+    pub(super) flaws: Vec<FlawTold>,
+    /// Where in the code the first wrong byte lies.
+    pub(super) way: Option<String>,
+    pub(super) shape: Vec<MarkTold>,
+    pub(super) file: StandsTold,
+    pub(super) directory: StandsTold,
+    /// What the times of both say.
+    pub(super) remark: Option<String>,
+    pub(super) source: SourceTold,
+    /// `None`: it cannot be listed.
+    pub(super) code: Option<CodeTold>,
+    /// Why the code of a sound structure is not listed.
+    #[serde(skip)]
+    pub(super) no_code: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -40,41 +58,68 @@ struct NameTold {
 }
 
 #[derive(Serialize)]
-struct HeaderTold {
-    magic: u16,
-    interpreter: String,
-    mode: &'static str,
-    mtime: Option<u32>,
-    source_size: Option<u32>,
-    source_hash: Option<String>,
+pub(super) struct HeaderTold {
+    pub(super) magic: u16,
+    pub(super) interpreter: String,
+    pub(super) mode: &'static str,
+    pub(super) mtime: Option<u32>,
+    pub(super) source_size: Option<u32>,
+    pub(super) source_hash: Option<String>,
 }
 
 #[derive(Serialize)]
-struct SealTold {
-    version: u16,
-    payload: u64,
-    adopted: bool,
+pub(super) struct SealTold {
+    pub(super) version: u16,
+    pub(super) payload: u64,
+    pub(super) adopted: bool,
     keyed: bool,
-    source_digest: String,
+    pub(super) source_digest: String,
     /// Does it carry the label of what the name says? `None`: the name does not say.
-    label_fits: Option<bool>,
+    pub(super) label_fits: Option<bool>,
 }
 
 #[derive(Serialize)]
-struct FlawTold {
+pub(super) struct FlawTold {
     code: &'static str,
-    text: String,
-    offset: Option<u64>,
+    pub(super) text: String,
+    pub(super) offset: Option<u64>,
 }
 
 #[derive(Serialize)]
-struct SourceTold {
-    path: Option<String>,
-    state: &'static str,
+pub(super) struct MarkTold {
+    code: &'static str,
+    pub(super) text: String,
+    from: u64,
+    to: u64,
+    pub(super) hint: &'static str,
+}
+
+/// Whose a file or a directory is, and since when.
+#[derive(Serialize)]
+pub(super) struct StandsTold {
+    uid: u32,
+    gid: u32,
+    mode: String,
+    links: u64,
+    modified: String,
+    changed: String,
+    made: Option<String>,
+    #[serde(skip)]
+    pub(super) owner: String,
+    #[serde(skip)]
+    pub(super) times: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct SourceTold {
+    pub(super) path: Option<String>,
+    pub(super) state: &'static str,
     /// Does the header fit it?
-    header_fits: Option<bool>,
+    pub(super) header_fits: Option<bool>,
+    /// Is its time one that this header cannot keep? Then the artifact is right and of no use.
+    pub(super) in_vain: bool,
     /// Does the seal fit it?
-    digest_fits: Option<bool>,
+    pub(super) digest_fits: Option<bool>,
 }
 
 impl Told {
@@ -91,51 +136,111 @@ impl From<Flaw> for FlawTold {
     }
 }
 
+impl From<Mark> for MarkTold {
+    fn from(mark: Mark) -> Self {
+        Self { code: mark.code, text: mark.text, from: mark.from, to: mark.to, hint: mark.hint }
+    }
+}
+
+impl MarkTold {
+    /// What only the source tells.
+    fn mixed(to: u64) -> Self {
+        let text = "only one of header and seal fits the source: perhaps the beginning of one artifact and the end of another";
+        let hint = "two writers at once, in place and without a lock";
+        Self { code: "two-writers", text: text.to_owned(), from: 0, to, hint }
+    }
+}
+
+impl StandsTold {
+    fn new(stat: &Stat, birth: Option<Time>) -> Self {
+        use crate::base::whereabouts::{owner, times};
+        Self {
+            uid: stat.uid,
+            gid: stat.gid,
+            mode: format!("{:o}", stat.mode),
+            links: stat.nlink,
+            modified: stat.mtime.to_string(),
+            changed: stat.ctime.to_string(),
+            made: birth.map(|birth| birth.to_string()),
+            owner: owner(stat),
+            times: times(stat, birth),
+        }
+    }
+}
+
+/// What the file's name and place say.
+struct Named {
+    layout: Layout,
+    source: Option<Name>,
+    tag: Option<Arc<str>>,
+    level: Option<Level>,
+}
+
 /// Looks at one artifact of at most `limit` bytes.
 pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told, Failure> {
-    let (bytes, dir, name) = read(path, limit)?;
+    let Read { bytes, stands, dir, name } = read(path, limit)?;
     let in_cache = dir.canonicalize().is_ok_and(|dir| dir.file_name() == Some(format.cache_dir().as_os_str()));
     let (layout, recognised) = recognise(format, &name, in_cache);
-    let (source, tag, level) = match recognised {
-        Recognised::Artifact { source, tag, level, .. } => (Some(source), tag, level),
-        Recognised::ForeignTemp { .. } | Recognised::Foreign => (None, None, Level::Other),
+    let named = match recognised {
+        Recognised::Artifact { source, tag, level, .. } => Named { layout, source: Some(source), tag, level: Some(level) },
+        Recognised::ForeignTemp { .. } | Recognised::Foreign => Named { layout, source: None, tag: None, level: None },
     };
-    let of_name = source.as_ref().map(|source| text::name(source.as_bytes()));
-    let mut flaws = Vec::new();
-    let artifact = Artifact::split(&bytes).map_err(|flaw| flaws.push(flaw)).ok();
-    let seal = artifact.and_then(|artifact| artifact.seal);
-    if let Some(flaw) = artifact.and_then(|artifact| artifact.prove().err()) {
-        flaws.push(flaw);
-    }
-    let payload = artifact.map_or(&bytes[..], |artifact| artifact.payload);
-    let head = format.head(&payload[..payload.len().min(16)], tag.as_deref(), None).map_err(|flaw| flaws.push(flaw)).ok();
-    // Without a seal that can be read, its remains stand behind the body; the walk says where that ends.
-    let walked = head.as_ref().map(|head| format.deep_body(head, payload));
-    let structure = match &walked {
+    let examined = examine::examine(format, &bytes, named.tag.as_deref(), named.source.as_ref());
+    let structure = match &examined.structure {
         Some(Ok(())) => "sound",
         Some(Err(_)) => "broken",
         None => "unknown",
     };
-    flaws.extend(walked.and_then(Result::err));
-    let source = told_source(format, &dir, source, layout, head.as_ref(), seal.as_ref(), limit);
+    let head = examined.head.as_ref();
+    let code = head.filter(|_| structure == "sound").map(|head| inspect_code::tell(head, examined.payload));
+    let (code, no_code) = match code {
+        Some(Ok(code)) => (Some(code), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
+    let (code, filename) = code.unzip();
+    let source = told_source(format, &dir, &named, filename.as_deref(), head, examined.seal.as_ref(), limit);
+    let is_digest_wrong = examined.flaws.iter().any(|flaw| flaw.code == "digest");
+    let mixed = (two_sources(&source) && is_digest_wrong && structure == "broken").then_some(examined.payload.len() as u64);
     let (shown, path_b64) = json::path(path);
-    Ok(Told {
+    let mut told = Told {
         v: json::VERSION,
         kind: "inspect",
         path: shown,
         path_b64,
+        good: false,
         size: bytes.len() as u64,
-        name: NameTold { interpreter: tag.as_deref().map(str::to_owned), optimize: level.number(), source: of_name },
-        seal: seal.map(|seal| told_seal(format, &seal, tag.as_deref().or(head.as_ref().map(|head| &*head.tag)), level)),
-        header: head.as_ref().map(told_header),
+        name: NameTold {
+            interpreter: named.tag.as_deref().map(str::to_owned),
+            optimize: named.level.and_then(Level::number),
+            source: named.source.as_ref().map(|source| text::name(source.as_bytes())),
+        },
+        seal: examined.seal.map(|seal| told_seal(format, &seal, &named, head)),
+        header: head.map(told_header),
         structure,
-        flaws: flaws.into_iter().map(FlawTold::from).collect(),
+        flaws: examined.flaws.into_iter().map(FlawTold::from).collect(),
+        way: examined.way,
+        shape: examined.shape.into_iter().map(MarkTold::from).chain(mixed.map(MarkTold::mixed)).collect(),
+        file: StandsTold::new(&stands.file, stands.file_birth),
+        directory: StandsTold::new(&stands.dir, stands.dir_birth),
+        remark: stands.remark(),
         source,
-    })
+        code,
+        no_code,
+    };
+    told.good = told.is_good();
+    Ok(told)
+}
+
+struct Read {
+    bytes: Vec<u8>,
+    stands: Whereabouts,
+    dir: PathBuf,
+    name: Name,
 }
 
 /// The file, opened once, in the directory that holds its name. Links are followed: the user named it.
-fn read(path: &Path, limit: u64) -> Result<(Vec<u8>, PathBuf, Name), Failure> {
+fn read(path: &Path, limit: u64) -> Result<Read, Failure> {
     let shown = text::path(path, None);
     let name = path.file_name().and_then(Name::new).ok_or_else(|| Failure::new(format!("`{shown}` is not a file")))?;
     let dir = match path.parent() {
@@ -150,13 +255,14 @@ fn read(path: &Path, limit: u64) -> Result<(Vec<u8>, PathBuf, Name), Failure> {
         return Err(Failure::new(format!("`{shown}` is {}, not a file", kind.noun())));
     }
     let file = open.open_through(&name).map_err(failed)?;
-    let stat: Stat = sys::stat(&file, path).map_err(failed)?;
-    let bytes = sys::read_all(&file, stat.size, limit, path).map_err(failed)?;
+    let stands = Whereabouts::of(&file, &open).map_err(failed)?;
+    let size = stands.file.size;
+    let bytes = sys::read_all(&file, size, limit, path).map_err(failed)?;
     let bytes = bytes.ok_or_else(|| {
-        Failure::new(format!("`{shown}` has {}, more than the limit of {}", text::size(stat.size), text::size(limit)))
+        Failure::new(format!("`{shown}` has {}, more than the limit of {}", text::size(size), text::size(limit)))
             .hint("allow it with `--max-size SIZE`")
     })?;
-    Ok((bytes, dir, name))
+    Ok(Read { bytes, stands, dir, name })
 }
 
 /// A name with a tag belongs into a cache directory or a prefix tree, wherever it was copied to; one without stands beside its source.
@@ -178,97 +284,74 @@ fn told_header(head: &Head) -> HeaderTold {
     HeaderTold { magic, interpreter: head.tag.to_string(), mode: head.mode().word(), mtime, source_size, source_hash }
 }
 
-fn told_seal(format: &dyn Format, seal: &Seal, tag: Option<&str>, level: Level) -> SealTold {
-    let label_fits =
-        tag.zip(level.number()).map(|(tag, level)| format.variants().iter().any(|variant| format.label(tag, level, variant) == seal.label));
+fn told_seal(format: &dyn Format, seal: &Seal, named: &Named, head: Option<&Head>) -> SealTold {
+    let tag = named.tag.as_deref().or(head.map(|head| &*head.tag));
     SealTold {
         version: crate::base::seal::VERSION,
         payload: seal.payload_len,
         adopted: seal.adopted,
         keyed: seal.key.is_some(),
         source_digest: seal.source.hex(),
-        label_fits,
+        // As `verify` asks it.
+        label_fits: tag.zip(named.level).and_then(|(tag, level)| label_fits(format, seal, tag, level)),
     }
 }
 
 fn told_source(
     format: &dyn Format,
     dir: &Path,
-    name: Option<Name>,
-    layout: Layout,
+    named: &Named,
+    filename: Option<&Path>,
     head: Option<&Head>,
     seal: Option<&Seal>,
     limit: u64,
 ) -> SourceTold {
-    let unknown = |state, path| SourceTold { path, state, header_fits: None, digest_fits: None };
-    let Some(name) = name else { return unknown("not known by the name", None) };
-    let dir = match layout {
+    let unknown = |state, path| SourceTold { path, state, header_fits: None, in_vain: false, digest_fits: None };
+    let Some(name) = &named.source else { return unknown("not known by the name", None) };
+    let dir = match named.layout {
         Layout::Cache => dir.join(".."),
         Layout::Beside => dir.to_path_buf(),
-        Layout::Prefix => return unknown("not looked for", None),
+        Layout::Prefix => match mirrored(dir, name, filename) {
+            Some(dir) => dir,
+            None => return unknown("not looked for", None),
+        },
     };
-    let shown = Some(text::name(name.as_bytes()));
-    let read = Dir::open_root(&dir).map(Arc::new).map_err(Into::into).and_then(|dir| Source::read(&dir, &name, limit));
+    let shown = Some(match named.layout {
+        Layout::Prefix => text::path(&dir.join(name), None),
+        Layout::Cache | Layout::Beside => text::name(name.as_bytes()),
+    });
+    let read = Dir::open_root(&dir).map(Arc::new).map_err(Into::into).and_then(|dir| Source::read(&dir, name, limit));
     let source = match read {
         Ok(source) => source,
         Err(error) if error.is_absent() => return unknown("gone", shown),
         Err(_) => return unknown("unreadable", shown),
     };
+    let in_vain = head.is_some_and(|head| format.is_in_vain(head, &source.stat));
     let header_fits = head.map(|head| match head.stamp {
-        Stamp::Time { .. } => format.agrees(head, &source.stat),
+        Stamp::Time { .. } => in_vain || format.agrees(head, &source.stat),
         Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
     });
-    SourceTold { path: shown, state: "there", header_fits, digest_fits: seal.map(|seal| Digest::of(&source.bytes) == seal.source) }
+    let digest_fits = seal.map(|seal| Digest::of(&source.bytes) == seal.source);
+    SourceTold { path: shown, state: "there", header_fits, in_vain, digest_fits }
+}
+
+/// Does one of header and seal fit the source, and the other not?
+fn two_sources(source: &SourceTold) -> bool {
+    matches!((source.header_fits, source.digest_fits), (Some(true), Some(false)) | (Some(false), Some(true)))
+}
+
+/// The directory of the source of an artifact in a prefix tree. Which part of the path is the prefix, only the code tells, and it is
+/// believed only where the rest of the path says the same.
+fn mirrored(dir: &Path, source: &Name, filename: Option<&Path>) -> Option<PathBuf> {
+    let filename = filename.filter(|path| path.is_absolute() && path.file_name() == Some(source.as_os_str()))?;
+    let parent = filename.parent()?;
+    let here = std::path::absolute(dir).ok()?;
+    here.ends_with(parent.strip_prefix("/").ok()?).then(|| parent.to_path_buf())
 }
 
 /// For programs.
 pub(crate) fn write_json(out: &Out, told: &Told) {
     json::write(out, told);
-}
-
-/// For people.
-pub(crate) fn render(told: &Told, path: &Path, cwd: Option<&Path>, style: Style) -> String {
-    let mut lines = Vec::new();
-    let mut line = |word: &str, text: String| lines.push(format!("  {word:<10} {text}"));
-    line("size", text::size(told.size));
-    if let Some(header) = &told.header {
-        line("magic", format!("{}, which {} writes", header.magic, header.interpreter));
-        let stamp = match (header.mtime, header.source_size, &header.source_hash) {
-            (Some(mtime), Some(size), _) => format!("source of {}, {size} bytes", text::date(mtime.into())),
-            (Some(mtime), None, _) => format!("source of {}", text::date(mtime.into())),
-            (None, _, Some(hash)) => format!("source with hash {hash}"),
-            (None, _, None) => String::new(),
-        };
-        line("mode", format!("{}: {stamp}", header.mode));
-    }
-    match &told.seal {
-        None => line("seal", "none".to_owned()),
-        Some(seal) => {
-            let adopted = if seal.adopted { ", adopted: proves the bytes since it was sealed, not their origin" } else { "" };
-            line("seal", format!("version {}, over {} bytes{adopted}", seal.version, seal.payload));
-            line("made from", format!("BLAKE3 {}", seal.source_digest));
-            match seal.label_fits {
-                Some(true) => line("label", "fits the name".to_owned()),
-                Some(false) => line("label", style.bad("does not fit the name: this artifact belongs elsewhere")),
-                None => line("label", "the name does not say what it should be".to_owned()),
-            }
-        }
-    }
-    line("structure", told.structure.to_owned());
-    for flaw in &told.flaws {
-        let place = flaw.offset.map(|offset| format!(" (at byte {offset})")).unwrap_or_default();
-        line("flaw", format!("{}{place}", style.bad(&text::message(&flaw.text))));
-    }
-    let fits = |fits: Option<bool>, what: &str| match fits {
-        Some(true) => format!(", fits the {what}"),
-        Some(false) => format!(", {}", style.bad(&format!("does not fit the {what}"))),
-        None => String::new(),
-    };
-    let source = &told.source;
-    let name = source.path.as_ref().map(|name| format!("`{name}` ")).unwrap_or_default();
-    line("source", format!("{name}{}{}{}", source.state, fits(source.header_fits, "header"), fits(source.digest_fits, "seal")));
-    let verdict = if told.is_good() { style.good("good") } else { style.bad("bad") };
-    format!("{}: {verdict}\n{}\n", style.strong(&text::path(path, cwd)), lines.join("\n"))
 }
 
 /// Lines with every field, for the test of the manual page.
@@ -279,6 +362,7 @@ pub(crate) fn sample() -> String {
     let mut told = look(&path, 1 << 20, super::setup::format()).unwrap();
     told.path_b64 = Some(String::new());
     told.flaws.push(FlawTold { code: "cut", text: String::new(), offset: None });
+    told.shape.push(MarkTold { code: "cut", text: String::new(), from: 0, to: 0, hint: "" });
     write_json(&out, &told);
     drop(top);
     stdout.text()
@@ -287,6 +371,8 @@ pub(crate) fn sample() -> String {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test's own files")]
 mod tests {
+    use super::super::inspect_render::render;
+    use super::super::out::Style;
     use super::*;
 
     /// A sealed artifact with a header by time, made from `made`, beside a source that is `there` now.
@@ -298,8 +384,11 @@ mod tests {
         std::fs::write(&source, there).unwrap();
         let mtime = u32::try_from(source.metadata().unwrap().mtime()).unwrap();
         let size = u32::try_from(there.len()).unwrap();
-        // The magic number of Python 3.13, and `None` as its whole code.
-        let head = [&[0xf3, 0x0d, b'\r', b'\n', 0, 0, 0, 0][..], &mtime.to_le_bytes(), &size.to_le_bytes(), b"N"].concat();
+        // The magic number of Python 3.13, and a module of nothing but an escape sequence as a constant.
+        let head = [&[0xf3, 0x0d, b'\r', b'\n', 0, 0, 0, 0][..], &mtime.to_le_bytes(), &size.to_le_bytes()].concat();
+        let code = [&[0xE3; 1][..], &[0; 20], b"s\x02\0\0\0\x95\0)\x01\xf5\x05\0\0\0\x1b[2J\n)\0)\0s\0\0\0\0\xda\x04a.py"].concat();
+        let names = b"Z\x08<module>Z\x08<module>\x01\0\0\0s\0\0\0\0s\0\0\0\0";
+        let head = [&head[..], &code, names].concat();
         let label = super::super::setup::format().label("cpython-313", 0, "");
         let path = cache.join("a.cpython-313.pyc");
         std::fs::write(&path, crate::base::seal::sealed(head, Digest::of(made), label, false)).unwrap();
@@ -313,7 +402,7 @@ mod tests {
         let told = look(&path, 1 << 20, format).unwrap();
         assert_eq!((told.source.header_fits, told.source.digest_fits), (Some(true), Some(true)));
         assert_eq!(told.seal.as_ref().unwrap().label_fits, Some(true));
-        let shown = render(&told, &path, path.parent(), Style(false));
+        let shown = render(&told, &path, path.parent(), false, Style(false));
         assert!(shown.starts_with("a.cpython-313.pyc: "), "{shown}");
         let (_top, path) = artifact(b"x = 1\n", b"x = 2\n");
         let told = look(&path, 1 << 20, format).unwrap();

@@ -10,6 +10,8 @@ mod failure;
 mod hints;
 mod human;
 mod inspect;
+mod inspect_code;
+mod inspect_render;
 mod json;
 mod out;
 mod packages;
@@ -146,7 +148,7 @@ fn inspect_all(args: &args::Inspect, global: &Global, out: &Out, cwd: Option<&Pa
                 told += 1;
                 match global.format {
                     FormatArg::Json => inspect::write_json(out, &artifact),
-                    FormatArg::Human => out.data(&inspect::render(&artifact, path, cwd, out.data_style)),
+                    FormatArg::Human => out.data(&inspect_render::render(&artifact, path, cwd, args.code, out.data_style)),
                 }
                 if !artifact.is_good() {
                     exit = Exit::Wrong;

@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::base::sys::Time;
+
 /// A path for people: relative to the working directory where it lies in it, and harmless.
 pub(crate) fn path(path: &Path, cwd: Option<&Path>) -> String {
     let shorter = cwd.and_then(|cwd| path.strip_prefix(cwd).ok()).or_else(|| path.strip_prefix(".").ok());
@@ -85,17 +87,8 @@ pub(crate) fn size(bytes: u64) -> String {
 
 /// A time as a date of the calendar in UTC.
 pub(crate) fn date(seconds: i64) -> String {
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Years begin in March here, so that the leap day is the last of its year; 719,468 days lie between 0000-03-01 and 1970-01-01.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", second / 3600, second / 60 % 60, second % 60)
+    let (day, time) = Time { sec: seconds, nsec: 0 }.calendar();
+    format!("{day} {time} UTC")
 }
 
 /// Base64 with padding (RFC 4648), for paths that are no UTF-8.

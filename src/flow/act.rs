@@ -4,17 +4,20 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use crate::base::keep;
 use crate::base::leftover::{self, Leftover};
 use crate::base::lock;
 use crate::base::seal::{self, Artifact, Seal};
 use crate::base::seam;
 use crate::base::source::Source;
 use crate::base::sys::{self, Dir, Time};
-use crate::base::write::{self, Staged};
+use crate::base::whereabouts::Whereabouts;
+use crate::base::write::Staged;
 use crate::base::{Error, FlawKind};
 use crate::model::{Cause, CompileError, Entry, Mode, Request, Verdict, Warning};
 
 use super::commit::Pending;
+use super::examine;
 use super::folder::{Folder, Guarded, Item};
 use super::job::Command;
 use super::judge::{self, Evidence, Judged};
@@ -424,15 +427,20 @@ impl Run<'_> {
         }
     }
 
-    /// Copies what is bad to where its owner wants to look at it, before it goes.
+    /// Copies what is bad to where its owner wants to look at it, before it goes, with a report of what is wrong with it.
     fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
         let Some(keep) = self.keep.as_ref().filter(|_| found.judged.damaged || found.judged.verdict.is_problem()) else { return Ok(()) };
         let from = guard.dir.path_of(&entry.artifact);
-        let cause = found.judged.cause.as_ref().map(|cause| cause.text.clone()).unwrap_or_default();
-        let said = format!("{}\n{}: {cause}\n", from.display(), found.judged.verdict);
         let file = guard.dir.open_file(&entry.artifact)?;
+        let stands = Whereabouts::of(&file, &guard.dir)?;
+        let turn = look::in_turn(stands.file.size);
+        let bytes = sys::read_all(&file, stands.file.size, look::LARGEST, &from)?;
+        let examined = bytes.as_ref().map(|bytes| examine::examine(self.job.format, bytes, entry.tag.as_deref(), Some(&entry.source)));
+        let report = examine::report(found.judged.verdict, found.judged.cause.as_ref(), examined.as_ref(), Some(&stands));
+        drop(examined);
+        drop((bytes, turn));
         // Without the copy it does not go: an error here is this entry's, and never taken for one of its directory.
-        let kept = write::keep_copy(keep, &file, &from, &entry.artifact, &said);
+        let kept = keep::keep_copy(keep, &file, &from, &entry.artifact, &report);
         kept.map_err(|error| Trouble::Cause(Cause::from(&error)))
     }
 

@@ -9,7 +9,7 @@ use crate::base::seal::{Artifact, SEAL_LEN, Seal};
 use crate::base::source::{self, Source, SourceError};
 use crate::base::sys::{self, Dir, Kind};
 use crate::base::{Error, Flaw, FlawKind, seam};
-use crate::model::{Cause, Entry, Format, Head, Layout, Level, NO_MEMORY, Stamp, Target, Verdict};
+use crate::model::{Cause, Entry, Format, Layout, Level, NO_MEMORY, Stamp, Target, Verdict};
 
 use super::judge::{ArtifactSeen, Evidence, Seen, SourceSeen};
 
@@ -156,7 +156,7 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
         head = Err(Flaw::new(FlawKind::Corrupt, "too-large-artifact", format!("it has {} bytes, more than any artifact", stat.size)));
     }
     let label_fits = match (&seal, &head) {
-        (Ok(Some(seal)), Ok(head)) => label_fits(spot.format, seal, head, entry),
+        (Ok(Some(seal)), Ok(head)) => label_fits(spot.format, seal, entry.tag.as_deref().unwrap_or(&head.tag), entry.level),
         _ => None,
     };
     let mut seen = Seen { stat, head, seal, label_fits, body: None, proof: None, time_agrees: None, in_vain: false, outrun: false };
@@ -225,9 +225,9 @@ pub(super) fn labelled_level(format: &dyn Format, tag: &str, seal: &Seal) -> Opt
     (0..=2).find(|level| format.variants().iter().any(|variant| format.label(tag, *level, variant) == seal.label))
 }
 
-fn label_fits(format: &dyn Format, seal: &Seal, head: &Head, entry: &Entry) -> Option<bool> {
-    let tag = entry.tag.as_deref().unwrap_or(&head.tag);
-    let levels: &[u8] = match entry.level {
+/// Does a seal's label fit what the artifact's name says? `None`: the name says a level that nobody makes.
+pub(crate) fn label_fits(format: &dyn Format, seal: &Seal, tag: &str, level: Level) -> Option<bool> {
+    let levels: &[u8] = match level {
         Level::Known(0) => &[0],
         Level::Known(1) => &[1],
         Level::Known(2) => &[2],

@@ -10,11 +10,12 @@
 
 mod act;
 mod commit;
+pub mod examine;
 mod folder;
 pub mod job;
 pub mod judge;
 mod locking;
-mod look;
+pub(crate) mod look;
 pub mod policy;
 mod queue;
 pub mod report;

@@ -5,6 +5,7 @@
 //! - [`marshal`] walks the body behind the header to its last byte and trusts none of it.
 //! - [`bytecode`] looks deeper: into the instructions and their tables, by what [`opcodes`] knows of each interpreter.
 //! - [`objects`] lists what the body holds, for whoever explains, compares or rewrites it.
+//! - [`way`] gives places in it their names: which function, which constant.
 //! - [`interpreter`] finds interpreters and asks each once what it is; [`memo`] remembers the answer.
 //! - [`pool`] is the [`crate::model::Compiler`]: workers that are spoken to in [`frame`]s.
 //!
@@ -18,6 +19,7 @@
 mod bell;
 mod bytecode;
 mod code_object;
+pub mod flags;
 pub mod frame;
 pub mod interpreter;
 mod line_table;
@@ -33,6 +35,7 @@ pub mod pyc;
 mod quote;
 mod room;
 mod slot;
+pub mod way;
 mod worker;
 
 pub use pyc::Pyc;

@@ -357,6 +357,22 @@ impl Format for Pyc {
         marshal::walk_deep(head, artifact)
     }
 
+    fn way(&self, head: &Head, payload: &[u8], offset: u64, source: Option<&Name>) -> Option<String> {
+        super::way::way(head, payload, offset, source.and_then(|source| stem(source.as_bytes())))
+    }
+
+    fn beginnings(&self, bytes: &[u8]) -> Vec<usize> {
+        let begins = |at: &usize| -> Option<bool> {
+            let start = bytes.get(*at..)?;
+            let row = magic::row_of(magic::number(*start.first_chunk()?)?).filter(|row| row.standing == Standing::Release)?;
+            let known_flags = row.header < 16 || u32_at(start, 4)? <= HASH_BASED | CHECK_SOURCE;
+            // A code object, flagged or not.
+            Some(known_flags && matches!(start.get(row.header)?, b'c' | 0xE3))
+        };
+        let returns = bytes.iter().enumerate().skip(3).filter(|(_, byte)| **byte == b'\r').map(|(at, _)| at.saturating_sub(2));
+        returns.filter(|at| begins(at) == Some(true)).take(16).collect()
+    }
+
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8] {
         let mut hasher = blake3::Hasher::new();
         hasher.update(tag.as_bytes()).update(&[0]).update(level.to_string().as_bytes()).update(&[0]).update(variant.as_bytes());
@@ -620,6 +636,17 @@ mod tests {
         for (flags, mode) in [(0, Mode::Timestamp), (1, Mode::UncheckedHash), (2, Mode::Timestamp), (3, Mode::CheckedHash)] {
             assert_eq!(Pyc.head(&head(3571, flags), name, None).unwrap().mode(), mode);
         }
+    }
+
+    #[test]
+    fn another_artifact_in_the_middle_is_seen() {
+        let source = source(b"x", Time::default());
+        for row in magic::ROWS.iter().filter(|row| row.standing == Standing::Release) {
+            let one = Pyc.dress(&target(row.tag, row.first), Mode::Timestamp, &source, b"\xe3 and so on\r\n");
+            assert_eq!(Pyc.beginnings(&one), [0; 0], "{}", row.tag);
+            assert_eq!(Pyc.beginnings(&[&one[..], &one].concat()), [one.len()], "{}", row.tag);
+        }
+        assert_eq!(Pyc.beginnings(&b"\r\n".repeat(1000)), [0; 0]);
     }
 
     #[test]

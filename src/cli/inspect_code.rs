@@ -1,0 +1,149 @@
+//! `inspect`: the tree of code objects, each with what a programmer asks of it. Names and constants come from the file: nothing of it is
+//! copied but the beginning, and no count in it is believed for more than to be shown.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::text;
+use crate::model::Head;
+use crate::python::flags;
+use crate::python::objects::{Code, Object, Objects, Value};
+
+/// The most code objects that are told.
+const MOST: usize = 20_000;
+/// So many constants of each are told.
+const CONSTANTS: usize = 8;
+/// A text is told by so many bytes of its beginning.
+const SHOWN: usize = 40;
+/// A file name that is longer is not compared with others.
+const LONGEST_PATH: usize = 4096;
+
+/// The code of one artifact.
+#[derive(Serialize)]
+pub(crate) struct CodeTold {
+    /// `co_filename` of the module.
+    pub(crate) filename: String,
+    /// In how many code objects it is another.
+    pub(crate) other_filenames: usize,
+    /// How many code objects there are.
+    pub(crate) count: usize,
+    /// How many of them are not in the list.
+    pub(crate) left_out: usize,
+    /// In the order of the file: an outer one before those within it.
+    pub(crate) objects: Vec<OneTold>,
+}
+
+/// One code object.
+#[derive(Serialize)]
+pub(crate) struct OneTold {
+    /// How many are around it.
+    pub(crate) depth: usize,
+    pub(crate) name: String,
+    pub(crate) first_line: u32,
+    /// Where in the file it begins.
+    pub(crate) offset: usize,
+    /// Its length in the file, with what is within it.
+    pub(crate) size: usize,
+    /// The length of its instructions.
+    pub(crate) instructions: usize,
+    pub(crate) arguments: u32,
+    pub(crate) positional_only: u32,
+    pub(crate) keyword_only: u32,
+    pub(crate) stack: u32,
+    pub(crate) flags: Vec<String>,
+    /// How many constants it has.
+    pub(crate) constants: usize,
+    /// The first of them.
+    pub(crate) first_constants: Vec<String>,
+}
+
+/// Tells the code of an artifact that is sound; also its file name as bytes. `Err`: why not.
+pub(crate) fn tell(head: &Head, payload: &[u8]) -> Result<(CodeTold, PathBuf), String> {
+    let objects = Objects::read(head, payload).map_err(|broken| broken.flaw.text)?;
+    let codes = || objects.codes();
+    let count = codes().count();
+    let own = objects.root().code().and_then(|root| root.field("co_filename"));
+    let filename = own.and_then(Object::text).unwrap_or_default();
+    let differs = |code: &Code<'_>| {
+        let other = code.field("co_filename");
+        let same_object = other.map(|other| other.resolved().number()) == own.map(|own| own.resolved().number());
+        let text = other.and_then(Object::text).unwrap_or_default();
+        !same_object && (text.len() != filename.len() || text.len() > LONGEST_PATH || text != filename)
+    };
+    let told: Vec<OneTold> = objects
+        .outline(MOST)
+        .into_iter()
+        .map(|one| {
+            let (numbers, object) = (one.code.numbers(), one.code.object());
+            let consts = one.code.field("co_consts").map(Object::resolved);
+            OneTold {
+                depth: one.depth,
+                name: one.name,
+                first_line: numbers.first_line,
+                offset: object.place(),
+                size: object.bytes().len(),
+                instructions: one.code.field("co_code").and_then(Object::text).unwrap_or_default().len(),
+                arguments: numbers.args,
+                positional_only: numbers.positional_only,
+                keyword_only: numbers.keyword_only,
+                stack: numbers.stack,
+                flags: flags::names(head.magic, numbers.flags),
+                constants: consts.map_or(0, items),
+                first_constants: consts.map_or(Vec::new(), |consts| consts.parts().take(CONSTANTS).map(summary).collect()),
+            }
+        })
+        .collect();
+    let start = &filename[..filename.len().min(LONGEST_PATH)];
+    let code = CodeTold {
+        filename: String::from_utf8_lossy(start).into_owned(),
+        other_filenames: codes().filter(differs).count(),
+        count,
+        left_out: count.saturating_sub(told.len()),
+        objects: told,
+    };
+    Ok((code, PathBuf::from(OsStr::from_bytes(start))))
+}
+
+/// How many items a tuple says it has. Read, not counted: one long tuple may be the constants of very many code objects.
+fn items(object: Object<'_>) -> usize {
+    let bytes = object.bytes();
+    let long = || bytes.get(1..).and_then(<[u8]>::first_chunk).map_or(0, |count| u32::from_le_bytes(*count) as usize);
+    if object.type_code() == b')' { bytes.get(1).map_or(0, |count| usize::from(*count)) } else { long() }
+}
+
+/// A constant in few words.
+fn summary(object: Object<'_>) -> String {
+    let object = object.resolved();
+    match object.value() {
+        Value::None => "None".to_owned(),
+        Value::False => "False".to_owned(),
+        Value::True => "True".to_owned(),
+        Value::Ellipsis => "...".to_owned(),
+        Value::StopIteration => "StopIteration".to_owned(),
+        Value::Int(number) => number.to_string(),
+        Value::BigInt { digits, .. } => format!("an integer of up to {} bits", digits.len() / 2 * 15),
+        Value::Float(bits) => format!("{:?}", f64::from_bits(bits)),
+        Value::Complex(real, imaginary) => format!("({:?}{:+?}j)", f64::from_bits(real), f64::from_bits(imaginary)),
+        Value::NumberText(_) => "a number as text".to_owned(),
+        Value::Bytes(bytes) => quoted("b", bytes),
+        Value::Str(bytes) => quoted("", bytes),
+        Value::Tuple => format!("a tuple of {}", items(object)),
+        Value::List => format!("a list of {}", items(object)),
+        Value::Set => format!("a set of {}", items(object)),
+        Value::FrozenSet => format!("a frozenset of {}", items(object)),
+        Value::Dict | Value::FrozenDict => "a dict".to_owned(),
+        Value::Slice => "a slice".to_owned(),
+        Value::Code => format!("code of {}", quoted("", object.code().map(Code::name).unwrap_or_default())),
+        Value::Reference => "a reference".to_owned(),
+    }
+}
+
+fn quoted(prefix: &str, bytes: &[u8]) -> String {
+    match bytes.get(..SHOWN).filter(|_| bytes.len() > SHOWN) {
+        Some(start) => format!("{prefix}'{}…' ({} bytes)", text::name(start), bytes.len()),
+        None => format!("{prefix}'{}'", text::name(bytes)),
+    }
+}

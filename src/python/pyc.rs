@@ -18,6 +18,7 @@ use std::sync::{Arc, LazyLock};
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
+use super::bytecode::Deep;
 use super::magic::{self, Standing};
 use super::marshal;
 use crate::base::source::Source;
@@ -353,6 +354,10 @@ impl Format for Pyc {
     fn deep_body(&self, head: &Head, artifact: &[u8]) -> Result<(), Flaw> {
         has_header(head, artifact)?;
         marshal::walk_deep(head, artifact)
+    }
+
+    fn knows_deep(&self, head: &Head) -> bool {
+        Deep::of(head.magic, 0).is_some()
     }
 
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8] {

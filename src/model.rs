@@ -364,6 +364,11 @@ pub trait Format: Send + Sync {
         Vec::new()
     }
 
+    /// Does [`Format::deep_body`] see more than [`Format::body`] in artifacts of this magic?
+    fn knows_deep(&self, _head: &Head) -> bool {
+        false
+    }
+
     /// What the seal's label is the digest of: tag, level, build variant.
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8];
 

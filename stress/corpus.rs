@@ -59,25 +59,30 @@ impl Corpus {
         })?;
         let requirements = dir.join("requirements.txt");
         std::fs::write(&requirements, all.iter().map(|wheel| wheel.display().to_string()).collect::<Vec<_>>().join("\n"))?;
-        let tool = |found: PathBuf, get: &dyn Fn() -> Result<String>| -> Result<PathBuf, String> {
-            if !found.exists() {
-                get().map_err(|error| format!("{error:#}"))?;
-            }
-            Ok(found)
-        };
         let venv = dir.join("venv");
         let uv = tool(venv.join("bin/uv"), &|| {
             check(Command::new(&python.path).args(["-m", "venv"]).arg(&venv))?;
             check(Command::new(venv.join("bin/python")).args(["-m", "pip", "install", "-q", "uv"]))
         });
-        let b3sum = tool(dir.join("tools/bin/b3sum"), &|| {
-            if !on_path("cargo") {
-                bail!("there is no cargo to install it with");
-            }
-            check(Command::new("cargo").args(["install", "-q", "b3sum", "--root"]).arg(dir.join("tools")))
-        });
-        Ok(Self { tree, requirements, uv_cache: dir.join("uv-cache"), uv, b3sum })
+        Ok(Self { tree, requirements, uv_cache: dir.join("uv-cache"), uv, b3sum: b3sum(dir) })
     }
+}
+
+/// A tool's place, gotten where it is not there yet.
+fn tool(found: PathBuf, get: &dyn Fn() -> Result<String>) -> Result<PathBuf, String> {
+    if !found.exists() {
+        get().map_err(|error| format!("{error:#}"))?;
+    }
+    Ok(found)
+}
+
+pub(crate) fn b3sum(dir: &Path) -> Result<PathBuf, String> {
+    tool(dir.join("tools/bin/b3sum"), &|| {
+        if !on_path("cargo") {
+            bail!("there is no cargo to install it with");
+        }
+        check(Command::new("cargo").args(["install", "-q", "b3sum", "--root"]).arg(dir.join("tools")))
+    })
 }
 
 /// Does something once; the mark says for which version of the interpreter.

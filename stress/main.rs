@@ -157,6 +157,7 @@ fn main() -> Result<ExitCode> {
         .or_else(locks::lockers::asked)
         .or_else(locks::stranger::asked)
         .or_else(fuzz::asked)
+        .or_else(compare::walk::asked)
         .or_else(cleanrace::cleaners::asked)
         .or_else(hostile::asked)
     {

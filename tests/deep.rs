@@ -183,3 +183,44 @@ fn what_interpreters_compile_is_sound_and_read_as_they_read_it() {
         println!("{}: {artifacts} artifacts, {codes} code objects", python.tag);
     }
 }
+
+/// One byte in the instructions of a function, which import takes without a word.
+fn break_instruction(artifact: &Path) {
+    let (mut bytes, stat) = (std::fs::read(artifact).unwrap(), artifact.metadata().unwrap());
+    let head = Pyc.head(&bytes[..16], None, None).unwrap();
+    let objects = Objects::read(&head, &bytes).unwrap();
+    let code = objects.codes().nth(1).unwrap().field("co_code").unwrap();
+    // Its first byte stands behind the type code and the length.
+    let place = code.place() + 5;
+    bytes[place] = 255;
+    std::fs::write(artifact, bytes).unwrap();
+    whole::set_mtime(artifact, std::os::unix::fs::MetadataExt::mtime(&stat));
+}
+
+/// A broken instruction does not show in the structure: `verify`, `inspect`, `seal` and `repair` look deep enough, `compile` at every
+/// start of a program does not.
+#[test]
+fn a_broken_instruction_is_found_by_those_who_look_deep() {
+    let python = whole::python();
+    assert!(section(number(python)).is_some(), "{} has no table", python.tag);
+    let tree = whole::Tree::new();
+    tree.old_file("broken.py", b"def f():\n    return 1\n\nVALUE = 7\n");
+    whole::set_mtime(&tree.path("good.py"), 1_500_000_000);
+    let mut compileall = python.command();
+    assert!(compileall.args(["-m", "compileall", "-q"]).arg(tree.root()).status().unwrap().success());
+    let artifact = tree.artifact("broken.py", python);
+    assert!(tree.verify().exits(0).is("broken.py", "unsealed", "none").wrong() == 0);
+    break_instruction(&artifact);
+    assert_eq!(tree.import(python, "broken"), "7", "import says nothing of it");
+
+    let text = ["an instruction in it is none"];
+    tree.verify().exits(1).is("broken.py", "corrupt", "none").fails("broken.py", "bytecode", &text).is("good.py", "unsealed", "none");
+    tree.compile(python).exits(0).is("broken.py", "unsealed", "none");
+    let path = artifact.to_str().unwrap();
+    let inspected = tree.bytekeep(None, ["inspect", "--format", "json", path]).run().exits(1);
+    assert_eq!((&inspected.lines[0]["structure"], &inspected.lines[0]["flaws"][0]["code"]), (&"broken".into(), &"bytecode".into()));
+    let sealed = tree.bytekeep(None, ["seal", "--format", "json", "."]).run().exits(1);
+    sealed.is("good.py", "unsealed", "sealed").fails("broken.py", "bytecode", &text);
+    tree.bytekeep(Some(python), ["repair", "--format", "json", "."]).run().exits(0).is("broken.py", "corrupt", "built");
+    tree.verify().exits(0).is("broken.py", "ok", "none");
+}

@@ -17,6 +17,7 @@ use bytekeep::base::source::Source;
 use bytekeep::base::sys::{Kind, Name, Stat, Time};
 use bytekeep::base::{Flaw, FlawKind};
 use bytekeep::model::{Format, Head, Layout, Level, Mode, Recognised, Stamp, Target};
+use bytekeep::python::magic::{self, Standing};
 use bytekeep::python::pyc::Pyc;
 use support::{Python, interpreters};
 
@@ -398,4 +399,49 @@ fn the_kept_artifacts_are_sound() {
         seen += 1;
     }
     assert!(seen >= 12, "only {seen} artifacts are kept");
+}
+
+/// `importlib` lists the magic numbers of all versions before its own, in comments, up to 3.13.
+fn listed_by(python: &Python) -> Vec<(String, u16)> {
+    let script = "import importlib, os; print(os.path.join(os.path.dirname(importlib.__file__), '_bootstrap_external.py'))";
+    let output = python.command().args(["-c", script]).current_dir("/").output().unwrap();
+    let Ok(text) = std::fs::read_to_string(String::from_utf8_lossy(&output.stdout).trim()) else { return Vec::new() };
+    let line = |line: &str| {
+        let mut words = line.strip_prefix('#')?.trim_start().strip_prefix("Python")?.split_whitespace();
+        let version = words.next()?.trim_end_matches(':');
+        let (major, minor) = version.split_once('.')?;
+        let minor: String = minor.chars().take_while(char::is_ascii_digit).collect();
+        Some((format!("cpython-{major}{minor}"), words.next()?.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[test]
+fn the_magic_numbers_that_interpreters_list_are_known() {
+    let mut seen = BTreeMap::new();
+    for (tag, number) in interpreters().iter().flat_map(listed_by) {
+        // What 2.6 and older wrote is not read; the numbers of 3.0's first alphas stand without a version.
+        if tag == "cpython-27" || tag.starts_with("cpython-3") {
+            seen.insert(number, tag);
+        }
+    }
+    assert!(seen.len() > 90, "no interpreter here lists magic numbers: {seen:?}");
+    for (number, tag) in &seen {
+        let row = magic::row_of(*number).unwrap_or_else(|| panic!("{number} of {tag} is not known"));
+        assert_eq!(row.tag, tag, "{number}");
+        let header = match number {
+            ..3210 | 62000.. => 8,
+            3210..3392 => 12,
+            3392.. => 16,
+        };
+        assert_eq!(row.header, header, "{number}");
+        let last = seen.iter().filter(|(_, other)| *other == tag).map(|(number, _)| number).max() == Some(number);
+        // 3.5.2 changed it: both are releases'.
+        assert_eq!(row.standing == Standing::Release, last || *number == 3350, "{number} of {tag}");
+    }
+    println!("{} magic numbers, {:?} to {:?}", seen.len(), seen.keys().next(), seen.keys().last());
+    for python in interpreters() {
+        let row = magic::row_of(u16::from_le_bytes([python.magic[0], python.magic[1]])).unwrap();
+        assert_eq!((row.tag, row.standing), (&*python.tag, Standing::Release));
+    }
 }

@@ -200,7 +200,30 @@ mod tests {
             let row = row_of(number).unwrap();
             assert_eq!((row.tag, row.header, row.standing), (tag, header, Release));
         }
-        assert_eq!(row_of(3701).unwrap().standing, Dev);
+        // What no interpreter's own list says: other implementations, and versions that came after it was given up.
+        for (first, last, tag, header, standing) in [
+            (62212, 62212, "cpython-27", 8, Release),
+            (62218, 62218, "pypy27", 8, Release),
+            (3600, 3626, "cpython-314", 16, Dev),
+            (3627, 3627, "cpython-314", 16, Release),
+            (3650, 3665, "cpython-315", 16, Dev),
+            (3700, 3749, "cpython-316", 16, Dev),
+            (160, 160, "pypy36", 12, Dev),
+            (192, 192, "pypy36", 12, Release),
+            (224, 224, "pypy37", 16, Dev),
+            (240, 240, "pypy37", 16, Release),
+            (256, 256, "pypy38", 16, Release),
+            (320, 320, "pypy39", 16, Release),
+            (336, 336, "pypy39", 16, Release),
+            (384, 384, "pypy310", 16, Release),
+            (416, 416, "pypy311", 16, Release),
+            (21150, 21290, "graalpy", 16, Foreign),
+        ] {
+            for number in [first, last] {
+                let row = row_of(number).unwrap();
+                assert_eq!((row.tag, row.header, row.standing), (tag, header, standing), "{number}");
+            }
+        }
         assert_eq!(row_of(21150).unwrap().standing, Foreign);
         assert!(row_of(0).is_none() && row_of(3667).is_none() && row_of(u16::MAX).is_none());
         assert_eq!(header_len(3801), 16);

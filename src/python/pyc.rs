@@ -18,6 +18,7 @@ use std::sync::{Arc, LazyLock};
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
+use super::bytecode::Deep;
 use super::magic::{self, Standing};
 use super::marshal;
 use crate::base::source::Source;
@@ -371,6 +372,10 @@ impl Format for Pyc {
         };
         let returns = bytes.iter().enumerate().skip(3).filter(|(_, byte)| **byte == b'\r').map(|(at, _)| at.saturating_sub(2));
         returns.filter(|at| begins(at) == Some(true)).take(16).collect()
+    }
+
+    fn knows_deep(&self, head: &Head) -> bool {
+        Deep::of(head.magic, 0).is_some()
     }
 
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8] {

@@ -2,6 +2,7 @@
 //! A target missed is reported, never a failure. A contender that fails is one.
 
 pub(crate) mod rows;
+pub(crate) mod walk;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) enum Row {
     Eight,
     /// Many small files: memory, and time for each
     Memory,
+    /// Unsealed artifacts looked through by one core: against marshal.loads and b3sum
+    Walk,
 }
 
 /// What is asked for.
@@ -144,7 +147,7 @@ impl Bench<'_> {
 
 pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
     let wanted = |row: Row| plan.only.is_empty() || plan.only.contains(&row);
-    let needs = Row::value_variants().iter().any(|row| *row != Row::Memory && wanted(*row));
+    let needs = Row::value_variants().iter().any(|row| !matches!(row, Row::Memory | Row::Walk) && wanted(*row));
     let corpus = if needs { Some(Corpus::lay_out(&plan.corpus, &setting.python)?) } else { None };
     if let Some(corpus) = &corpus {
         let sources: Vec<PathBuf> = files(&corpus.tree).into_iter().filter(|path| path.extension().is_some_and(|s| s == "py")).collect();
@@ -157,13 +160,14 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
     println!("{} cores, {} runs", std::thread::available_parallelism()?, plan.runs);
     println!("each measured run {}", if mount::possible() { "on a fresh ext4" } else { "under a directory name never used before" });
     let mut bench = Bench { setting, plan, corpus, tally, sheet: Vec::new() };
-    let all: [(Row, Measured); 6] = [
+    let all: [(Row, Measured); 7] = [
         (Row::Cold, rows::cold),
         (Row::Verify, rows::verify),
         (Row::Nothing, rows::nothing),
         (Row::Unsealed, rows::unsealed),
         (Row::Eight, rows::eight),
         (Row::Memory, rows::memory),
+        (Row::Walk, walk::walk),
     ];
     let mut fault = None;
     for (row, measured) in all.into_iter().filter(|(row, _)| wanted(*row)) {

@@ -133,6 +133,7 @@ impl<'a> Human<'a> {
         };
         let action = match (event.action, self.dry_run) {
             (Action::None, _) => String::new(),
+            (Action::Failed, true) => "would fail: ".to_owned(),
             (action, true) => format!("would be {}: ", action.word()),
             (action, false) => format!("{}: ", action.word()),
         };

@@ -184,6 +184,10 @@ fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &At
         Some(json) => json.summary(plan.command, plan.is_dry_run(), &summary),
         None => conclude(plan, out, &human, &summary, loudness),
     }
+    // Where there was nothing to do but compiling, nothing could be done at all.
+    if let Some(error) = plan.lacking.clone().filter(|_| summary.entries == summary.action(Action::Failed)) {
+        return Err(setup::cannot_compile(error));
+    }
     Ok(Exit::of(&summary).forgiving(global.exit_zero))
 }
 

@@ -1,6 +1,6 @@
 //! What is done about entries: look, take the lock, look again with the same functions, act.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -12,16 +12,17 @@ use crate::base::seam;
 use crate::base::source::Source;
 use crate::base::sys::{self, Dir, Time};
 use crate::base::write::{self, Staged};
-use crate::model::{Cause, CompileError, Entry, Mode, Request, Verdict, Warning};
+use crate::model::{Cause, CompileError, Entry, Head, Mode, Request, Verdict, Warning};
 
 use super::commit::Pending;
 use super::folder::{Folder, Guarded, Item};
 use super::job::Command;
-use super::judge::{self, Evidence, Judged};
+use super::judge::{self, Evidence, Judged, Seen};
 use super::look::{self, Depth, Spot};
 use super::policy::{self, Decision, Facts};
 use super::queue::{Locking, Task};
 use super::report::Action;
+use super::restamp::kept_mode;
 use super::{Run, Told};
 
 /// One entry, looked at and judged.
@@ -30,8 +31,8 @@ pub(super) struct Found {
     pub(super) decision: Decision,
     pub(super) wrong: bool,
     bytes: u64,
-    tag: Option<Arc<str>>,
-    level: Option<u8>,
+    pub(super) tag: Option<Arc<str>>,
+    pub(super) level: Option<u8>,
 }
 
 impl Found {
@@ -75,9 +76,15 @@ impl Run<'_> {
         let Item::Entry(entry) = item else {
             return if self.has_leftover_work(folder, item) { Work::Some } else { Work::None };
         };
-        let found = self.find(folder, folder.artifacts.as_deref(), entry);
+        let mut found = self.find(folder, folder.artifacts.as_deref(), entry);
         if found.is_out_of_descriptors() && !self.is_starved() {
             return Work::AskAgain;
+        }
+        if found.decision == Decision::Build && self.lacks_makers() {
+            // No lock is taken, and nothing touched, for what cannot be done.
+            found.wrong = true;
+            self.tell_entry(folder, entry, &found, Action::Failed, Some(&no_interpreter()), &[]);
+            return Work::None;
         }
         if found.decision != Decision::Leave && !self.job.options.dry_run {
             return Work::Some;
@@ -109,7 +116,7 @@ impl Run<'_> {
             // Looked at without the lock: a living process may hold it. Then it is that process's, and no left-over.
             _ => !lock::is_held(dir),
         };
-        let facts = self.facts(false, false, None, None);
+        let facts = self.facts(&Judged { verdict: Verdict::Leftover, cause: None, damaged: false }, None, None, None);
         let sweep = policy::decide(self.job.command, Verdict::Leftover, &facts) == Decision::Sweep;
         if dead && seam::without("sweeping") {
             self.forget(1);
@@ -126,10 +133,29 @@ impl Run<'_> {
         false
     }
 
-    fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>, level: Option<u8>) -> Facts<'f> {
+    pub(super) fn facts<'f>(&'f self, judged: &Judged, seen: Option<&Seen>, tag: Option<&'f str>, level: Option<u8>) -> Facts<'f> {
         let options = &self.job.options;
         let has_maker = level.is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
-        Facts { damaged, has_maker, sealed, old_enough: true, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
+        let sealed = seen.is_some_and(Seen::is_sealed);
+        let own = seen.is_some_and(|seen| judge::is_own(&seen.seal));
+        let (force, adopt, clean) = (options.force, options.adopt, &options.clean);
+        Facts { damaged: judged.damaged, has_maker, sealed, own, old_enough: true, tag, force, adopt, clean }
+    }
+
+    /// Tells what is wanted of an entry besides being whole.
+    pub(super) fn want(&self, evidence: &mut Evidence, entry: &Entry) {
+        if self.job.command != Command::Compile {
+            return;
+        }
+        let target = self.target_of(entry);
+        evidence.wanted_magic = target.map(|target| target.magic);
+        let head = evidence.seen().and_then(|seen| seen.head.as_ref().ok());
+        let kept = |wanted| match (target, head) {
+            (Some(target), _) => self.job.format.kept_mode(target, wanted),
+            (None, Some(head)) => kept_mode(self.job.format, head, wanted),
+            (None, None) => wanted,
+        };
+        evidence.wanted_mode = self.job.options.mode.map(kept);
     }
 
     /// The level of an entry: by its name; where that does not tell, by its seal; else the one that was asked for and is written under
@@ -142,7 +168,7 @@ impl Run<'_> {
         entry.level.number().or_else(|| look::labelled_level(self.job.format, tag?, seal?)).or_else(named)
     }
 
-    fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
+    pub(super) fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
         Spot {
             format: self.job.format,
             layout: folder.layout,
@@ -170,12 +196,7 @@ impl Run<'_> {
             Evidence { source, artifact, layout: folder.layout, wanted_magic: None, wanted_mode: None }
         } else {
             let mut evidence = look::look(&self.spot(folder, artifacts, entry), entry, self.depth());
-            if self.job.command == Command::Compile {
-                let target = self.target_of(entry);
-                evidence.wanted_magic = target.map(|target| target.magic);
-                let kept = |wanted| target.map_or(wanted, |target| self.job.format.kept_mode(target, wanted));
-                evidence.wanted_mode = self.job.options.mode.map(kept);
-            }
+            self.want(&mut evidence, entry);
             evidence
         };
         let mut judged = judge::judge(&evidence);
@@ -189,13 +210,12 @@ impl Run<'_> {
         }
         let seen = evidence.seen();
         let head = seen.and_then(|seen| seen.head.as_ref().ok());
-        let sealed = seen.is_some_and(judge::Seen::is_sealed);
         // An artifact that lost its magic number is made anew by who gives it this name.
         let lost = || self.maker_by_name(entry).map(|maker| Arc::clone(&maker.compiler.target().tag));
         let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag))).or_else(lost);
         let seal = seen.and_then(|seen| seen.seal.as_ref().ok()?.as_ref());
         let level = self.level_of(entry, tag.as_deref(), seal);
-        let mut facts = self.facts(judged.damaged, sealed, tag.as_deref(), level);
+        let mut facts = self.facts(&judged, seen, tag.as_deref(), level);
         facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
         let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
         if decision == Decision::Seal && level.is_none() {
@@ -205,13 +225,14 @@ impl Run<'_> {
             judged.cause = Some(Cause::new("level", text));
         }
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
-        let compiles = self.job.command == Command::Compile && folder.trouble.is_none();
+        // Of what is there without anybody to make it, a lost source is none of our business.
+        let compiles = self.job.command == Command::Compile && !self.lacks_makers() && folder.trouble.is_none();
         if let Some((cause, lost)) = judge::no_source(&evidence.source).filter(|_| compiles) {
             decision = Decision::Leave;
             judged.cause = Some(cause);
             wrong = lost;
         }
-        if let Some(cause) = self.asked_for_more(judged.verdict, head.map(crate::model::Head::mode)) {
+        if let Some(cause) = self.asked_for_more(judged.verdict, head) {
             wrong = true;
             judged.cause.get_or_insert(cause);
         }
@@ -219,17 +240,25 @@ impl Run<'_> {
     }
 
     /// What `verify` calls a problem only when asked.
-    fn asked_for_more(&self, verdict: Verdict, mode: Option<Mode>) -> Option<Cause> {
+    fn asked_for_more(&self, verdict: Verdict, head: Option<&Head>) -> Option<Cause> {
         let options = &self.job.options;
         match verdict {
             Verdict::Missing if options.complete => Some(Cause::new("missing", "its source has no artifact")),
             Verdict::Unsealed if options.require_seal => Some(Cause::new("no-seal", "it carries no seal")),
-            Verdict::Ok | Verdict::Unsealed if options.for_image && mode == Some(Mode::Timestamp) => Some(Cause::new(
-                "timestamp",
-                "its header holds a time, which archives and images change; use --invalidation-mode unchecked-hash",
-            )),
+            Verdict::Ok | Verdict::Unsealed if options.for_image => self.lost_in_an_image(head?),
             _ => None,
         }
+    }
+
+    /// An artifact that goes by a time does not survive an archive or an image that sets other times.
+    fn lost_in_an_image(&self, head: &Head) -> Option<Cause> {
+        let held = "its header holds a time, which archives and images change";
+        let cure = if kept_mode(self.job.format, head, Mode::UncheckedHash) == Mode::UncheckedHash {
+            "`bytekeep compile --invalidation-mode unchecked-hash` renews it".to_owned()
+        } else {
+            format!("{} knows nothing else, so the times must be kept", head.tag)
+        };
+        (head.mode() == Mode::Timestamp).then(|| Cause::new("timestamp", format!("{held}; {cure}")))
     }
 
     /// Does what is to be done about one item, under the lock.
@@ -244,7 +273,7 @@ impl Run<'_> {
                 if found.is_out_of_descriptors() && !self.is_starved() {
                     return self.put_off(Task::Act(Arc::clone(guard), item));
                 }
-                match self.act_on(guard, entry, &found) {
+                match self.act_on(guard, entry, &mut found) {
                     Ok(Done::Staged) => {}
                     Ok(Done::Now(action)) => self.tell_entry(&guard.folder, entry, &found, action, found.judged.cause.as_ref(), &[]),
                     Err(trouble) => self.act_failed(guard, item, found, trouble),
@@ -292,11 +321,19 @@ impl Run<'_> {
         }
     }
 
-    fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
+    fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &mut Found) -> std::result::Result<Done, Trouble> {
+        let fresh = if found.decision == Decision::Restamp { self.restamped(guard, entry, found)? } else { None };
+        if let Some(fresh) = fresh {
+            refuse_signed(guard, entry, found)?;
+            self.keep_bad(guard, entry, found)?;
+            let staged = Staged::write(&guard.lock, &entry.artifact, &fresh.bytes, &fresh.stat, fresh.before)?;
+            drop(fresh);
+            self.stage(staged, guard, entry, found, Action::Restamped, Vec::new());
+            return Ok(Done::Staged);
+        }
         match found.decision {
             // Somebody else did it between our first look and the lock.
             Decision::Leave => Ok(Done::Now(Action::None)),
-            // Until code can be given a new header without an interpreter, it is compiled.
             Decision::Build | Decision::Restamp => {
                 refuse_signed(guard, entry, found)?;
                 self.keep_bad(guard, entry, found)?;
@@ -322,6 +359,9 @@ impl Run<'_> {
 
     fn build(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
         let maker = entry.maker.or_else(|| self.maker_of(found.tag.as_deref()?)).and_then(|index| self.job.makers.get(index));
+        if self.lacks_makers() {
+            return Err(Trouble::Cause(no_interpreter()));
+        }
         let (Some(maker), Some(sources)) = (maker, &guard.folder.sources) else {
             let tag = found.tag.as_deref().map(|tag| format!(" ({tag})")).unwrap_or_default();
             return Err(Trouble::Cause(Cause::new("no-interpreter", format!("no interpreter for it{tag} was named"))));
@@ -337,7 +377,8 @@ impl Run<'_> {
         let before = Time::now();
         let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         let filename = guard.folder.absolute.join(&entry.source);
-        let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(filename.as_os_str()), level };
+        let named = self.code_name(&sources.path_of(&entry.source), &filename);
+        let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(named.as_os_str()), level };
         let made = maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &filename))?;
         let target = maker.compiler.target();
         let mode = self.job.options.mode.unwrap_or(Mode::Timestamp);
@@ -347,6 +388,15 @@ impl Run<'_> {
         let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, &source.stat, before)?;
         self.stage(staged, guard, entry, found, Action::Built, made.warnings);
         Ok(Done::Staged)
+    }
+
+    fn code_name(&self, written: &Path, absolute: &Path) -> PathBuf {
+        self.job.options.code_names.of(written, absolute).unwrap_or_else(|unstripped| {
+            let strip = self.job.options.code_names.strip.as_deref().unwrap_or(Path::new(""));
+            let text = format!("some sources do not lie below `{}`: nothing is stripped from their names", strip.display());
+            self.note_once("strip-dir", absolute, &text);
+            unstripped
+        })
     }
 
     /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.
@@ -488,7 +538,7 @@ enum Done {
 }
 
 /// Why an act came to nothing.
-enum Trouble {
+pub(super) enum Trouble {
     System(Error),
     /// The directory of artifacts went away.
     Gone,
@@ -499,7 +549,7 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn of_source(error: crate::base::source::SourceError) -> Self {
+    pub(super) fn of_source(error: crate::base::source::SourceError) -> Self {
         match error {
             crate::base::source::SourceError::System(error) if error.is_out_of_descriptors() => Self::System(error),
             error if error.is_gone() => Self::Skip(look::source_trouble(&error).1),
@@ -512,6 +562,11 @@ impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         Self::System(error)
     }
+}
+
+/// Why nothing is compiled in a run that found nobody to do it.
+pub(super) fn no_interpreter() -> Cause {
+    Cause::new("no-interpreter", "no interpreter was found to compile it")
 }
 
 /// What was signed belongs to whoever signed it.
@@ -533,8 +588,8 @@ fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> std::result::
 fn planned(decision: Decision) -> Action {
     match decision {
         Decision::Leave => Action::None,
-        // As `act_on` does it.
-        Decision::Build | Decision::Restamp => Action::Built,
+        Decision::Build => Action::Built,
+        Decision::Restamp => Action::Restamped,
         Decision::Seal => Action::Sealed,
         Decision::Remove => Action::Removed,
         Decision::Sweep => Action::Swept,

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::base::memo::Memo;
 use crate::base::seal::{Artifact, SEAL_LEN, Seal};
 use crate::base::source::{self, Source, SourceError};
-use crate::base::sys::{self, Dir, Kind};
+use crate::base::sys::{self, Dir, Kind, Stat};
 use crate::base::{Error, Flaw, FlawKind, seam};
 use crate::model::{Cause, Entry, Format, Head, Layout, Level, NO_MEMORY, Stamp, Target, Verdict};
 
@@ -17,7 +17,7 @@ use super::judge::{ArtifactSeen, Evidence, Seen, SourceSeen};
 /// takes up to three times as much memory.
 pub(super) const LARGEST: u64 = 192 << 20;
 /// The largest source that is read to be compared.
-const LARGEST_SOURCE: u64 = 128 << 20;
+pub(super) const LARGEST_SOURCE: u64 = 128 << 20;
 /// Up to this size a file is read as a whole, by one call.
 const SMALL: u64 = 4 << 20;
 /// So much of a larger one that has a seal is held at a time.
@@ -185,6 +185,30 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
         read_source(spot, entry, &seen, source);
     }
     Ok(ArtifactSeen::Seen(Box::new(seen)))
+}
+
+/// The same of an artifact that was read as a whole, and a source too: every byte is looked at.
+pub(super) fn of_bytes(spot: &Spot<'_>, entry: &Entry, stat: Stat, bytes: &[u8], source: &Source) -> Evidence {
+    let head = spot.format.head(&bytes[..bytes.len().min(HEAD_LEN)], entry.tag.as_deref(), spot.here);
+    let split = Artifact::split(bytes);
+    let proof = split.as_ref().ok().filter(|artifact| artifact.seal.is_some()).map(Artifact::prove);
+    let seal = split.map(|artifact| artifact.seal);
+    let (mut label_fit, mut time_agrees, mut in_vain, mut hash, mut body) = (None, None, false, None, None);
+    if let Ok(head) = &head {
+        if let Ok(Some(seal)) = &seal {
+            label_fit = label_fits(spot.format, seal, head, entry);
+        } else {
+            body = Some(spot.format.body(head, bytes));
+        }
+        match head.stamp {
+            Stamp::Time { .. } => time_agrees = Some(spot.format.agrees(head, &source.stat)),
+            Stamp::Hash { .. } => hash = Some(spot.format.source_hash(head.magic, &source.bytes)),
+        }
+        in_vain = spot.format.is_in_vain(head, &source.stat);
+    }
+    let seen = Seen { stat, head, seal, label_fits: label_fit, body, proof, time_agrees, in_vain };
+    let source = SourceSeen::Seen { stat: source.stat, digest: Some(source.digest), hash };
+    Evidence { source, artifact: ArtifactSeen::Seen(Box::new(seen)), layout: spot.layout, wanted_magic: None, wanted_mode: None }
 }
 
 /// The first 16 and the last 96 bytes.

@@ -18,6 +18,7 @@ mod look;
 pub mod policy;
 mod queue;
 pub mod report;
+mod restamp;
 mod roots;
 mod scan;
 mod trim;
@@ -39,7 +40,7 @@ use commit::{Bounds, Inbox};
 use folder::{Folder, Open};
 use queue::{Next, Queue, Task};
 
-pub use job::{Clean, Command, Exclude, Job, JobError, Maker, Options, Root, What};
+pub use job::{Clean, CodeNames, Command, Exclude, Job, JobError, Maker, Options, Root, What};
 pub use report::{Action, EntryEvent, Event, Report, Summary};
 
 /// With fewer descriptors than this, one folder is worked on after the other.

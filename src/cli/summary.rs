@@ -44,9 +44,10 @@ pub(crate) fn line(command: Command, dry_run: bool, summary: &Summary, style: St
     let mut details: Vec<String> =
         details.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect();
     // What is wrong without having been tried has no other place, nor what is a problem only since it was asked for.
-    let told = if matches!(command, Command::Verify | Command::Status) { problems(summary) } else { tried };
+    let judges = matches!(command, Command::Verify | Command::Status);
+    let told = if judges { problems(summary) } else { tried };
     if summary.wrong > told {
-        details.push(format!("{} {}", summary.wrong - told, if told == tried { "wrong" } else { "more wrong" }));
+        details.push(format!("{} {}", summary.wrong - told, if judges && told > 0 { "more wrong" } else { "wrong" }));
     }
     let verb = if dry_run { future } else { past };
     let verb = if summary.is_good() { style.good(verb) } else { style.bad(verb) };

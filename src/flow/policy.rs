@@ -208,10 +208,6 @@ leftover       leave leave sweep   sweep   sweep  leave";
 
     #[test]
     fn what_was_adopted_is_compiled_and_never_restamped() {
-        let with = |has_maker, own, force| {
-            let clean = &Clean::default();
-            Facts { damaged: false, has_maker, sealed: true, own, old_enough: true, tag: None, force, adopt: false, clean }
-        };
         for (command, facts, decision) in [
             (Command::Compile, (true, false, false), Decision::Build),
             (Command::Compile, (false, false, false), Decision::Build),
@@ -220,9 +216,9 @@ leftover       leave leave sweep   sweep   sweep  leave";
             (Command::Repair, (true, false, false), Decision::Build),
             (Command::Repair, (false, false, false), Decision::Remove),
         ] {
-            let (has_maker, own, force) = facts;
-            let clean = Clean::default();
-            let facts = Facts { clean: &clean, ..with(has_maker, own, force) };
+            let ((has_maker, own, force), clean) = (facts, Clean::default());
+            let facts =
+                Facts { damaged: false, has_maker, sealed: true, own, old_enough: true, tag: None, force, adopt: false, clean: &clean };
             assert_eq!(super::decide(command, Verdict::Misstamped, &facts), decision, "{command:?} {facts:?}");
         }
     }

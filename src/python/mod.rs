@@ -4,6 +4,7 @@
 //! - [`pyc`] knows names, headers and labels: [`Pyc`] is the [`crate::model::Format`] of `.pyc` files.
 //! - [`marshal`] walks the body behind the header to its last byte and trusts none of it.
 //! - [`objects`] lists what the body holds, for whoever explains, compares or rewrites it.
+//! - [`rewrite`] changes a body without an interpreter: the file name in its code, the numbers of its references.
 //! - [`interpreter`] finds interpreters and asks each once what it is; [`memo`] remembers the answer.
 //! - [`pool`] is the [`crate::model::Compiler`]: workers that are spoken to in [`frame`]s.
 //!
@@ -27,6 +28,7 @@ pub mod pool;
 mod process;
 pub mod pyc;
 mod quote;
+pub mod rewrite;
 mod room;
 mod slot;
 mod worker;

@@ -25,6 +25,8 @@ pub(crate) enum Row {
     Nothing,
     /// A tree that compileall compiled, again and again
     Unsealed,
+    /// A sealed tree whose sources' times were all changed: against a copy of the artifacts, and against compiling
+    Restamp,
     /// Eight processes on one tree: against one
     Eight,
     /// Many small files: memory, and time for each
@@ -157,11 +159,12 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
     println!("{} cores, {} runs", std::thread::available_parallelism()?, plan.runs);
     println!("each measured run {}", if mount::possible() { "on a fresh ext4" } else { "under a directory name never used before" });
     let mut bench = Bench { setting, plan, corpus, tally, sheet: Vec::new() };
-    let all: [(Row, Measured); 6] = [
+    let all: [(Row, Measured); 7] = [
         (Row::Cold, rows::cold),
         (Row::Verify, rows::verify),
         (Row::Nothing, rows::nothing),
         (Row::Unsealed, rows::unsealed),
+        (Row::Restamp, rows::restamp),
         (Row::Eight, rows::eight),
         (Row::Memory, rows::memory),
     ];

@@ -172,6 +172,11 @@ impl<'a> Human<'a> {
         self.out.message(&error_block(self.out.style, &what, &causes, hint));
     }
 
+    /// What was kept back of this cause is told otherwise.
+    pub(crate) fn leave_out(&self, code: &str) {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(code);
+    }
+
     /// Tells what was kept back until its number was known.
     pub(crate) fn finish(&self) {
         if let Some(bar) = self.out.bar() {

@@ -33,6 +33,10 @@ pub(super) struct Found {
     bytes: u64,
     pub(super) tag: Option<Arc<str>>,
     pub(super) level: Option<u8>,
+    /// The source, where it was read for this, and a time before it was opened.
+    pub(super) read: Option<(Source, Time)>,
+    /// There is something to do, and what is known only when the source is read.
+    open: bool,
 }
 
 impl Found {
@@ -76,9 +80,12 @@ impl Run<'_> {
         let Item::Entry(entry) = item else {
             return if self.has_leftover_work(folder, item) { Work::Some } else { Work::None };
         };
-        let mut found = self.find(folder, folder.artifacts.as_deref(), entry);
+        let mut found = self.find(folder, folder.artifacts.as_deref(), entry, !self.job.options.dry_run);
         if found.is_out_of_descriptors() && !self.is_starved() {
             return Work::AskAgain;
+        }
+        if found.open {
+            return Work::Some;
         }
         if found.decision == Decision::Build && self.lacks_makers() {
             // No lock is taken, and nothing touched, for what cannot be done.
@@ -177,6 +184,7 @@ impl Run<'_> {
             here: self.target_of(entry),
             memo: self.job.options.memo,
             max_source: self.job.options.max_source,
+            hasty: false,
         }
     }
 
@@ -189,13 +197,17 @@ impl Run<'_> {
     }
 
     /// Looks, judges and decides: the same before the lock and under it.
-    pub(super) fn find(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry) -> Found {
+    ///
+    /// `hasty`: it does to know whether something is to be done.
+    pub(super) fn find(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry, hasty: bool) -> Found {
+        let hasty = hasty && self.job.command == Command::Compile;
+        let (before, mut read) = (Time::now(), None);
         let evidence = if let Some((verdict, cause)) = &folder.trouble {
             let source = judge::SourceSeen::Absent { dangling: false };
             let artifact = judge::ArtifactSeen::Bad(*verdict, cause.clone());
             Evidence { source, artifact, layout: folder.layout, wanted_magic: None, wanted_mode: None }
         } else {
-            let mut evidence = look::look(&self.spot(folder, artifacts, entry), entry, self.depth());
+            let mut evidence = look::look(&Spot { hasty, ..self.spot(folder, artifacts, entry) }, entry, self.depth(), &mut read);
             self.want(&mut evidence, entry);
             evidence
         };
@@ -236,7 +248,9 @@ impl Run<'_> {
             wrong = true;
             judged.cause.get_or_insert(cause);
         }
-        Found { judged, decision, wrong, bytes: seen.map_or(0, |seen| seen.stat.size), tag, level }
+        let open = hasty && decision != Decision::Leave && seen.is_some_and(look::is_open);
+        let (bytes, read) = (seen.map_or(0, |seen| seen.stat.size), read.map(|source| (source, before)));
+        Found { judged, decision, wrong, bytes, tag, level, read, open }
     }
 
     /// What `verify` calls a problem only when asked.
@@ -265,7 +279,7 @@ impl Run<'_> {
     pub(super) fn act(&self, guard: &Arc<Guarded>, item: Item) {
         match &item {
             Item::Entry(entry) => {
-                let mut found = self.find(&guard.folder, Some(&guard.dir), entry);
+                let mut found = self.find(&guard.folder, Some(&guard.dir), entry, false);
                 if seam::without("second-look") {
                     // What the first look of `compile` found to do.
                     found.decision = Decision::Build;

@@ -57,16 +57,18 @@ pub(super) struct Spot<'a> {
     pub(super) here: Option<&'a Target>,
     pub(super) memo: Option<&'a Memo>,
     pub(super) max_source: u64,
+    /// Does it do to know that there is work? Then no source is read only to tell a wrong stamp from an edit.
+    pub(super) hasty: bool,
 }
 
-/// Gathers what can be seen of an entry.
-pub(super) fn look(spot: &Spot<'_>, entry: &Entry, depth: Depth) -> Evidence {
+/// Gathers what can be seen of an entry. Where the source was read for that and is not large, it is handed on as `kept`.
+pub(super) fn look(spot: &Spot<'_>, entry: &Entry, depth: Depth, kept: &mut Option<Source>) -> Evidence {
     let mut source = match spot.sources {
         Some(dir) => see_source(dir, entry),
         None => SourceSeen::Absent { dangling: false },
     };
     let artifact = match spot.artifacts {
-        Some(dir) => see_artifact(spot, dir, entry, depth, &mut source),
+        Some(dir) => see_artifact(spot, dir, entry, depth, &mut source, kept),
         None => ArtifactSeen::Absent,
     };
     Evidence { source, artifact, layout: spot.layout, wanted_magic: None, wanted_mode: None }
@@ -105,13 +107,20 @@ fn bad_source(error: &SourceError) -> SourceSeen {
     SourceSeen::Bad(verdict, cause)
 }
 
-fn see_artifact(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mut SourceSeen) -> ArtifactSeen {
+fn see_artifact(
+    spot: &Spot<'_>,
+    dir: &Dir,
+    entry: &Entry,
+    depth: Depth,
+    source: &mut SourceSeen,
+    kept: &mut Option<Source>,
+) -> ArtifactSeen {
     // The path is put together only for an error.
     let named = |mut error: Error| {
         error.path = dir.path_of(&entry.artifact);
         error
     };
-    match see_file(spot, dir, entry, depth, source).map_err(named) {
+    match see_file(spot, dir, entry, depth, source, kept).map_err(named) {
         Ok(seen) => seen,
         // A lost handle (NFS) does not say that it is not there.
         Err(error) if error.is_absent() => ArtifactSeen::Absent,
@@ -136,7 +145,14 @@ fn unsafe_kind(kind: Kind) -> ArtifactSeen {
     )
 }
 
-fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mut SourceSeen) -> Result<ArtifactSeen, Error> {
+fn see_file(
+    spot: &Spot<'_>,
+    dir: &Dir,
+    entry: &Entry,
+    depth: Depth,
+    source: &mut SourceSeen,
+    kept: &mut Option<Source>,
+) -> Result<ArtifactSeen, Error> {
     let path = dir.path();
     let file = dir.open_file(&entry.artifact)?;
     let stat = sys::stat(&file, path)?;
@@ -181,8 +197,8 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
             }
         }
     }
-    if needs_source_bytes(&seen, source, depth) {
-        read_source(spot, entry, &seen, source);
+    if needs_source_bytes(&seen, source, depth) && !(spot.hasty && is_open(&seen)) {
+        *kept = read_source(spot, entry, &seen, source).filter(|read| read.stat.size <= SMALL);
     }
     Ok(ArtifactSeen::Seen(Box::new(seen)))
 }
@@ -297,8 +313,13 @@ fn needs_source_bytes(seen: &Seen, source: &SourceSeen, depth: Depth) -> bool {
     }
 }
 
-fn read_source(spot: &Spot<'_>, entry: &Entry, seen: &Seen, source: &mut SourceSeen) {
-    let Some(dir) = spot.sources else { return };
+/// Is it work whatever its source holds, and only open which? So it is where a time disagrees and a seal says from which bytes it is.
+pub(super) fn is_open(seen: &Seen) -> bool {
+    seen.time_agrees == Some(false) && !seen.in_vain && seen.is_sealed()
+}
+
+fn read_source(spot: &Spot<'_>, entry: &Entry, seen: &Seen, source: &mut SourceSeen) -> Option<Source> {
+    let dir = spot.sources?;
     // Verifying judges what is there, however large; the limit is for compiling.
     let limit = spot.max_source.max(LARGEST_SOURCE);
     let _turn = if let SourceSeen::Seen { stat, .. } = source { in_turn(stat.size) } else { None };
@@ -309,8 +330,10 @@ fn read_source(spot: &Spot<'_>, entry: &Entry, seen: &Seen, source: &mut SourceS
                 _ => None,
             };
             *source = SourceSeen::Seen { stat: read.stat, digest: Some(read.digest), hash };
+            return Some(read);
         }
         Err(error) if error.is_gone() => *source = absent(&error),
         Err(error) => *source = bad_source(&error),
     }
+    None
 }

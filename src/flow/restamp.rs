@@ -33,10 +33,14 @@ impl Run<'_> {
             return Err(Trouble::Gone);
         }
         let path = guard.dir.path_of(&entry.artifact);
-        // Taken before the source is opened: an edit after this moment shows, see `judge`.
-        let before = Time::now();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source.max(look::LARGEST_SOURCE));
-        let source = source.map_err(Trouble::of_source)?;
+        let (source, before) = if let Some(read) = found.read.take() {
+            read
+        } else {
+            // Taken before the source is opened: an edit after this moment shows, see `judge`.
+            let before = Time::now();
+            let source = Source::read(sources, &entry.source, self.job.options.max_source.max(look::LARGEST_SOURCE));
+            (source.map_err(Trouble::of_source)?, before)
+        };
         let file = guard.dir.open_file(&entry.artifact)?;
         let stat = sys::stat(&file, &path)?;
         let _turn = look::in_turn(stat.size);

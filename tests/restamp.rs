@@ -358,7 +358,7 @@ fn before_an_image_is_made_times_in_headers_are_told() {
         let told = tree.bytekeep(None, ["verify", "--for-image", "."]).run().exits(1);
         assert!(told.stderr.contains("4 ok, 4 wrong") && told.stdout.contains(cure), "{}", told.shown());
         alone(&tree, ["compile", "--invalidation-mode", "unchecked-hash", "."]).exits(0);
-        let after = if python.version >= (3, 7) { 0 } else { 1 };
+        let after = i32::from(python.version < (3, 7));
         tree.bytekeep(None, ["verify", "--for-image", "."]).run().exits(after);
         // What an image does to times: nobody minds.
         set_all(&tree, ZIP);

@@ -343,6 +343,10 @@ fn a_tree_apart_is_restamped_too() {
     set_all(&tree, 0);
     assert_eq!(alone(&tree, ["repair", "--pycache-prefix", prefix, "."]).exits(0).actions("restamped"), 4);
     tree.bytekeep(None, ["verify", "--pycache-prefix", prefix, "."]).run().exits(0);
+    // None is made where nothing can be made in it.
+    let none = tree.outside("none");
+    alone(&tree, ["compile", "--pycache-prefix", none.to_str().unwrap(), "."]).exits(2);
+    assert!(!none.exists());
 }
 
 #[test]

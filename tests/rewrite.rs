@@ -1,5 +1,13 @@
 //! Bodies that were changed without an interpreter, against real interpreters: they load, and are what a compile gives.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test's own files")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test's own files, and it tells what it ran on"
+)]
 
 #[path = "support/pythons.rs"]
 mod pythons;
@@ -222,7 +230,7 @@ fn one_numbering_whoever_holds_the_code() {
         let tag = shop.interpreter.target.tag.clone();
         let all = sources(&shop.interpreter);
         let source = read(&all[0]);
-        let list: String = all.iter().map(|path| format!("{}\n", path.display())).collect();
+        let list = all.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join("\n");
         let mut command = command(&shop.interpreter);
         command.args(["-c", TWICE]);
         let dumps = feed(command, list.into_bytes());

@@ -139,6 +139,9 @@ pub(crate) struct Verify {
     #[arg(long)]
     pub(crate) require_seal: bool,
     /// A timestamp in an artifact is a problem: archives and images change times
+    ///
+    /// `bytekeep compile --invalidation-mode unchecked-hash` gives such artifacts another header, without an interpreter. Interpreters
+    /// older than 3.7 know no other: for those the times must be kept.
     #[arg(long)]
     pub(crate) for_image: bool,
     #[command(flatten)]

@@ -338,7 +338,6 @@ impl Run<'_> {
     fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &mut Found) -> std::result::Result<Done, Trouble> {
         let fresh = if found.decision == Decision::Restamp { self.restamped(guard, entry, found)? } else { None };
         if let Some(fresh) = fresh {
-            refuse_signed(guard, entry, found)?;
             self.keep_bad(guard, entry, found)?;
             let staged = Staged::write(&guard.lock, &entry.artifact, &fresh.bytes, &fresh.stat, fresh.before)?;
             drop(fresh);
@@ -425,7 +424,7 @@ impl Run<'_> {
         let file = guard.dir.open_file(&entry.artifact)?;
         let stat = sys::stat(&file, &path)?;
         if sys::is_signed(&file) {
-            return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
+            return Err(Trouble::Cause(signed()));
         }
         let turn = look::in_turn(stat.size);
         let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
@@ -583,15 +582,17 @@ pub(super) fn no_interpreter() -> Cause {
     Cause::new("no-interpreter", "no interpreter was found to compile it")
 }
 
+pub(super) fn signed() -> Cause {
+    Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")
+}
+
 /// What was signed belongs to whoever signed it.
 fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
     if found.judged.verdict == Verdict::Missing {
         return Ok(());
     }
     match guard.dir.open_file(&entry.artifact) {
-        Ok(old) if sys::is_signed(&old) => {
-            Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")))
-        }
+        Ok(old) if sys::is_signed(&old) => Err(Trouble::Cause(signed())),
         Ok(_) => Ok(()),
         Err(error) if error.is_gone() => Ok(()),
         // A look that fails does not say that it is unsigned.

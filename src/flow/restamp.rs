@@ -9,7 +9,7 @@ use crate::base::sys::{self, Stat, Time};
 use crate::model::{Cause, Entry, Format, Head, Mode, Verdict};
 
 use super::Run;
-use super::act::{Found, Trouble};
+use super::act::{Found, Trouble, signed};
 use super::folder::Guarded;
 use super::judge::{self, Judged};
 use super::look;
@@ -29,9 +29,6 @@ impl Run<'_> {
     /// `found` says now what they are, and what is to be done.
     pub(super) fn restamped(&self, guard: &Arc<Guarded>, entry: &Entry, found: &mut Found) -> std::result::Result<Option<Fresh>, Trouble> {
         let Some(sources) = &guard.folder.sources else { return Err(Trouble::Cause(Cause::new("no-source", "it has no source"))) };
-        if !guard.dir.is_in_place(guard.lock.dir_stat())? {
-            return Err(Trouble::Gone);
-        }
         let path = guard.dir.path_of(&entry.artifact);
         let (source, before) = if let Some(read) = found.read.take() {
             read
@@ -43,6 +40,9 @@ impl Run<'_> {
         };
         let file = guard.dir.open_file(&entry.artifact)?;
         let stat = sys::stat(&file, &path)?;
+        if sys::is_signed(&file) {
+            return Err(Trouble::Cause(signed()));
+        }
         let _turn = look::in_turn(stat.size);
         let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
         // Judged once more, on the very bytes that get a new seal: a header must never vouch for code that nobody has proved.

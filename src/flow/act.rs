@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use crate::base::Error;
 use crate::base::leftover::{self, Leftover};
 use crate::base::lock;
-use crate::base::seal::{self, Artifact, Seal};
+use crate::base::seal::{self, Seal};
 use crate::base::seam;
 use crate::base::source::Source;
 use crate::base::sys::{self, Dir, Time};
@@ -412,46 +412,7 @@ impl Run<'_> {
         })
     }
 
-    /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.
-    fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
-        let refuse = |code, text: &str| Err(Trouble::Cause(Cause::new(code, text)));
-        let Some(sources) = &guard.folder.sources else { return refuse("no-source", "it has no source to seal it against") };
-        let (Some(tag), Some(level)) = (&found.tag, found.level) else {
-            return refuse("level", "its name does not say which optimisation level it has");
-        };
-        let path = guard.dir.path_of(&entry.artifact);
-        let before = Time::now();
-        let file = guard.dir.open_file(&entry.artifact)?;
-        let stat = sys::stat(&file, &path)?;
-        if sys::is_signed(&file) {
-            return Err(Trouble::Cause(signed()));
-        }
-        let turn = look::in_turn(stat.size);
-        let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
-        // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
-        let format = self.job.format;
-        let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
-        if Artifact::split(&bytes).map_err(flaw)?.seal.is_some() {
-            return Ok(Done::Now(Action::None));
-        }
-        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
-        format.body(&head, &bytes).map_err(flaw)?;
-        let fits = match head.stamp {
-            crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat),
-            crate::model::Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
-        };
-        if !fits {
-            return refuse("changed", "the source has changed since it was made");
-        }
-        let sealed = seal::sealed(bytes, source.digest, format.label(tag, level, ""), true);
-        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, &stat, before)?;
-        drop((turn, sealed));
-        self.stage(staged, guard, entry, found, Action::Sealed, Vec::new());
-        Ok(Done::Staged)
-    }
-
-    fn stage(&self, staged: Staged, guard: &Arc<Guarded>, entry: &Entry, found: &Found, action: Action, warnings: Vec<Warning>) {
+    pub(super) fn stage(&self, staged: Staged, guard: &Arc<Guarded>, entry: &Entry, found: &Found, action: Action, warnings: Vec<Warning>) {
         self.queue.staged();
         let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone() };
         let pending = Pending { staged, folder: Arc::clone(&guard.folder), entry: entry.clone(), told, action, warnings };
@@ -544,7 +505,7 @@ impl Run<'_> {
     }
 }
 
-enum Done {
+pub(super) enum Done {
     /// It will be told when it is committed.
     Staged,
     Now(Action),

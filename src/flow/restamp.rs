@@ -1,19 +1,21 @@
-//! A new header and a new seal around the code that is there: where a seal proves which source bytes it was made from, and the source
-//! still has these bytes, no compiler is needed.
+//! What is made of the artifact that is there, without a compiler: a new header and seal, where a seal proves which source bytes it was
+//! made from and the source still has these bytes; or a seal, where it has none.
 
 use std::sync::Arc;
 
-use crate::base::seal::{self, SEAL_LEN};
+use crate::base::seal::{self, Artifact, SEAL_LEN};
 use crate::base::source::Source;
 use crate::base::sys::{self, Stat, Time};
-use crate::model::{Cause, Entry, Format, Head, Mode, Verdict};
+use crate::base::write::Staged;
+use crate::model::{Cause, Entry, Format, Head, Mode, Stamp, Verdict};
 
 use super::Run;
-use super::act::{Found, Trouble, signed};
+use super::act::{Done, Found, Trouble, signed};
 use super::folder::Guarded;
 use super::judge::{self, Judged};
 use super::look;
 use super::policy;
+use super::report::Action;
 
 /// An artifact with its new header, ready to be written.
 pub(super) struct Fresh {
@@ -60,6 +62,45 @@ impl Run<'_> {
         let payload = self.job.format.dress(&head.target(), mode, &source, code);
         let bytes = seal::sealed(payload, source.digest, seal.label, false);
         Ok(Some(Fresh { bytes, stat: source.stat, before }))
+    }
+
+    /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.
+    pub(super) fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
+        let refuse = |code, text: &str| Err(Trouble::Cause(Cause::new(code, text)));
+        let Some(sources) = &guard.folder.sources else { return refuse("no-source", "it has no source to seal it against") };
+        let (Some(tag), Some(level)) = (&found.tag, found.level) else {
+            return refuse("level", "its name does not say which optimisation level it has");
+        };
+        let path = guard.dir.path_of(&entry.artifact);
+        let before = Time::now();
+        let file = guard.dir.open_file(&entry.artifact)?;
+        let stat = sys::stat(&file, &path)?;
+        if sys::is_signed(&file) {
+            return Err(Trouble::Cause(signed()));
+        }
+        let turn = look::in_turn(stat.size);
+        let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
+        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
+        // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
+        let format = self.job.format;
+        let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
+        if Artifact::split(&bytes).map_err(flaw)?.seal.is_some() {
+            return Ok(Done::Now(Action::None));
+        }
+        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
+        format.body(&head, &bytes).map_err(flaw)?;
+        let fits = match head.stamp {
+            Stamp::Time { .. } => format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat),
+            Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
+        };
+        if !fits {
+            return refuse("changed", "the source has changed since it was made");
+        }
+        let sealed = seal::sealed(bytes, source.digest, format.label(tag, level, ""), true);
+        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, &stat, before)?;
+        drop((turn, sealed));
+        self.stage(staged, guard, entry, found, Action::Sealed, Vec::new());
+        Ok(Done::Staged)
     }
 
     fn decide_again(&self, found: &mut Found, judged: Judged) {

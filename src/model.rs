@@ -272,6 +272,11 @@ impl Head {
             Stamp::Hash { checked: false, .. } => Mode::UncheckedHash,
         }
     }
+
+    /// Whose artifact it is, as far as a header says it: not which build variant.
+    pub fn target(&self) -> Target {
+        Target { tag: Arc::clone(&self.tag), magic: self.magic, variant: Arc::from("") }
+    }
 }
 
 /// How a header names its source.

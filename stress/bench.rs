@@ -33,6 +33,8 @@ pub(crate) enum Op {
     Clean,
     Repair,
     Seal,
+    /// compile over artifacts of these very sources, whose times were changed: no worker is started
+    Restamp,
     /// compile, and one of its workers is killed instead
     Worker,
 }
@@ -82,6 +84,11 @@ impl<'a> Bench<'a> {
         bench.save(Op::Worker)?;
         check(&mut setting.compileall(&bench.tree, 1))?;
         bench.save(Op::Seal)?;
+        bench.restore(Op::Force)?;
+        for path in bench.sources.keys() {
+            set_age(path, 500)?;
+        }
+        bench.save(Op::Restamp)?;
         Ok(bench)
     }
 
@@ -91,7 +98,7 @@ impl<'a> Bench<'a> {
             std::fs::create_dir_all(&dir)?;
             let path = dir.join(format!("m{number}.py"));
             std::fs::write(&path, module(number + 1000 * version, 10 + version))?;
-            std::fs::File::options().write(true).open(&path)?.set_modified(SystemTime::now() - Duration::from_secs(age))?;
+            set_age(&path, age)?;
         }
         Ok(())
     }
@@ -190,6 +197,8 @@ impl<'a> Bench<'a> {
             let done = match std::fs::read(path) {
                 Err(_) => op == Op::Clean,
                 Ok(bytes) => match look(&bytes) {
+                    // before it was restamped it was as well sealed
+                    Look::Sealed { .. } if op == Op::Restamp && self.old[&op].get(path) == Some(&bytes) => false,
                     Look::Sealed { source, .. } => op != Op::Clean && source == digest(source_of(path, &self.sources)?),
                     _ => false,
                 },
@@ -221,6 +230,9 @@ impl<'a> Bench<'a> {
                     continue;
                 }
             };
+            if healed && op == Op::Restamp && mine == Some(&bytes) {
+                complain(format!("{} has its old header after the next run", path.display()));
+            }
             let damaged = op == Op::Repair || op == Op::Stale;
             if mine == Some(&bytes) && !(healed && damaged && old[path] != good[path]) {
                 continue;
@@ -257,6 +269,10 @@ fn source_of<'a>(artifact: &Path, sources: &'a Contents) -> Result<&'a Vec<u8>> 
     let dir = artifact.parent().and_then(Path::parent).context("an artifact outside a __pycache__")?;
     let stem = artifact.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next()).context("no stem")?;
     sources.get(&dir.join(format!("{stem}.py"))).with_context(|| format!("{} has no source", artifact.display()))
+}
+
+fn set_age(path: &Path, seconds: u64) -> Result<()> {
+    Ok(std::fs::File::options().write(true).open(path)?.set_modified(SystemTime::now() - Duration::from_secs(seconds))?)
 }
 
 /// One of five kinds of damage, in a way that leaves the artifact's times what a bad disk would leave.

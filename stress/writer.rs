@@ -23,13 +23,14 @@ const fn product(op: Op, name: &'static str, verb: &'static str) -> Writer {
 }
 
 /// The product's commands.
-pub(crate) const COMMANDS: [Writer; 6] = [
+pub(crate) const COMMANDS: [Writer; 7] = [
     product(Op::Fresh, "fresh", "compile"),
     product(Op::Stale, "stale", "compile"),
     product(Op::Force, "force", "compile"),
     product(Op::Clean, "clean", "clean"),
     product(Op::Repair, "repair", "repair"),
     product(Op::Seal, "seal", "seal"),
+    product(Op::Restamp, "restamp", "compile"),
 ];
 
 /// The same where workers are started: what strikes the N-th call of a thread strikes theirs too.

@@ -588,11 +588,15 @@ fn an_interpreter_that_cannot_be_used_is_one_clear_error() {
     let outcome = tree.bytekeep(None, ["compile", "--python", &turncoat, "."]).run().exits(2);
     assert!(outcome.stderr.contains("turncoat") && outcome.errors() == 1, "{}", outcome.shown());
     assert_eq!(tree.litter(), NONE);
-    // No interpreter at all: whoever compiles needs one, whoever verifies does not.
-    tree.bytekeep(Some(python()), ["compile", "."]).run().exits(0);
+    // No interpreter at all: whoever compiles needs one, whoever finds nothing to compile or only verifies does not.
     for path in ["", "/no/such/place"] {
         let outcome = tree.bytekeep(None, ["compile", "."]).env("PATH", path).run().exits(2);
         assert!(outcome.errors() == 1 && outcome.stderr.contains("--python"), "{}", outcome.shown());
+    }
+    tree.bytekeep(Some(python()), ["compile", "."]).run().exits(0);
+    for path in ["", "/no/such/place"] {
+        let outcome = tree.bytekeep(None, ["compile", "."]).env("PATH", path).run().exits(0);
+        assert!(outcome.errors() == 0 && outcome.stderr.contains("nothing is compiled"), "{}", outcome.shown());
         for command in ["verify", "status", "clean", "seal"] {
             tree.bytekeep(None, [command, "--exclude", "good.py", "."]).env("PATH", path).run().exits(0);
         }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Output};
 use std::sync::atomic::AtomicBool;
 
+use bytekeep::base::seal::{Artifact, sealed};
 use bytekeep::base::write::Durability;
 use bytekeep::flow::{Command, Event, Job, Maker, Options, Root, What, run};
 use bytekeep::model::Compiler;
@@ -139,8 +140,21 @@ impl Case {
     }
 }
 
+/// As if the source had had another time when it was compiled: a new header mends it.
+fn misstamp(bytes: &mut Vec<u8>) {
+    let seal = Artifact::split(bytes).unwrap().seal.unwrap();
+    let mut payload = bytes[..bytes.len() - 96].to_vec();
+    payload[4] ^= 1;
+    *bytes = sealed(payload, seal.source, seal.label, false);
+}
+
 fn cases() -> Vec<Case> {
     let is_artifact = |path: &Path| path.extension().is_some_and(|ext| ext == "toyc");
+    let restamp = Case::new(Command::Compile, |tree| {
+        tree.iter_mut().filter(|(path, _)| is_artifact(path)).for_each(|(_, bytes)| misstamp(bytes));
+    });
+    let said = spawn(restamp.lay().path(), Command::Compile, "");
+    assert_eq!(String::from_utf8_lossy(&said.stdout).matches("misstamped restamped").count(), SOURCES.len());
     vec![
         Case::new(Command::Compile, |tree| tree.retain(|path, _| !is_artifact(path))),
         Case::new(Command::Compile, |tree| {
@@ -148,6 +162,7 @@ fn cases() -> Vec<Case> {
                 bytes.extend_from_slice(format!("edited {}", path.display()).as_bytes());
             }
         }),
+        restamp,
         Case::new(Command::Repair, |tree| tree.iter_mut().filter(|(path, _)| is_artifact(path)).for_each(|(_, bytes)| bytes[13] ^= 1)),
         Case::new(Command::Clean, |_| ()),
         Case::new(Command::Seal, |tree| {

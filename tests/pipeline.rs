@@ -187,8 +187,12 @@ fn a_touched_source_is_misstamped_and_an_edited_one_stale() {
     assert_eq!(one(&said, "__toys__/a.0.toyc").0, Verdict::Misstamped);
     assert_eq!(one(&said, "__toys__/b.0.toyc").0, Verdict::Stale);
     assert_eq!(summary.wrong, 2);
-    let (summary, _) = tree.compile();
+    let capitals = Capitals::new();
+    let (summary, said) = tree.run(Command::Compile, &capitals, Options::default());
     assert!(summary.is_good());
+    assert_eq!(one(&said, "__toys__/a.0.toyc").1, Action::Restamped);
+    assert_eq!(one(&said, "__toys__/b.0.toyc").1, Action::Built);
+    assert_eq!(capitals.count(), 1, "nothing is compiled that only needs another header");
     assert!(tree.verify().0.is_good());
 }
 

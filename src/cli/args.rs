@@ -67,6 +67,8 @@ pub(crate) enum Command {
 Examples:
   bytekeep compile .venv                                 every source of an environment, by its own interpreter
   bytekeep compile --python 3.12 --python 3.13 src       for two interpreters
+  bytekeep compile --invalidation-mode unchecked-hash .  last step of an image build: whatever becomes of the times
+  bytekeep compile --strip-dir build --prepend-dir / build  code that names its files as they will be installed
   bytekeep compile --stdlib --pycache-prefix /tmp/cache  Python's own library, without touching the system
   git ls-files -z '*.py' | bytekeep compile --files-from - -0")]
 pub(crate) struct Compile {
@@ -76,7 +78,7 @@ pub(crate) struct Compile {
     pub(crate) select: Select,
     #[command(flatten)]
     pub(crate) interpreters: Interpreters,
-    /// How an artifact says which source it belongs to; an artifact of another mode is made anew
+    /// How an artifact says which source it belongs to; one of another mode gets a new header, or is made anew
     ///
     /// Without it artifacts are made with timestamps, or with `checked-hash` where `SOURCE_DATE_EPOCH` is set, and sound artifacts of
     /// any mode count as up to date. `PYC_INVALIDATION_MODE` is read where neither this nor `BYTEKEEP_INVALIDATION_MODE` is given.
@@ -96,6 +98,18 @@ pub(crate) struct Compile {
     /// No link and no record leads out of the environment. A record that cannot be read is an entry that failed.
     #[arg(long, value_name = "DIR")]
     pub(crate) env: Vec<PathBuf>,
+    /// Take this directory off the file names that the code carries (`-s` of compileall)
+    ///
+    /// These names are what tracebacks show where nobody corrects them; importing by a source does. They stand in the code and not in the
+    /// header, so an artifact that is up to date keeps the name it has, unless `--force` makes it anew.
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) strip_dir: Option<PathBuf>,
+    /// Put this directory before the file names that the code carries (`-p` of compileall)
+    ///
+    /// It comes before what `--strip-dir` leaves, or before the path as it was named; an absolute path that nothing is stripped from
+    /// stays as it is.
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) prepend_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) limits: Limits,
     #[command(flatten)]
@@ -127,6 +141,9 @@ pub(crate) struct Verify {
     #[arg(long)]
     pub(crate) require_seal: bool,
     /// A timestamp in an artifact is a problem: archives and images change times
+    ///
+    /// `bytekeep compile --invalidation-mode unchecked-hash` gives such artifacts another header, without an interpreter. Interpreters
+    /// older than 3.7 know no other: for those the times must be kept.
     #[arg(long)]
     pub(crate) for_image: bool,
     #[command(flatten)]
@@ -326,6 +343,7 @@ mod tests {
             "bytekeep compile --files-from - -0 --root /r --durability full --timeout 0 --max-time 1.5 --lock-timeout 0 --max-source 1G",
             "bytekeep compile --stdlib --pycache-prefix p -q --color never --exit-zero",
             "bytekeep compile --env e --adopt --force --dry-run --invalidation-mode unchecked-hash",
+            "bytekeep compile build --strip-dir build --prepend-dir /usr/lib",
             "bytekeep verify a --complete --require-seal --for-image --format json --exclude *.bak",
             "bytekeep repair a --keep-bad d --dry-run --python 3.13",
             "bytekeep clean a --orphans --leftovers --sourceless --sealed --tag cpython-313,cpython-312",

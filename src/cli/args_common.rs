@@ -73,7 +73,8 @@ pub(crate) struct Select {
 pub(crate) struct Interpreters {
     /// An interpreter: a path, a name on PATH, or a version (3.12); may be repeated
     ///
-    /// Without it: that of the environment which holds the tree, else `python3`.
+    /// Without it: that of the environment which holds the tree, else `python3`. Where there is none, `compile` and `repair` do what
+    /// needs none: artifacts of which only the header is wrong, or of another mode than asked for, get a new header.
     #[arg(long, short, value_name = "PYTHON", value_parser = parse_text)]
     pub(crate) python: Vec<String>,
     /// Optimisation levels, separated by commas

@@ -51,9 +51,9 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
     Some(hint)
 }
 
-/// Causes that lie in a directory or a file system and hold for all that is in it: told once, with a count.
+/// Causes that lie in a directory, a file system or the whole machine and hold for all that is in it: told once, with a count.
 pub(crate) fn is_shared(code: &str) -> bool {
-    matches!(code, "locked" | "lock-file" | "read-only" | "permission" | "disk-full" | "quota" | "interpreter" | "moved")
+    matches!(code, "locked" | "lock-file" | "read-only" | "permission" | "disk-full" | "quota" | "interpreter" | "no-interpreter" | "moved")
 }
 
 /// What a verdict means, in a line.
@@ -83,7 +83,8 @@ pub(crate) fn cure(verdict: Verdict) -> &'static str {
         Verdict::Ok => "nothing to do",
         Verdict::Unsealed => "`bytekeep seal` proves it from now on",
         Verdict::Stale | Verdict::Missing => "`bytekeep compile`",
-        Verdict::Misstamped | Verdict::SilentlyStale | Verdict::Truncated | Verdict::Corrupt | Verdict::BadMagic => "`bytekeep repair`",
+        Verdict::Misstamped => "`bytekeep repair` or `compile` renews the header, without an interpreter",
+        Verdict::SilentlyStale | Verdict::Truncated | Verdict::Corrupt | Verdict::BadMagic => "`bytekeep repair`",
         Verdict::Unknown => "a newer bytekeep may know it",
         Verdict::Orphan => "`bytekeep clean --orphans`",
         Verdict::Sourceless => "`bytekeep clean --sourceless`, if it should not be there",
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn every_shared_cause_says_what_to_do_next() {
-        for code in ["locked", "lock-file", "read-only", "permission", "disk-full", "quota"] {
+        for code in ["locked", "lock-file", "read-only", "permission", "disk-full", "quota", "no-interpreter"] {
             assert!(is_shared(code) && of_cause(code).is_some(), "{code}");
         }
     }

@@ -133,6 +133,7 @@ impl<'a> Human<'a> {
         };
         let action = match (event.action, self.dry_run) {
             (Action::None, _) => String::new(),
+            (Action::Failed, true) => "would fail: ".to_owned(),
             (action, true) => format!("would be {}: ", action.word()),
             (action, false) => format!("{}: ", action.word()),
         };
@@ -169,6 +170,11 @@ impl<'a> Human<'a> {
         };
         let hint = event.cause.and_then(|cause| hints::of_cause(cause.code));
         self.out.message(&error_block(self.out.style, &what, &causes, hint));
+    }
+
+    /// What was kept back of this cause is told otherwise.
+    pub(crate) fn leave_out(&self, code: &str) {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(code);
     }
 
     /// Tells what was kept back until its number was known.

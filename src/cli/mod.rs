@@ -181,12 +181,20 @@ fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &At
     let answer = plan.with_job(stop, |job| flow::run(job, report));
     let mut summary = answer.inspect_err(|_| human.finish())?;
     plan.unusable.iter().for_each(|(path, cause)| tell_unusable(path, cause, report, &mut summary));
+    // Where there was nothing to do but compiling, nothing could be done at all: then that is what is told.
+    let unable = plan.lacking.clone().filter(|_| summary.entries == summary.action(Action::Failed));
+    if unable.is_some() {
+        human.leave_out("no-interpreter");
+    }
     human.finish();
     match &json {
         Some(json) => json.summary(plan.command, plan.is_dry_run(), &summary),
         None => conclude(plan, out, &human, &summary, loudness),
     }
-    Ok(Exit::of(&summary).forgiving(global.exit_zero))
+    match unable {
+        Some(error) => Err(setup::cannot_compile(error)),
+        None => Ok(Exit::of(&summary).forgiving(global.exit_zero)),
+    }
 }
 
 fn conclude(plan: &Plan, out: &Out, human: &Human<'_>, summary: &Summary, loudness: Loudness) {

@@ -14,7 +14,7 @@ use super::until::Until;
 use super::{record, roots, text};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
-use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
+use crate::flow::{Clean, CodeNames, Command, Job, Maker, Options, Root, What};
 use crate::model::{Cause, Compiler, Format, Layout, Mode, Recognised};
 use crate::python::Pyc;
 use crate::python::interpreter::{Interpreter, InterpreterError};
@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) unusable: Vec<(PathBuf, Cause)>,
     /// What people are told before it starts.
     pub(crate) notes: Vec<String>,
+    /// Why nothing can be compiled, where that is so and there may be something else to do.
+    pub(crate) lacking: Option<InterpreterError>,
     pools: Vec<WorkerPool>,
     levels: Vec<u8>,
     excludes: Excludes,
@@ -81,6 +83,7 @@ impl Plan {
             Chosen::Compile(args) => {
                 options.mode = mode(args.invalidation_mode, environment)?;
                 (options.force, options.adopt, options.dry_run) = (args.force, args.adopt, args.dry_run);
+                options.code_names = code_names(args)?;
                 options.durability = args.limits.durability.into();
                 options.max_source = args.limits.max_source.0;
                 timeout = args.limits.timeout;
@@ -128,10 +131,26 @@ impl Plan {
         let dir = cache_dir();
         // Outside of hooks `PYTHONHOME` is the user's own wish.
         let probes = Probes::open(dir.clone()).keeping_pythonhome().until(Arc::clone(stop));
+        let mut lacking = None;
         let found = match interpreters {
             // Who asks for no completeness starts no interpreter.
             Some(args) if command == Command::Verify && !options.complete && args.python.is_empty() => Vec::new(),
-            Some(args) => find(command, args, &place.paths, &probes, &mut place.notes)?,
+            Some(args) => match find(command, args, &place.paths, &probes, &mut place.notes) {
+                Ok(found) => found,
+                Err(Lack::Grave(failure)) => return Err(failure),
+                // Headers are renewed without an interpreter, unless it was said by whom everything is to be made.
+                Err(Lack::Interpreter(error)) if compile.is_none_or(|args| args.force || args.stdlib) => {
+                    return Err(cannot_compile(error));
+                }
+                Err(Lack::Interpreter(error)) => {
+                    place.notes.push(format!(
+                        "nothing is compiled, and only headers are renewed, since no interpreter was found: {}",
+                        crate::base::error::chain(&error)
+                    ));
+                    lacking = Some(error);
+                    Vec::new()
+                }
+            },
             None => Vec::new(),
         };
         // What is missing shows at a glance, as far as it is known what there should be.
@@ -142,7 +161,7 @@ impl Plan {
         if compile.is_some_and(|args| args.stdlib) {
             place.add_stdlib(&found)?;
         }
-        if command == Command::Compile {
+        if command == Command::Compile && lacking.is_none() {
             refuse_others(&tree.paths, &found)?;
         }
         let mut unusable = std::mem::take(&mut place.roots.unusable);
@@ -162,6 +181,7 @@ impl Plan {
             unusable,
             roots,
             notes: place.notes,
+            lacking,
             memo,
             options,
         }))
@@ -205,6 +225,15 @@ fn mode(option: Option<ModeArg>, environment: &Environment) -> Result<Option<Mod
         });
     }
     Ok(environment.source_date_epoch.then_some(Mode::CheckedHash))
+}
+
+/// The file names that code shall carry; what is stripped is found from the working directory, as sources are.
+fn code_names(args: &Compile) -> Result<CodeNames, Failure> {
+    let strip = args.strip_dir.as_ref().map(|dir| {
+        std::path::absolute(dir)
+            .map_err(|cause| Failure::of_path("cannot find what `--strip-dir` names", dir, cause).hint("name a directory"))
+    });
+    Ok(CodeNames { strip: strip.transpose()?, prepend: args.prepend_dir.clone() })
 }
 
 /// `None` is without limit.
@@ -424,11 +453,11 @@ fn find(
     paths: &[PathBuf],
     probes: &Probes,
     notes: &mut Vec<String>,
-) -> Result<Vec<Interpreter>, Failure> {
+) -> Result<Vec<Interpreter>, Lack> {
     let mut found: Vec<Interpreter> = Vec::new();
     for spec in &args.python {
         let interpreter = Interpreter::find(spec, true, probes)
-            .map_err(|error| Failure::from(error).during(format!("cannot use the interpreter `{}`", text::message(spec))))?;
+            .map_err(|error| Lack::Grave(Failure::from(error).during(format!("cannot use the interpreter `{}`", text::message(spec)))))?;
         if found.iter().all(|known| known.target != interpreter.target) {
             found.push(interpreter);
         }
@@ -443,15 +472,36 @@ fn find(
         (_, Ok(interpreter)) => Ok(vec![interpreter]),
         (Command::Repair, Err(error)) if error != InterpreterError::Stopped => {
             notes.push(format!(
-                "what is bad is removed, not rebuilt, since no interpreter was found: {}",
+                "what is bad is removed, not rebuilt, unless a new header mends it, since no interpreter was found: {}",
                 crate::base::error::chain(&error)
             ));
             Ok(Vec::new())
         }
-        (_, Err(error)) => Err(Failure::from(error)
-            .during("cannot compile without an interpreter")
-            .hint("name one with `--python`: a path, a name or a version")),
+        // These say what is to be decided, and end with it.
+        (
+            _,
+            Err(
+                error @ (InterpreterError::Stopped
+                | InterpreterError::Ambiguous { .. }
+                | InterpreterError::Writable { .. }
+                | InterpreterError::NoHome { .. }),
+            ),
+        ) => Err(Lack::Grave(cannot_compile(error))),
+        (_, Err(error)) => Err(Lack::Interpreter(error)),
     }
+}
+
+/// Why there are no interpreters.
+enum Lack {
+    /// The run ends with it.
+    Grave(Failure),
+    /// None is there: what needs none can still be done.
+    Interpreter(InterpreterError),
+}
+
+/// What is told where nothing can be done without one.
+pub(crate) fn cannot_compile(error: InterpreterError) -> Failure {
+    Failure::from(error).during("cannot compile without an interpreter").hint("name one with `--python`: a path, a name or a version")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a run came to, for people: the summary line, and the table of `status`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::hints;
 use super::out::Style;
@@ -15,7 +15,9 @@ pub(crate) fn line(command: Command, dry_run: bool, summary: &Summary, style: St
     // What is wrong, and what nobody here knows, is not "up to date" for being left alone.
     let left = summary.wrong.saturating_sub(tried) + summary.verdict(Verdict::Unknown);
     let untouched = action(Action::None).saturating_sub(left);
+    let only_restamped = command == Command::Compile && action(Action::Built) == 0 && action(Action::Restamped) > 0;
     let (past, future, number) = match command {
+        Command::Compile if only_restamped => ("Restamped", "Would restamp", action(Action::Restamped)),
         Command::Compile => ("Compiled", "Would compile", action(Action::Built)),
         Command::Repair => {
             let mended = [Action::Built, Action::Restamped, Action::Sealed, Action::Removed].map(action).iter().sum();
@@ -30,7 +32,7 @@ pub(crate) fn line(command: Command, dry_run: bool, summary: &Summary, style: St
         Command::Verify | Command::Status => Verdict::ALL.map(|verdict| (summary.verdict(verdict), verdict.word())).to_vec(),
         _ => vec![
             (if command == Command::Repair { action(Action::Built) } else { 0 }, "built"),
-            (action(Action::Restamped), "restamped"),
+            (if only_restamped { 0 } else { action(Action::Restamped) }, "restamped"),
             (if command == Command::Seal { 0 } else { action(Action::Sealed) }, "sealed"),
             (if command == Command::Clean { 0 } else { action(Action::Removed) }, "removed"),
             (action(Action::Swept), "left-overs swept"),
@@ -41,9 +43,11 @@ pub(crate) fn line(command: Command, dry_run: bool, summary: &Summary, style: St
     };
     let mut details: Vec<String> =
         details.iter().filter(|(number, _)| *number > 0).map(|(number, word)| format!("{number} {word}")).collect();
-    // What is wrong without having been tried has no other place.
-    if !matches!(command, Command::Verify | Command::Status) && summary.wrong > tried {
-        details.push(format!("{} wrong", summary.wrong - tried));
+    // What is wrong without having been tried has no other place, nor what is a problem only since it was asked for.
+    let judges = matches!(command, Command::Verify | Command::Status);
+    let told = if judges { problems(summary) } else { tried };
+    if summary.wrong > told {
+        details.push(format!("{} {}", summary.wrong - told, if judges && told > 0 { "more wrong" } else { "wrong" }));
     }
     let verb = if dry_run { future } else { past };
     let verb = if summary.is_good() { style.good(verb) } else { style.bad(verb) };
@@ -71,8 +75,10 @@ pub(crate) fn next(command: Command, summary: &Summary) -> Option<String> {
         return None;
     }
     let some = |verdicts: &[Verdict]| verdicts.iter().any(|verdict| summary.verdict(*verdict) > 0);
-    let hint = if some(&[Verdict::Misstamped, Verdict::SilentlyStale, Verdict::Truncated, Verdict::Corrupt, Verdict::BadMagic]) {
+    let hint = if some(&[Verdict::SilentlyStale, Verdict::Truncated, Verdict::Corrupt, Verdict::BadMagic]) {
         "`bytekeep repair PATH` rebuilds what is bad"
+    } else if some(&[Verdict::Misstamped]) {
+        "`bytekeep repair PATH` renews the headers, without an interpreter"
     } else if some(&[Verdict::Stale]) || (some(&[Verdict::Missing]) && command == Command::Status) {
         "`bytekeep compile PATH` brings it up to date"
     } else if some(&[Verdict::Unreadable]) {
@@ -122,12 +128,16 @@ pub(crate) fn grid<'t>(head: &str, names: impl IntoIterator<Item = (&'t String, 
     text
 }
 
+/// How many entries have a verdict that is a problem.
+fn problems(summary: &Summary) -> u64 {
+    Verdict::ALL.into_iter().filter(|verdict| verdict.is_problem()).map(|verdict| summary.verdict(verdict)).sum()
+}
+
 fn glance(summary: &Summary, style: Style) -> String {
     if summary.entries == 0 {
         return format!("{}: no source and no artifact is here\n", style.warn("empty"));
     }
-    let bad: BTreeSet<Verdict> = Verdict::ALL.into_iter().filter(|v| v.is_problem() && summary.verdict(*v) > 0).collect();
-    let bad: u64 = bad.iter().map(|verdict| summary.verdict(*verdict)).sum();
+    let bad = problems(summary);
     let missing = summary.verdict(Verdict::Missing);
     let unclear: u64 = [Verdict::Unsafe, Verdict::Unknown].iter().map(|verdict| summary.verdict(*verdict)).sum();
     let all = entries(summary.entries);
@@ -227,6 +237,10 @@ mod tests {
         let removed = summary(&[("t", Verdict::Ok, Action::Removed, 1), ("t", Verdict::Leftover, Action::Swept, 2)]);
         assert_eq!(line(Command::Clean, false, &removed, plain), "Removed 1 entry in 520ms (2 left-overs swept)\n");
         assert_eq!(line(Command::Seal, false, &Summary::default(), plain), "Sealed 0 entries in 0ms\n");
+        let restamped = summary(&[("t", Verdict::Misstamped, Action::Restamped, 3), ("t", Verdict::Ok, Action::None, 1)]);
+        assert_eq!(line(Command::Compile, false, &restamped, plain), "Restamped 3 entries in 520ms (1 up to date)\n");
+        let both = summary(&[("t", Verdict::Misstamped, Action::Restamped, 3), ("t", Verdict::Stale, Action::Built, 1)]);
+        assert_eq!(line(Command::Compile, false, &both, plain), "Compiled 1 entry in 520ms (3 restamped)\n");
     }
 
     #[test]

@@ -1,30 +1,31 @@
 //! What is done about entries: look, take the lock, look again with the same functions, act.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use crate::base::keep;
 use crate::base::leftover::{self, Leftover};
 use crate::base::lock;
-use crate::base::seal::{self, Artifact, Seal};
+use crate::base::seal::{self, Seal};
 use crate::base::seam;
 use crate::base::source::Source;
 use crate::base::sys::{self, Dir, Time};
 use crate::base::whereabouts::Whereabouts;
 use crate::base::write::Staged;
 use crate::base::{Error, FlawKind};
-use crate::model::{Cause, CompileError, Entry, Mode, Request, Verdict, Warning};
+use crate::model::{Cause, CompileError, Entry, Head, Mode, Request, Verdict, Warning};
 
 use super::commit::Pending;
 use super::examine;
 use super::folder::{Folder, Guarded, Item};
 use super::job::Command;
-use super::judge::{self, Evidence, Judged};
+use super::judge::{self, Evidence, Judged, Seen};
 use super::look::{self, Depth, Spot};
 use super::policy::{self, Decision, Facts};
 use super::queue::{Locking, Task};
 use super::report::Action;
+use super::restamp::kept_mode;
 use super::{Run, Told};
 
 /// One entry, looked at and judged.
@@ -33,8 +34,12 @@ pub(super) struct Found {
     pub(super) decision: Decision,
     pub(super) wrong: bool,
     bytes: u64,
-    tag: Option<Arc<str>>,
-    level: Option<u8>,
+    pub(super) tag: Option<Arc<str>>,
+    pub(super) level: Option<u8>,
+    /// The source, where it was read for this, and a time before it was opened.
+    pub(super) read: Option<(Source, Time)>,
+    /// There is something to do, and what is known only when the source is read.
+    open: bool,
 }
 
 impl Found {
@@ -78,9 +83,18 @@ impl Run<'_> {
         let Item::Entry(entry) = item else {
             return if self.has_leftover_work(folder, item) { Work::Some } else { Work::None };
         };
-        let found = self.find(folder, folder.artifacts.as_deref(), entry);
+        let mut found = self.find(folder, folder.artifacts.as_deref(), entry, !self.job.options.dry_run);
         if found.is_out_of_descriptors() && !self.is_starved() {
             return Work::AskAgain;
+        }
+        if found.open {
+            return Work::Some;
+        }
+        if found.decision == Decision::Build && self.lacks_makers() {
+            // No lock is taken, and nothing touched, for what cannot be done.
+            found.wrong = true;
+            self.tell_entry(folder, entry, &found, Action::Failed, Some(&no_interpreter()), &[]);
+            return Work::None;
         }
         if found.decision != Decision::Leave && !self.job.options.dry_run {
             return Work::Some;
@@ -112,7 +126,7 @@ impl Run<'_> {
             // Looked at without the lock: a living process may hold it. Then it is that process's, and no left-over.
             _ => !lock::is_held(dir),
         };
-        let facts = self.facts(false, false, None, None);
+        let facts = self.facts(&Judged { verdict: Verdict::Leftover, cause: None, damaged: false }, None, None, None);
         let sweep = policy::decide(self.job.command, Verdict::Leftover, &facts) == Decision::Sweep;
         if dead && seam::without("sweeping") {
             self.forget(1);
@@ -129,10 +143,29 @@ impl Run<'_> {
         false
     }
 
-    fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>, level: Option<u8>) -> Facts<'f> {
+    pub(super) fn facts<'f>(&'f self, judged: &Judged, seen: Option<&Seen>, tag: Option<&'f str>, level: Option<u8>) -> Facts<'f> {
         let options = &self.job.options;
         let has_maker = level.is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
-        Facts { damaged, has_maker, sealed, old_enough: true, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
+        let sealed = seen.is_some_and(Seen::is_sealed);
+        let own = seen.is_some_and(|seen| judge::is_own(&seen.seal));
+        let (force, adopt, clean) = (options.force, options.adopt, &options.clean);
+        Facts { damaged: judged.damaged, has_maker, sealed, own, old_enough: true, tag, force, adopt, clean }
+    }
+
+    /// Tells what is wanted of an entry besides being whole.
+    pub(super) fn want(&self, evidence: &mut Evidence, entry: &Entry) {
+        if self.job.command != Command::Compile {
+            return;
+        }
+        let target = self.target_of(entry);
+        evidence.wanted_magic = target.map(|target| target.magic);
+        let head = evidence.seen().and_then(|seen| seen.head.as_ref().ok());
+        let kept = |wanted| match (target, head) {
+            (Some(target), _) => self.job.format.kept_mode(target, wanted),
+            (None, Some(head)) => kept_mode(self.job.format, head, wanted),
+            (None, None) => wanted,
+        };
+        evidence.wanted_mode = self.job.options.mode.map(kept);
     }
 
     /// The level of an entry: by its name; where that does not tell, by its seal; else the one that was asked for and is written under
@@ -145,7 +178,7 @@ impl Run<'_> {
         entry.level.number().or_else(|| look::labelled_level(self.job.format, tag?, seal?)).or_else(named)
     }
 
-    fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
+    pub(super) fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
         Spot {
             format: self.job.format,
             layout: folder.layout,
@@ -154,6 +187,7 @@ impl Run<'_> {
             here: self.target_of(entry),
             memo: self.job.options.memo,
             max_source: self.job.options.max_source,
+            hasty: false,
         }
     }
 
@@ -166,19 +200,18 @@ impl Run<'_> {
     }
 
     /// Looks, judges and decides: the same before the lock and under it.
-    pub(super) fn find(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry) -> Found {
+    ///
+    /// `hasty`: it does to know whether something is to be done.
+    pub(super) fn find(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry, hasty: bool) -> Found {
+        let hasty = hasty && self.job.command == Command::Compile;
+        let (before, mut read) = (Time::now(), None);
         let evidence = if let Some((verdict, cause)) = &folder.trouble {
             let source = judge::SourceSeen::Absent { dangling: false };
             let artifact = judge::ArtifactSeen::Bad(*verdict, cause.clone());
             Evidence { source, artifact, layout: folder.layout, wanted_magic: None, wanted_mode: None }
         } else {
-            let mut evidence = look::look(&self.spot(folder, artifacts, entry), entry, self.depth());
-            if self.job.command == Command::Compile {
-                let target = self.target_of(entry);
-                evidence.wanted_magic = target.map(|target| target.magic);
-                let kept = |wanted| target.map_or(wanted, |target| self.job.format.kept_mode(target, wanted));
-                evidence.wanted_mode = self.job.options.mode.map(kept);
-            }
+            let mut evidence = look::look(&Spot { hasty, ..self.spot(folder, artifacts, entry) }, entry, self.depth(), &mut read);
+            self.want(&mut evidence, entry);
             evidence
         };
         let mut judged = judge::judge(&evidence);
@@ -192,13 +225,12 @@ impl Run<'_> {
         }
         let seen = evidence.seen();
         let head = seen.and_then(|seen| seen.head.as_ref().ok());
-        let sealed = seen.is_some_and(judge::Seen::is_sealed);
         // An artifact that lost its magic number is made anew by who gives it this name.
         let lost = || self.maker_by_name(entry).map(|maker| Arc::clone(&maker.compiler.target().tag));
         let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag))).or_else(lost);
         let seal = seen.and_then(|seen| seen.seal.as_ref().ok()?.as_ref());
         let level = self.level_of(entry, tag.as_deref(), seal);
-        let mut facts = self.facts(judged.damaged, sealed, tag.as_deref(), level);
+        let mut facts = self.facts(&judged, seen, tag.as_deref(), level);
         facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
         let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
         if decision == Decision::Seal && level.is_none() {
@@ -208,38 +240,49 @@ impl Run<'_> {
             judged.cause = Some(Cause::new("level", text));
         }
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
-        let compiles = self.job.command == Command::Compile && folder.trouble.is_none();
+        // Of what is there without anybody to make it, a lost source is none of our business.
+        let compiles = self.job.command == Command::Compile && !self.lacks_makers() && folder.trouble.is_none();
         if let Some((cause, lost)) = judge::no_source(&evidence.source).filter(|_| compiles) {
             decision = Decision::Leave;
             judged.cause = Some(cause);
             wrong = lost;
         }
-        if let Some(cause) = self.asked_for_more(judged.verdict, head.map(crate::model::Head::mode)) {
+        if let Some(cause) = self.asked_for_more(judged.verdict, head) {
             wrong = true;
             judged.cause.get_or_insert(cause);
         }
-        Found { judged, decision, wrong, bytes: seen.map_or(0, |seen| seen.stat.size), tag, level }
+        let open = hasty && decision != Decision::Leave && seen.is_some_and(look::is_open);
+        let (bytes, read) = (seen.map_or(0, |seen| seen.stat.size), read.map(|source| (source, before)));
+        Found { judged, decision, wrong, bytes, tag, level, read, open }
     }
 
     /// What `verify` calls a problem only when asked.
-    fn asked_for_more(&self, verdict: Verdict, mode: Option<Mode>) -> Option<Cause> {
+    fn asked_for_more(&self, verdict: Verdict, head: Option<&Head>) -> Option<Cause> {
         let options = &self.job.options;
         match verdict {
             Verdict::Missing if options.complete => Some(Cause::new("missing", "its source has no artifact")),
             Verdict::Unsealed if options.require_seal => Some(Cause::new("no-seal", "it carries no seal")),
-            Verdict::Ok | Verdict::Unsealed if options.for_image && mode == Some(Mode::Timestamp) => Some(Cause::new(
-                "timestamp",
-                "its header holds a time, which archives and images change; use --invalidation-mode unchecked-hash",
-            )),
+            Verdict::Ok | Verdict::Unsealed if options.for_image => self.lost_in_an_image(head?),
             _ => None,
         }
+    }
+
+    /// An artifact that goes by a time does not survive an archive or an image that sets other times.
+    fn lost_in_an_image(&self, head: &Head) -> Option<Cause> {
+        let held = "its header holds a time, which archives and images change";
+        let cure = if kept_mode(self.job.format, head, Mode::UncheckedHash) == Mode::UncheckedHash {
+            "`bytekeep compile --invalidation-mode unchecked-hash` renews it".to_owned()
+        } else {
+            format!("{} knows nothing else, so the times must be kept", head.tag)
+        };
+        (head.mode() == Mode::Timestamp).then(|| Cause::new("timestamp", format!("{held}; {cure}")))
     }
 
     /// Does what is to be done about one item, under the lock.
     pub(super) fn act(&self, guard: &Arc<Guarded>, item: Item) {
         match &item {
             Item::Entry(entry) => {
-                let mut found = self.find(&guard.folder, Some(&guard.dir), entry);
+                let mut found = self.find(&guard.folder, Some(&guard.dir), entry, false);
                 if seam::without("second-look") {
                     // What the first look of `compile` found to do.
                     found.decision = Decision::Build;
@@ -247,7 +290,7 @@ impl Run<'_> {
                 if found.is_out_of_descriptors() && !self.is_starved() {
                     return self.put_off(Task::Act(Arc::clone(guard), item));
                 }
-                match self.act_on(guard, entry, &found) {
+                match self.act_on(guard, entry, &mut found) {
                     Ok(Done::Staged) => {}
                     Ok(Done::Now(action)) => self.tell_entry(&guard.folder, entry, &found, action, found.judged.cause.as_ref(), &[]),
                     Err(trouble) => self.act_failed(guard, item, found, trouble),
@@ -295,11 +338,18 @@ impl Run<'_> {
         }
     }
 
-    fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
+    fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &mut Found) -> std::result::Result<Done, Trouble> {
+        let fresh = if found.decision == Decision::Restamp { self.restamped(guard, entry, found)? } else { None };
+        if let Some(fresh) = fresh {
+            self.keep_bad(guard, entry, found)?;
+            let staged = Staged::write(&guard.lock, &entry.artifact, &fresh.bytes, &fresh.stat, fresh.before)?;
+            drop(fresh);
+            self.stage(staged, guard, entry, found, Action::Restamped, Vec::new());
+            return Ok(Done::Staged);
+        }
         match found.decision {
             // Somebody else did it between our first look and the lock.
             Decision::Leave => Ok(Done::Now(Action::None)),
-            // Until code can be given a new header without an interpreter, it is compiled.
             Decision::Build | Decision::Restamp => {
                 refuse_signed(guard, entry, found)?;
                 self.keep_bad(guard, entry, found)?;
@@ -325,6 +375,9 @@ impl Run<'_> {
 
     fn build(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
         let maker = entry.maker.or_else(|| self.maker_of(found.tag.as_deref()?)).and_then(|index| self.job.makers.get(index));
+        if self.lacks_makers() {
+            return Err(Trouble::Cause(no_interpreter()));
+        }
         let (Some(maker), Some(sources)) = (maker, &guard.folder.sources) else {
             let tag = found.tag.as_deref().map(|tag| format!(" ({tag})")).unwrap_or_default();
             return Err(Trouble::Cause(Cause::new("no-interpreter", format!("no interpreter for it{tag} was named"))));
@@ -340,7 +393,8 @@ impl Run<'_> {
         let before = Time::now();
         let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         let filename = guard.folder.absolute.join(&entry.source);
-        let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(filename.as_os_str()), level };
+        let named = self.code_name(&sources.path_of(&entry.source), &filename);
+        let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(named.as_os_str()), level };
         let made = maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &filename))?;
         let target = maker.compiler.target();
         let mode = self.job.options.mode.unwrap_or(Mode::Timestamp);
@@ -362,46 +416,16 @@ impl Run<'_> {
         Ok(Done::Staged)
     }
 
-    /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.
-    fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
-        let refuse = |code, text: &str| Err(Trouble::Cause(Cause::new(code, text)));
-        let Some(sources) = &guard.folder.sources else { return refuse("no-source", "it has no source to seal it against") };
-        let (Some(tag), Some(level)) = (&found.tag, found.level) else {
-            return refuse("level", "its name does not say which optimisation level it has");
-        };
-        let path = guard.dir.path_of(&entry.artifact);
-        let before = Time::now();
-        let file = guard.dir.open_file(&entry.artifact)?;
-        let stat = sys::stat(&file, &path)?;
-        if sys::is_signed(&file, &path)? {
-            return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
-        }
-        let turn = look::in_turn(stat.size);
-        let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
-        // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
-        let format = self.job.format;
-        let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
-        if Artifact::split(&bytes).map_err(flaw)?.seal.is_some() {
-            return Ok(Done::Now(Action::None));
-        }
-        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
-        format.deep_body(&head, &bytes).map_err(flaw)?;
-        let fits = match head.stamp {
-            crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat),
-            crate::model::Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
-        };
-        if !fits || (matches!(head.stamp, crate::model::Stamp::Time { .. }) && look::is_outrun(&stat, &source.stat)) {
-            return refuse("changed", "the source has changed since it was made");
-        }
-        let sealed = seal::sealed(bytes, source.digest, format.label(tag, level, ""), true);
-        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, &stat, before)?;
-        drop((turn, sealed));
-        self.stage(staged, guard, entry, found, Action::Sealed, Vec::new());
-        Ok(Done::Staged)
+    fn code_name(&self, written: &Path, absolute: &Path) -> PathBuf {
+        self.job.options.code_names.of(written, absolute).unwrap_or_else(|unstripped| {
+            let strip = self.job.options.code_names.strip.as_deref().unwrap_or(Path::new(""));
+            let text = format!("some sources do not lie below `{}`: nothing is stripped from their names", strip.display());
+            self.note_once("strip-dir", absolute, &text);
+            unstripped
+        })
     }
 
-    fn stage(&self, staged: Staged, guard: &Arc<Guarded>, entry: &Entry, found: &Found, action: Action, warnings: Vec<Warning>) {
+    pub(super) fn stage(&self, staged: Staged, guard: &Arc<Guarded>, entry: &Entry, found: &Found, action: Action, warnings: Vec<Warning>) {
         self.queue.staged();
         let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone() };
         let pending = Pending { staged, folder: Arc::clone(&guard.folder), entry: entry.clone(), told, action, warnings };
@@ -501,14 +525,14 @@ impl Run<'_> {
     }
 }
 
-enum Done {
+pub(super) enum Done {
     /// It will be told when it is committed.
     Staged,
     Now(Action),
 }
 
 /// Why an act came to nothing.
-enum Trouble {
+pub(super) enum Trouble {
     System(Error),
     /// The directory of artifacts went away.
     Gone,
@@ -519,7 +543,7 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn of_source(error: crate::base::source::SourceError) -> Self {
+    pub(super) fn of_source(error: crate::base::source::SourceError) -> Self {
         match error {
             crate::base::source::SourceError::System(error) if error.is_out_of_descriptors() => Self::System(error),
             error if error.is_absent() => Self::Skip(look::source_trouble(&error).1),
@@ -534,15 +558,22 @@ impl From<Error> for Trouble {
     }
 }
 
+/// Why nothing is compiled in a run that found nobody to do it.
+pub(super) fn no_interpreter() -> Cause {
+    Cause::new("no-interpreter", "no interpreter was found to compile it")
+}
+
+pub(super) fn signed() -> Cause {
+    Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")
+}
+
 /// What was signed belongs to whoever signed it.
 fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
     if found.judged.verdict == Verdict::Missing {
         return Ok(());
     }
     match guard.dir.open_file(&entry.artifact) {
-        Ok(old) if sys::is_signed(&old, &guard.dir.path_of(&entry.artifact))? => {
-            Err(Trouble::Cause(Cause::new("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it")))
-        }
+        Ok(old) if sys::is_signed(&old, &guard.dir.path_of(&entry.artifact))? => Err(Trouble::Cause(signed())),
         Ok(_) => Ok(()),
         Err(error) if error.is_absent() => Ok(()),
         // A look that fails does not say that it is unsigned.
@@ -553,8 +584,8 @@ fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> std::result::
 fn planned(decision: Decision) -> Action {
     match decision {
         Decision::Leave => Action::None,
-        // As `act_on` does it.
-        Decision::Build | Decision::Restamp => Action::Built,
+        Decision::Build => Action::Built,
+        Decision::Restamp => Action::Restamped,
         Decision::Seal => Action::Sealed,
         Decision::Remove => Action::Removed,
         Decision::Sweep => Action::Swept,

@@ -115,6 +115,8 @@ pub struct Options<'a> {
     pub exclude: Option<&'a Exclude<'a>>,
     /// What was found sound before.
     pub memo: Option<&'a Memo>,
+    /// The file names that compiled code carries.
+    pub code_names: CodeNames,
     /// How safe from a power cut.
     pub durability: Durability,
     /// Threads that judge; compiling has its own width.
@@ -149,6 +151,32 @@ pub struct Clean {
     pub keep_bytes: Option<u64>,
 }
 
+/// Which file name compiled code carries, where that is not its source's absolute path: `-s` and `-p` of `compileall`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CodeNames {
+    /// Taken off, where the source lies below it. Absolute.
+    pub strip: Option<PathBuf>,
+    /// Put before what is left, or before the path as it was named where nothing is stripped; an absolute one of these stays as it is.
+    pub prepend: Option<PathBuf>,
+}
+
+impl CodeNames {
+    /// The name for a source: `written` is its path as it was named. `Err`: the same without stripping, since it does not lie there.
+    ///
+    /// # Errors
+    /// No failure: what would be stripped is not there, which is worth a word.
+    pub fn of(&self, written: &Path, absolute: &Path) -> Result<PathBuf, PathBuf> {
+        let stripped = self.strip.as_ref().map(|strip| absolute.strip_prefix(strip));
+        let rest = stripped.as_ref().and_then(|stripped| stripped.as_ref().ok()).copied();
+        let name = match (&self.prepend, rest) {
+            (Some(prepend), rest) => prepend.join(rest.unwrap_or(written)),
+            (None, Some(rest)) => rest.to_path_buf(),
+            (None, None) => absolute.to_path_buf(),
+        };
+        if stripped.is_some_and(|stripped| stripped.is_err()) { Err(name) } else { Ok(name) }
+    }
+}
+
 impl Default for Options<'_> {
     fn default() -> Self {
         Self {
@@ -164,6 +192,7 @@ impl Default for Options<'_> {
             prefix: None,
             exclude: None,
             memo: None,
+            code_names: CodeNames::default(),
             durability: Durability::Batch,
             jobs: std::thread::available_parallelism().map_or(1, usize::from),
             lock_timeout: Duration::from_secs(60),

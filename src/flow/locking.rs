@@ -136,7 +136,7 @@ impl Run<'_> {
         }
         locking.todo.retain(|item| {
             let Item::Entry(entry) = item else { return true };
-            let found = self.find(&folder, Some(&dir), entry);
+            let found = self.find(&folder, Some(&dir), entry, false);
             let done = found.decision == Decision::Leave && !found.is_out_of_descriptors();
             if done {
                 self.tell_entry(&folder, entry, &found, Action::None, found.judged.cause.as_ref(), &[]);
@@ -195,7 +195,7 @@ impl Run<'_> {
         for item in &locking.todo {
             match item {
                 Item::Entry(entry) => {
-                    let mut found = self.find(&locking.folder, locking.folder.artifacts.as_deref(), entry);
+                    let mut found = self.find(&locking.folder, locking.folder.artifacts.as_deref(), entry, false);
                     found.wrong = action != Action::None;
                     self.tell_entry(&locking.folder, entry, &found, action, Some(cause), &[]);
                 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::base::memo::Memo;
 use crate::base::seal::{Artifact, SEAL_LEN, Seal};
 use crate::base::source::{self, Source, SourceError};
-use crate::base::sys::{self, Dir, Kind};
+use crate::base::sys::{self, Dir, Kind, Stat};
 use crate::base::{Error, Flaw, FlawKind, seam};
 use crate::model::{Cause, Entry, Format, Layout, Level, NO_MEMORY, Stamp, Target, Verdict};
 
@@ -17,7 +17,7 @@ use super::judge::{ArtifactSeen, Evidence, Seen, SourceSeen};
 /// takes up to three times as much memory.
 pub(super) const LARGEST: u64 = 192 << 20;
 /// The largest source that is read to be compared.
-const LARGEST_SOURCE: u64 = 128 << 20;
+pub(super) const LARGEST_SOURCE: u64 = 128 << 20;
 /// Up to this size a file is read as a whole, by one call.
 const SMALL: u64 = 4 << 20;
 /// So much of a larger one that has a seal is held at a time.
@@ -57,16 +57,18 @@ pub(super) struct Spot<'a> {
     pub(super) here: Option<&'a Target>,
     pub(super) memo: Option<&'a Memo>,
     pub(super) max_source: u64,
+    /// Does it do to know that there is work? Then no source is read only to tell a wrong stamp from an edit.
+    pub(super) hasty: bool,
 }
 
-/// Gathers what can be seen of an entry.
-pub(super) fn look(spot: &Spot<'_>, entry: &Entry, depth: Depth) -> Evidence {
+/// Gathers what can be seen of an entry. Where the source was read for that and is not large, it is handed on as `kept`.
+pub(super) fn look(spot: &Spot<'_>, entry: &Entry, depth: Depth, kept: &mut Option<Source>) -> Evidence {
     let mut source = match spot.sources {
         Some(dir) => see_source(dir, entry),
         None => SourceSeen::Absent { dangling: false },
     };
     let artifact = match spot.artifacts {
-        Some(dir) => see_artifact(spot, dir, entry, depth, &mut source),
+        Some(dir) => see_artifact(spot, dir, entry, depth, &mut source, kept),
         None => ArtifactSeen::Absent,
     };
     Evidence { source, artifact, layout: spot.layout, wanted_magic: None, wanted_mode: None }
@@ -105,13 +107,20 @@ fn bad_source(error: &SourceError) -> SourceSeen {
     SourceSeen::Bad(verdict, cause)
 }
 
-fn see_artifact(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mut SourceSeen) -> ArtifactSeen {
+fn see_artifact(
+    spot: &Spot<'_>,
+    dir: &Dir,
+    entry: &Entry,
+    depth: Depth,
+    source: &mut SourceSeen,
+    kept: &mut Option<Source>,
+) -> ArtifactSeen {
     // The path is put together only for an error.
     let named = |mut error: Error| {
         error.path = dir.path_of(&entry.artifact);
         error
     };
-    match see_file(spot, dir, entry, depth, source).map_err(named) {
+    match see_file(spot, dir, entry, depth, source, kept).map_err(named) {
         Ok(seen) => seen,
         // A lost handle (NFS) does not say that it is not there.
         Err(error) if error.is_absent() => ArtifactSeen::Absent,
@@ -136,7 +145,14 @@ fn unsafe_kind(kind: Kind) -> ArtifactSeen {
     )
 }
 
-fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mut SourceSeen) -> Result<ArtifactSeen, Error> {
+fn see_file(
+    spot: &Spot<'_>,
+    dir: &Dir,
+    entry: &Entry,
+    depth: Depth,
+    source: &mut SourceSeen,
+    kept: &mut Option<Source>,
+) -> Result<ArtifactSeen, Error> {
     let path = dir.path();
     let file = dir.open_file(&entry.artifact)?;
     let stat = sys::stat(&file, path)?;
@@ -182,8 +198,8 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
             }
         }
     }
-    if needs_source_bytes(&seen, source, depth) {
-        read_source(spot, entry, &seen, source);
+    if needs_source_bytes(&seen, source, depth) && !(spot.hasty && is_open(&seen)) {
+        *kept = read_source(spot, entry, &seen, source).filter(|read| read.stat.size <= SMALL);
     }
     Ok(ArtifactSeen::Seen(Box::new(seen)))
 }
@@ -192,6 +208,31 @@ fn see_file(spot: &Spot<'_>, dir: &Dir, entry: &Entry, depth: Depth, source: &mu
 /// second, somebody has set it (archives do), and it says nothing.
 pub(super) fn is_outrun(artifact: &sys::Stat, source: &sys::Stat) -> bool {
     artifact.mtime < source.mtime && artifact.mtime.sec == source.mtime.sec && artifact.mtime.nsec != 0
+}
+
+/// The same of an artifact that was read as a whole, and a source too: every byte is looked at.
+pub(super) fn of_bytes(spot: &Spot<'_>, entry: &Entry, stat: Stat, bytes: &[u8], source: &Source) -> Evidence {
+    let head = spot.format.head(&bytes[..bytes.len().min(HEAD_LEN)], entry.tag.as_deref(), spot.here);
+    let split = Artifact::split(bytes);
+    let proof = split.as_ref().ok().filter(|artifact| artifact.seal.is_some()).map(Artifact::prove);
+    let seal = split.map(|artifact| artifact.seal);
+    let (mut label_fit, mut time_agrees, mut in_vain, mut hash, mut body) = (None, None, false, None, None);
+    if let Ok(head) = &head {
+        if let Ok(Some(seal)) = &seal {
+            label_fit = label_fits(spot.format, seal, entry.tag.as_deref().unwrap_or(&head.tag), entry.level);
+        } else {
+            body = Some(spot.format.deep_body(head, bytes));
+        }
+        match head.stamp {
+            Stamp::Time { .. } => time_agrees = Some(spot.format.agrees(head, &source.stat)),
+            Stamp::Hash { .. } => hash = Some(spot.format.source_hash(head.magic, &source.bytes)),
+        }
+        in_vain = spot.format.is_in_vain(head, &source.stat);
+    }
+    let outrun = time_agrees == Some(true) && matches!(seal, Ok(None)) && is_outrun(&stat, &source.stat);
+    let seen = Seen { stat, head, seal, label_fits: label_fit, body, proof, time_agrees, in_vain, outrun };
+    let source = SourceSeen::Seen { stat: source.stat, digest: Some(source.digest), hash };
+    Evidence { source, artifact: ArtifactSeen::Seen(Box::new(seen)), layout: spot.layout, wanted_magic: None, wanted_mode: None }
 }
 
 /// The first 16 and the last 96 bytes.
@@ -280,8 +321,13 @@ fn needs_source_bytes(seen: &Seen, source: &SourceSeen, depth: Depth) -> bool {
     }
 }
 
-fn read_source(spot: &Spot<'_>, entry: &Entry, seen: &Seen, source: &mut SourceSeen) {
-    let Some(dir) = spot.sources else { return };
+/// Is it work whatever its source holds, and only open which? So it is where a time disagrees and a seal says from which bytes it is.
+pub(super) fn is_open(seen: &Seen) -> bool {
+    seen.time_agrees == Some(false) && !seen.in_vain && seen.is_sealed()
+}
+
+fn read_source(spot: &Spot<'_>, entry: &Entry, seen: &Seen, source: &mut SourceSeen) -> Option<Source> {
+    let dir = spot.sources?;
     // Verifying judges what is there, however large; the limit is for compiling.
     let limit = spot.max_source.max(LARGEST_SOURCE);
     let _turn = if let SourceSeen::Seen { stat, .. } = source { in_turn(stat.size) } else { None };
@@ -292,8 +338,10 @@ fn read_source(spot: &Spot<'_>, entry: &Entry, seen: &Seen, source: &mut SourceS
                 _ => None,
             };
             *source = SourceSeen::Seen { stat: read.stat, digest: Some(read.digest), hash };
+            return Some(read);
         }
         Err(error) if error.is_absent() => *source = absent(&error),
         Err(error) => *source = bad_source(&error),
     }
+    None
 }

@@ -4,6 +4,7 @@
 //!
 //! - Looking takes no lock. A folder where nothing is to be done is finished without one; else its lock is *tried*, and each entry is
 //!   looked at and judged again under it, with the same functions, before anything is done.
+//! - A header that is wrong around code that is right is renewed without a compiler (`restamp`), so also where there is none.
 //! - Nobody waits for anything but the compiler and the disk while holding a lock: no order of folders can deadlock.
 //! - A bad entry is an [`Event`], never an `Err`; an `Err` means that nothing could be done.
 //! - No signal handler touches files: whoever wants the run to end sets [`Job::stop`](job::Job::stop).
@@ -19,6 +20,7 @@ pub(crate) mod look;
 pub mod policy;
 mod queue;
 pub mod report;
+mod restamp;
 mod roots;
 mod scan;
 mod trim;
@@ -40,7 +42,7 @@ use commit::{Bounds, Inbox};
 use folder::{Folder, Open};
 use queue::{Next, Queue, Task};
 
-pub use job::{Clean, Command, Exclude, Job, JobError, Maker, Options, Root, What};
+pub use job::{Clean, CodeNames, Command, Exclude, Job, JobError, Maker, Options, Root, What};
 pub use report::{Action, EntryEvent, Event, Report, Summary};
 
 /// With fewer descriptors than this, one folder is worked on after the other.
@@ -236,7 +238,8 @@ fn check_makers(job: &Job<'_>) -> Result<(), JobError> {
 /// Opens the directory that artifacts stand in instead of beside their sources; `compile` makes it, with those above it, and flushes
 /// their names: what is written there later is durable only if the way to it is.
 fn open_prefix(path: &Path, job: &Job<'_>) -> Result<(Arc<Dir>, PathBuf), JobError> {
-    if job.command == Command::Compile && !job.options.dry_run {
+    let makes = job.command == Command::Compile && !job.options.dry_run && !job.makers.is_empty();
+    if makes {
         let absolute = std::path::absolute(path).map_err(|cause| Error::new("find", path, cause))?;
         let missing: Vec<&Path> = absolute.ancestors().take_while(|above| !above.exists()).collect();
         for dir in missing.into_iter().rev() {
@@ -251,7 +254,7 @@ fn open_prefix(path: &Path, job: &Job<'_>) -> Result<(Arc<Dir>, PathBuf), JobErr
     match Dir::open_root(path) {
         Ok(dir) => Ok((Arc::new(dir), PathBuf::new())),
         // Not there yet, and nothing is written now: everything is missing in it.
-        Err(error) if error.is_gone() && (job.options.dry_run || job.command != Command::Compile) => {
+        Err(error) if error.is_gone() && !makes => {
             let there = path.ancestors().find(|above| above.is_dir()).ok_or(error)?;
             // Up to a `..`: that leads nowhere from what is not there.
             let below =

@@ -29,6 +29,8 @@ pub(super) struct Facts<'a> {
     pub(super) has_maker: bool,
     /// Does it carry a seal?
     pub(super) sealed: bool,
+    /// Does the seal say from which source bytes it was compiled? Not one that was put behind somebody else's work.
+    pub(super) own: bool,
     /// Is it as old as `clean` asks for?
     pub(super) old_enough: bool,
     /// Its tag, where known.
@@ -55,7 +57,7 @@ pub(super) fn decide(command: Command, verdict: Verdict, facts: &Facts<'_>) -> D
                     Decision::Leave
                 }
             }
-            V::Misstamped if !facts.force => Decision::Restamp,
+            V::Misstamped if facts.own && !facts.force => Decision::Restamp,
             V::Ok | V::Unsealed | V::Misstamped | V::Missing | V::Stale | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => {
                 Decision::Build
             }
@@ -71,15 +73,9 @@ pub(super) fn decide(command: Command, verdict: Verdict, facts: &Facts<'_>) -> D
         },
         Command::Repair => match verdict {
             V::Ok | V::Unsealed | V::Missing => Decision::Leave,
-            V::Misstamped => {
-                if facts.has_maker {
-                    Decision::Restamp
-                } else {
-                    Decision::Remove
-                }
-            }
+            V::Misstamped if facts.own => Decision::Restamp,
             // Nobody here can make it, and as it stands it hurts: without it Python makes it anew.
-            V::Stale | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => {
+            V::Misstamped | V::Stale | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => {
                 if facts.has_maker {
                     Decision::Build
                 } else {
@@ -154,6 +150,7 @@ mod tests {
             damaged,
             has_maker: true,
             sealed: true,
+            own: true,
             old_enough: true,
             tag: Some("cpython-313"),
             force: false,
@@ -198,6 +195,7 @@ leftover       leave leave sweep   sweep   sweep  leave";
             damaged: true,
             has_maker: false,
             sealed: true,
+            own: true,
             old_enough: true,
             tag: None,
             force: false,
@@ -206,6 +204,24 @@ leftover       leave leave sweep   sweep   sweep  leave";
         };
         assert_eq!(decide(Command::Repair, Verdict::Truncated, &facts), Decision::Remove);
         assert_eq!(decide(Command::Repair, Verdict::Sourceless, &facts), Decision::Leave, "nothing sourceless is ever removed unasked");
+        assert_eq!(decide(Command::Repair, Verdict::Misstamped, &facts), Decision::Restamp, "for that nobody need be here");
+    }
+
+    #[test]
+    fn what_was_adopted_is_compiled_and_never_restamped() {
+        for (command, facts, decision) in [
+            (Command::Compile, (true, false, false), Decision::Build),
+            (Command::Compile, (false, false, false), Decision::Build),
+            (Command::Compile, (true, true, true), Decision::Build),
+            (Command::Compile, (false, true, false), Decision::Restamp),
+            (Command::Repair, (true, false, false), Decision::Build),
+            (Command::Repair, (false, false, false), Decision::Remove),
+        ] {
+            let ((has_maker, own, force), clean) = (facts, Clean::default());
+            let facts =
+                Facts { damaged: false, has_maker, sealed: true, own, old_enough: true, tag: None, force, adopt: false, clean: &clean };
+            assert_eq!(super::decide(command, Verdict::Misstamped, &facts), decision, "{command:?} {facts:?}");
+        }
     }
 
     #[test]
@@ -215,7 +231,17 @@ leftover       leave leave sweep   sweep   sweep  leave";
             decide(
                 Command::Clean,
                 verdict,
-                &Facts { damaged: false, has_maker: false, sealed, old_enough: true, tag: Some(tag), force: false, adopt: false, clean },
+                &Facts {
+                    damaged: false,
+                    has_maker: false,
+                    sealed,
+                    own: sealed,
+                    old_enough: true,
+                    tag: Some(tag),
+                    force: false,
+                    adopt: false,
+                    clean,
+                },
             )
         };
         assert_eq!(decide(&asked, Verdict::Ok, "cpython-313", true), Decision::Leave);

@@ -8,12 +8,15 @@ use std::sync::{Arc, PoisonError};
 use crate::base::Result;
 use crate::base::leftover::{self, Leftover};
 use crate::base::seam;
+use crate::base::source;
 use crate::base::sys::{Dir, Name};
 use crate::model::{Cause, Entry, Layout, Level, Recognised, Target, Verdict};
 
 use super::Run;
+use super::act::no_interpreter;
 use super::folder::{Folder, Home, Item, Tree};
 use super::job::{Command, Maker, What};
+use super::look::source_trouble;
 use super::queue::Task;
 use super::report::Action;
 
@@ -57,7 +60,7 @@ impl Run<'_> {
             }
             What::Sources(names) => {
                 let dir = open()?;
-                let beside = if self.job.command == Command::Compile { Vec::new() } else { dir.list()?.others };
+                let beside = if self.takes_what_is_there() { dir.list()?.others } else { Vec::new() };
                 let sources: BTreeSet<&Name> = names.iter().filter(|name| !self.is_excluded(&dir.path_of(name))).collect();
                 let sources: Vec<Name> = sources.into_iter().cloned().collect();
                 self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)), tree)
@@ -138,6 +141,9 @@ impl Run<'_> {
             items.extend(self.entries(&folder, sources, &there, only).into_iter().map(Item::Entry));
             found.push((folder, items));
         }
+        if self.lacks_makers() {
+            self.tell_uncompiled(dir, sources, &found, tree);
+        }
         for (folder, mut items) in found {
             // Only now: what failed above is done again.
             if let Some(shared) = &tree.shared {
@@ -147,6 +153,36 @@ impl Run<'_> {
             self.queue_looks(folder, &items);
         }
         Ok(())
+    }
+
+    /// Is it to compile without anybody who can? Then it does for the artifacts that are there what needs no interpreter, and tells the
+    /// rest.
+    pub(super) fn lacks_makers(&self) -> bool {
+        self.job.command == Command::Compile && self.job.makers.is_empty()
+    }
+
+    /// Are entries the artifacts that are there, instead of those that should be?
+    fn takes_what_is_there(&self) -> bool {
+        self.job.command != Command::Compile || self.lacks_makers()
+    }
+
+    /// The sources that have no artifact at all, where nobody is there to make one.
+    fn tell_uncompiled(&self, dir: &Dir, sources: &[Name], found: &[(Folder, Vec<Item>)], tree: &Tree) {
+        let items = found.iter().flat_map(|(_, items)| items);
+        let compiled: BTreeSet<&Name> =
+            items.filter_map(|item| if let Item::Entry(entry) = item { Some(&entry.source) } else { None }).collect();
+        for source in sources.iter().filter(|source| !compiled.contains(source)) {
+            let shared = tree.shared.as_ref().map(|shared| shared.lock().unwrap_or_else(PoisonError::into_inner));
+            if !shared.is_none_or(|mut shared| shared.insert((Layout::Beside, source.clone()))) {
+                continue;
+            }
+            let (verdict, cause) = match source::look(dir, source) {
+                Ok(_) => (Verdict::Missing, no_interpreter()),
+                Err(error) if error.is_absent() => continue,
+                Err(error) => source_trouble(&error),
+            };
+            self.tell_path(&dir.path_of(source), verdict, Action::Failed, Some(&cause), true);
+        }
     }
 
     fn layouts_of(&self, only: Option<&Only<'_>>) -> Vec<Layout> {
@@ -162,7 +198,7 @@ impl Run<'_> {
 
     fn layouts(&self) -> Vec<Layout> {
         let home = if self.prefix.is_some() { Layout::Prefix } else { Layout::Cache };
-        if self.job.command != Command::Compile {
+        if self.takes_what_is_there() {
             return if self.prefix.is_some() { vec![home] } else { vec![home, Layout::Beside] };
         }
         let mut layouts: Vec<Layout> = Vec::new();
@@ -202,7 +238,7 @@ impl Run<'_> {
             entries.extend(names.into_iter().filter_map(|name| self.entry_of(name, folder)).filter(|entry| self.has_source(folder, entry)));
             return entries;
         }
-        if self.job.command != Command::Compile {
+        if self.takes_what_is_there() {
             entries.extend(
                 there.iter().filter_map(|name| self.entry_of(name, folder)).filter(|entry| only.is_none_or(|only| only.has(entry))),
             );

@@ -6,6 +6,7 @@
 //! - [`bytecode`] looks deeper: into the instructions and their tables, by what [`opcodes`] knows of each interpreter.
 //! - [`objects`] lists what the body holds, for whoever explains, compares or rewrites it.
 //! - [`way`] gives places in it their names: which function, which constant.
+//! - [`rewrite`] changes a body without an interpreter: the file name in its code, the numbers of its references.
 //! - [`interpreter`] finds interpreters and asks each once what it is; [`memo`] remembers the answer.
 //! - [`pool`] is the [`crate::model::Compiler`]: workers that are spoken to in [`frame`]s.
 //!
@@ -33,6 +34,7 @@ pub mod pool;
 mod process;
 pub mod pyc;
 mod quote;
+pub mod rewrite;
 mod room;
 mod slot;
 pub mod way;

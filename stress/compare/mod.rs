@@ -26,6 +26,8 @@ pub(crate) enum Row {
     Nothing,
     /// A tree that compileall compiled, again and again
     Unsealed,
+    /// A sealed tree whose sources' times were all changed: against a copy of the artifacts, and against compiling
+    Restamp,
     /// Eight processes on one tree: against one
     Eight,
     /// Many small files: memory, and time for each
@@ -165,6 +167,7 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
         (Row::Verify, rows::verify),
         (Row::Nothing, rows::nothing),
         (Row::Unsealed, rows::unsealed),
+        (Row::Restamp, rows::restamp),
         (Row::Eight, rows::eight),
         (Row::Memory, rows::memory),
         (Row::Walk, walk::walk),

@@ -296,6 +296,65 @@ pub(crate) fn unsealed(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
+pub(crate) fn restamp(bench: &mut Bench<'_>) -> Result<()> {
+    let setting = bench.setting;
+    let template = sealed(bench)?;
+    let pycs = Place::fresh(&setting.scratch)?;
+    let artifacts = pycs.dir().join("artifacts");
+    for path in files(&template.site).iter().filter(|path| is_artifact(path)) {
+        let to = artifacts.join(path.strip_prefix(&template.site)?);
+        std::fs::create_dir_all(to.parent().context("no directory")?)?;
+        std::fs::copy(path, to)?;
+    }
+    let many = template.artifacts();
+    // as an image or an archive leaves them
+    for path in files(&template.site).iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "py")) {
+        std::fs::File::options().write(true).open(path)?.set_modified(std::time::UNIX_EPOCH)?;
+    }
+    settle()?;
+    let restamped = |more: &'static [&'static str], word: &str| -> Result<Cost> {
+        let laid = Laid::with(setting, &template.site)?;
+        let cost = measure(vec![with(laid.compile(setting), more)])?;
+        let said = format!("{word} {many} entries");
+        if !cost.text.contains(&said) && !cost.text.contains(&format!("({many} restamped")) {
+            bench.tally.violation(&format!("not `{said}`, but: {}", cost.text.trim()), "compare --only restamp");
+        }
+        Ok(cost)
+    };
+    let all = bench.alternate(&mut [
+        ("bytekeep compile, all times changed".into(), Box::new(|| restamped(&[], "Restamped"))),
+        ("to unchecked-hash".into(), Box::new(|| restamped(&["--invalidation-mode", "unchecked-hash"], "Restamped"))),
+        (
+            "cp -r of the artifacts, sync -f".into(),
+            Box::new(|| {
+                let place = Place::fresh(&setting.scratch)?;
+                settle()?;
+                let mut command = Command::new("sh");
+                command.args(["-c", "cp -r \"$1\" \"$2\" && sync -f \"$2\"", "sh"]).arg(&artifacts).arg(place.dir().join("copy"));
+                measure(vec![command])
+            }),
+        ),
+        (
+            "bytekeep compile --force".into(),
+            Box::new(|| {
+                let laid = Laid::with(setting, &template.site)?;
+                measure(vec![with(laid.compile(setting), &["--force"])])
+            }),
+        ),
+    ])?;
+    let (copied, compiled) = (all[2].wall(), all[3].wall());
+    for samples in &all[..2] {
+        let verdicts = [
+            against(samples.wall() / copied, "× cp and sync", 1.4, true),
+            format!("{:.1} × faster than compiling", compiled / samples.wall()),
+        ];
+        bench.line("restamp", samples, &verdicts);
+    }
+    bench.line("restamp", &all[2], &[]);
+    bench.line("restamp", &all[3], &[]);
+    Ok(())
+}
+
 pub(crate) fn eight(bench: &mut Bench<'_>) -> Result<()> {
     let (setting, tree) = (bench.setting, laid_out(bench)?);
     let many = |count: usize, jobs: usize| {

@@ -29,12 +29,19 @@ enum Op {
     Stale,
     /// repair; every second artifact is damaged
     Repair,
+    /// compile; the sources' times were changed
+    Restamp,
     /// compile, into another tree that is not there yet: many directories are made
     Prefix,
 }
 
-const OPS: [(Op, &str, &str); 4] =
-    [(Op::Fresh, "fresh", "compile"), (Op::Stale, "stale", "compile"), (Op::Repair, "repair", "repair"), (Op::Prefix, "prefix", "compile")];
+const OPS: [(Op, &str, &str); 5] = [
+    (Op::Fresh, "fresh", "compile"),
+    (Op::Stale, "stale", "compile"),
+    (Op::Repair, "repair", "repair"),
+    (Op::Restamp, "restamp", "compile"),
+    (Op::Prefix, "prefix", "compile"),
+];
 /// And whether it must hold.
 const MODES: [(&str, bool); 3] = [("batch", true), ("full", true), ("none", false)];
 /// On the disk, beside the tree.
@@ -169,6 +176,10 @@ impl<'a> Bench<'a> {
         copy(&bench.tree, &bench.template("Stale"))?;
         bench.compile()?;
         copy(&bench.tree, &bench.template("new"))?;
+        copy(&bench.tree, &bench.template("Restamp"))?;
+        for path in files(&bench.template("Restamp")).into_iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "py")) {
+            std::fs::File::options().write(true).open(&path)?.set_modified(SystemTime::now() - Duration::from_secs(500))?;
+        }
         let artifacts: Vec<_> = files(&bench.tree).into_iter().filter(|path| is_artifact(path)).collect();
         for path in artifacts.iter().step_by(2) {
             let mut bytes = std::fs::read(path)?;
@@ -220,7 +231,7 @@ impl<'a> Bench<'a> {
             let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split('.').next()).context("no stem")?;
             let dir = path.parent().and_then(Path::parent).context("an artifact outside a __pycache__")?;
             let source = digest(&std::fs::read(new.join(dir).join(format!("{stem}.py")))?);
-            all.insert(path.to_owned(), Artifact { old: std::fs::read(tree.join(path)).ok(), source });
+            all.insert(path.to_owned(), Artifact { old: std::fs::read(tree.join(path)).ok(), source, changes: false });
         }
         if all.len() != self.sources {
             bail!("an unharmed compile of {} sources left {} artifacts", self.sources, all.len());
@@ -234,7 +245,8 @@ impl<'a> Bench<'a> {
         let as_was = if op == Op::Prefix { "Fresh".to_owned() } else { format!("{op:?}") };
         copy(&self.template(&as_was), &self.tree)?;
         let mut artifacts = Artifacts::new();
-        for (path, artifact) in self.artifacts(&self.tree)? {
+        for (path, mut artifact) in self.artifacts(&self.tree)? {
+            artifact.changes = op == Op::Restamp;
             artifacts.insert(self.place(op, &path)?, artifact);
         }
         let mut disk = Disk::of(&self.disk)?;

@@ -11,6 +11,8 @@ use crate::whole::{Digest, Look, look};
 pub(crate) struct Artifact {
     pub(crate) old: Option<Vec<u8>>,
     pub(crate) source: Digest,
+    /// Is it another one when all is done, although the old one is sealed for the same source?
+    pub(crate) changes: bool,
 }
 
 /// By path below the tree.
@@ -19,6 +21,7 @@ pub(crate) type Artifacts = BTreeMap<PathBuf, Artifact>;
 /// Why these bytes are no new artifact.
 pub(crate) fn not_new(artifact: &Artifact, bytes: &[u8]) -> Option<String> {
     match look(bytes) {
+        Look::Sealed { .. } if artifact.changes && artifact.old.as_deref() == Some(bytes) => Some("is as it was".to_owned()),
         Look::Sealed { source, adopted: false } if source == artifact.source => None,
         Look::Sealed { adopted: true, .. } => Some("is adopted".to_owned()),
         Look::Sealed { .. } => Some("is sealed for another source".to_owned()),

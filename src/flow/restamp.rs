@@ -1,0 +1,117 @@
+//! What is made of the artifact that is there, without a compiler: a new header and seal, where a seal proves which source bytes it was
+//! made from and the source still has these bytes; or a seal, where it has none.
+
+use std::sync::Arc;
+
+use crate::base::seal::{self, Artifact, SEAL_LEN};
+use crate::base::source::Source;
+use crate::base::sys::{self, Stat, Time};
+use crate::base::write::Staged;
+use crate::model::{Cause, Entry, Format, Head, Mode, Stamp, Verdict};
+
+use super::Run;
+use super::act::{Done, Found, Trouble, signed};
+use super::folder::Guarded;
+use super::judge::{self, Judged};
+use super::look;
+use super::policy;
+use super::report::Action;
+
+/// An artifact with its new header, ready to be written.
+pub(super) struct Fresh {
+    pub(super) bytes: Vec<u8>,
+    /// The source's, which gives the permission bits.
+    pub(super) stat: Stat,
+    /// Before the source was opened.
+    pub(super) before: Time,
+}
+
+impl Run<'_> {
+    /// The artifact with a new header. `None`: its own bytes, or those of the source, are not what the quick look took them for, and
+    /// `found` says now what they are, and what is to be done.
+    pub(super) fn restamped(&self, guard: &Arc<Guarded>, entry: &Entry, found: &mut Found) -> std::result::Result<Option<Fresh>, Trouble> {
+        let Some(sources) = &guard.folder.sources else { return Err(Trouble::Cause(Cause::new("no-source", "it has no source"))) };
+        let path = guard.dir.path_of(&entry.artifact);
+        let (source, before) = if let Some(read) = found.read.take() {
+            read
+        } else {
+            // Taken before the source is opened: an edit after this moment shows, see `judge`.
+            let before = Time::now();
+            let source = Source::read(sources, &entry.source, self.job.options.max_source.max(look::LARGEST_SOURCE));
+            (source.map_err(Trouble::of_source)?, before)
+        };
+        let file = guard.dir.open_file(&entry.artifact)?;
+        let stat = sys::stat(&file, &path)?;
+        if sys::is_signed(&file, &path)? {
+            return Err(Trouble::Cause(signed()));
+        }
+        let _turn = look::in_turn(stat.size);
+        let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
+        // Judged once more, on the very bytes that get a new seal: a header must never vouch for code that nobody has proved.
+        let spot = self.spot(&guard.folder, Some(&guard.dir), entry);
+        let mut evidence = look::of_bytes(&spot, entry, stat, &bytes, &source);
+        self.want(&mut evidence, entry);
+        let judged = judge::judge(&evidence);
+        let seen = evidence.seen().filter(|_| judged.verdict == Verdict::Misstamped);
+        let Some((Ok(head), Ok(Some(seal)))) = seen.map(|seen| (&seen.head, &seen.seal)).filter(|(_, seal)| judge::is_own(seal)) else {
+            self.decide_again(found, judged);
+            return Ok(None);
+        };
+        let mode = self.job.options.mode.map_or(head.mode(), |wanted| kept_mode(self.job.format, head, wanted));
+        let code = bytes.get(head.len..bytes.len().saturating_sub(SEAL_LEN)).unwrap_or_default();
+        let payload = self.job.format.dress(&head.target(), mode, &source, code);
+        let bytes = seal::sealed(payload, source.digest, seal.label, false);
+        Ok(Some(Fresh { bytes, stat: source.stat, before }))
+    }
+
+    /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.
+    pub(super) fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
+        let refuse = |code, text: &str| Err(Trouble::Cause(Cause::new(code, text)));
+        let Some(sources) = &guard.folder.sources else { return refuse("no-source", "it has no source to seal it against") };
+        let (Some(tag), Some(level)) = (&found.tag, found.level) else {
+            return refuse("level", "its name does not say which optimisation level it has");
+        };
+        let path = guard.dir.path_of(&entry.artifact);
+        let before = Time::now();
+        let file = guard.dir.open_file(&entry.artifact)?;
+        let stat = sys::stat(&file, &path)?;
+        if sys::is_signed(&file, &path)? {
+            return Err(Trouble::Cause(signed()));
+        }
+        let turn = look::in_turn(stat.size);
+        let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
+        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
+        // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
+        let format = self.job.format;
+        let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
+        if Artifact::split(&bytes).map_err(flaw)?.seal.is_some() {
+            return Ok(Done::Now(Action::None));
+        }
+        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
+        format.deep_body(&head, &bytes).map_err(flaw)?;
+        let fits = match head.stamp {
+            Stamp::Time { .. } => format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat),
+            Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
+        };
+        if !fits || (matches!(head.stamp, Stamp::Time { .. }) && look::is_outrun(&stat, &source.stat)) {
+            return refuse("changed", "the source has changed since it was made");
+        }
+        let sealed = seal::sealed(bytes, source.digest, format.label(tag, level, ""), true);
+        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, &stat, before)?;
+        drop((turn, sealed));
+        self.stage(staged, guard, entry, found, Action::Sealed, Vec::new());
+        Ok(Done::Staged)
+    }
+
+    fn decide_again(&self, found: &mut Found, judged: Judged) {
+        let facts = self.facts(&judged, None, found.tag.as_deref(), found.level);
+        found.decision = policy::decide(self.job.command, judged.verdict, &facts);
+        found.wrong = policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
+        found.judged = judged;
+    }
+}
+
+/// The mode that an artifact with this header has where another is wanted.
+pub(super) fn kept_mode(format: &dyn Format, head: &Head, wanted: Mode) -> Mode {
+    format.kept_mode(&head.target(), wanted)
+}

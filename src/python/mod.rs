@@ -4,6 +4,7 @@
 //! - [`pyc`] knows names, headers and labels: [`Pyc`] is the [`crate::model::Format`] of `.pyc` files.
 //! - [`marshal`] walks the body behind the header to its last byte and trusts none of it.
 //! - [`objects`] lists what the body holds, for whoever explains, compares or rewrites it.
+//! - [`equal`] says whether two artifacts hold the same code by value, [`differences`] where they do not.
 //! - [`interpreter`] finds interpreters and asks each once what it is; [`memo`] remembers the answer.
 //! - [`pool`] is the [`crate::model::Compiler`]: workers that are spoken to in [`frame`]s.
 //!
@@ -16,6 +17,8 @@
 
 mod bell;
 mod code_object;
+pub mod differences;
+pub mod equal;
 pub mod frame;
 pub mod interpreter;
 pub mod magic;

@@ -290,6 +290,17 @@ pub enum Stamp {
     },
 }
 
+/// What comparing an artifact's code with newly compiled code gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compared {
+    /// It is the same.
+    Same,
+    /// It is the same but for the name of the source that it carries: this one.
+    Renamed(String),
+    /// It is another one: a sentence fragment for people that says where it differs.
+    Other(String),
+}
+
 /// The code of the one flaw that says nothing of the bytes: there was no memory to look through them.
 pub const NO_MEMORY: &str = "memory";
 
@@ -343,6 +354,15 @@ pub trait Format: Send + Sync {
     /// Walks the body, `artifact[head.len..]`, to its last byte without trusting any of it. Linear in its length, no recursion.
     /// Flaws: `Truncated`, `Corrupt`, or `Unknown` where this magic's body is not understood; their offsets count from the start of `artifact`.
     fn body(&self, head: &Head, artifact: &[u8]) -> Result<(), Flaw>;
+
+    /// Is the code of an artifact, by value, the one that a compiler has just made? `artifact` is sound, without its seal; `code` is what
+    /// [`Compiler::compile`] gave for the same magic. Flaws: one of the two cannot be read.
+    fn compare(&self, head: &Head, artifact: &[u8], code: &[u8]) -> Result<Compared, Flaw> {
+        let body = artifact.get(head.len..).unwrap_or_default();
+        let place = body.iter().zip(code).take_while(|(there, made)| there == made).count();
+        let other = |place| Compared::Other(format!("its code differs from byte {place} on"));
+        Ok(if body == code { Compared::Same } else { other(place.saturating_add(head.len)) })
+    }
 
     /// What the seal's label is the digest of: tag, level, build variant.
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8];

@@ -7,16 +7,17 @@ use std::sync::{Arc, PoisonError};
 use crate::base::Error;
 use crate::base::leftover::{self, Leftover};
 use crate::base::lock;
-use crate::base::seal::{self, Artifact, Seal};
+use crate::base::seal::{self, Seal};
 use crate::base::seam;
 use crate::base::source::Source;
 use crate::base::sys::{self, Dir, Time};
 use crate::base::write::{self, Staged};
-use crate::model::{Cause, CompileError, Entry, Mode, Request, Verdict, Warning};
+use crate::model::{Cause, CompileError, Entry, Made, Mode, Request, Verdict, Warning};
 
+use super::again;
 use super::commit::Pending;
 use super::folder::{Folder, Guarded, Item};
-use super::job::Command;
+use super::job::{Command, Maker};
 use super::judge::{self, Evidence, Judged};
 use super::look::{self, Depth, Spot};
 use super::policy::{self, Decision, Facts};
@@ -29,9 +30,11 @@ pub(super) struct Found {
     pub(super) judged: Judged,
     pub(super) decision: Decision,
     pub(super) wrong: bool,
+    pub(super) tag: Option<Arc<str>>,
+    pub(super) level: Option<u8>,
+    /// The run ended before all was seen: nothing is told of it.
+    pub(super) stopped: bool,
     bytes: u64,
-    tag: Option<Arc<str>>,
-    level: Option<u8>,
 }
 
 impl Found {
@@ -79,6 +82,9 @@ impl Run<'_> {
         if found.is_out_of_descriptors() && !self.is_starved() {
             return Work::AskAgain;
         }
+        if found.stopped {
+            return Work::None;
+        }
         if found.decision != Decision::Leave && !self.job.options.dry_run {
             return Work::Some;
         }
@@ -109,7 +115,7 @@ impl Run<'_> {
             // Looked at without the lock: a living process may hold it. Then it is that process's, and no left-over.
             _ => !lock::is_held(dir),
         };
-        let facts = self.facts(false, false, None, None);
+        let facts = self.facts(false, None, None, None);
         let sweep = policy::decide(self.job.command, Verdict::Leftover, &facts) == Decision::Sweep;
         if dead && seam::without("sweeping") {
             self.forget(1);
@@ -126,10 +132,12 @@ impl Run<'_> {
         false
     }
 
-    fn facts<'f>(&'f self, damaged: bool, sealed: bool, tag: Option<&'f str>, level: Option<u8>) -> Facts<'f> {
+    fn facts<'f>(&'f self, damaged: bool, seal: Option<&Seal>, tag: Option<&'f str>, level: Option<u8>) -> Facts<'f> {
         let options = &self.job.options;
         let has_maker = level.is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
-        Facts { damaged, has_maker, sealed, old_enough: true, tag, force: options.force, adopt: options.adopt, clean: &options.clean }
+        let (sealed, adopted) = (seal.is_some(), seal.is_some_and(|seal| seal.adopted));
+        let (recompile, force, adopt, clean) = (options.recompile, options.force, options.adopt, &options.clean);
+        Facts { damaged, has_maker, sealed, adopted, recompile, old_enough: true, tag, force, adopt, clean }
     }
 
     /// The level of an entry: by its name; where that does not tell, by its seal; else the one that was asked for and is written under
@@ -189,13 +197,12 @@ impl Run<'_> {
         }
         let seen = evidence.seen();
         let head = seen.and_then(|seen| seen.head.as_ref().ok());
-        let sealed = seen.is_some_and(judge::Seen::is_sealed);
         // An artifact that lost its magic number is made anew by who gives it this name.
         let lost = || self.maker_by_name(entry).map(|maker| Arc::clone(&maker.compiler.target().tag));
         let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag))).or_else(lost);
         let seal = seen.and_then(|seen| seen.seal.as_ref().ok()?.as_ref());
         let level = self.level_of(entry, tag.as_deref(), seal);
-        let mut facts = self.facts(judged.damaged, sealed, tag.as_deref(), level);
+        let mut facts = self.facts(judged.damaged, seal, tag.as_deref(), level);
         facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
         let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
         if decision == Decision::Seal && level.is_none() {
@@ -203,6 +210,9 @@ impl Run<'_> {
             let text =
                 "its name does not say which optimisation level it has, and a seal does: `compile --adopt --optimize LEVEL` seals it";
             judged.cause = Some(Cause::new("level", text));
+        }
+        if decision == Decision::Leave && self.job.command == Command::Seal && judged.verdict == Verdict::Unsealed {
+            judged.cause.get_or_insert_with(|| again::no_interpreter(tag.as_deref()));
         }
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
         let compiles = self.job.command == Command::Compile && folder.trouble.is_none();
@@ -215,7 +225,11 @@ impl Run<'_> {
             wrong = true;
             judged.cause.get_or_insert(cause);
         }
-        Found { judged, decision, wrong, bytes: seen.map_or(0, |seen| seen.stat.size), tag, level }
+        let mut found = Found { judged, decision, wrong, tag, level, stopped: false, bytes: seen.map_or(0, |seen| seen.stat.size) };
+        if self.job.options.recompile && self.job.command == Command::Verify {
+            self.compile_again(folder, artifacts, entry, &mut found);
+        }
+        found
     }
 
     /// What `verify` calls a problem only when asked.
@@ -292,7 +306,7 @@ impl Run<'_> {
         }
     }
 
-    fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
+    fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<Done, Trouble> {
         match found.decision {
             // Somebody else did it between our first look and the lock.
             Decision::Leave => Ok(Done::Now(Action::None)),
@@ -320,11 +334,9 @@ impl Run<'_> {
         }
     }
 
-    fn build(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
-        let maker = entry.maker.or_else(|| self.maker_of(found.tag.as_deref()?)).and_then(|index| self.job.makers.get(index));
-        let (Some(maker), Some(sources)) = (maker, &guard.folder.sources) else {
-            let tag = found.tag.as_deref().map(|tag| format!(" ({tag})")).unwrap_or_default();
-            return Err(Trouble::Cause(Cause::new("no-interpreter", format!("no interpreter for it{tag} was named"))));
+    fn build(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<Done, Trouble> {
+        let (Some(maker), Some(sources)) = (self.maker_for(entry, found), &guard.folder.sources) else {
+            return Err(Trouble::Cause(again::no_interpreter(found.tag.as_deref())));
         };
         let Some(level) = found.level else {
             return Err(Trouble::Cause(Cause::new("level", "its name does not say an optimisation level that can be made")));
@@ -336,9 +348,7 @@ impl Run<'_> {
         // Taken before the source is opened: an edit after this moment shows, see `judge`.
         let before = Time::now();
         let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
-        let filename = guard.folder.absolute.join(&entry.source);
-        let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(filename.as_os_str()), level };
-        let made = maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &filename))?;
+        let made = self.compile(maker, &guard.folder, entry, &source, level)?;
         let target = maker.compiler.target();
         let mode = self.job.options.mode.unwrap_or(Mode::Timestamp);
         let payload = self.job.format.dress(target, mode, &source, &made.code);
@@ -349,41 +359,34 @@ impl Run<'_> {
         Ok(Done::Staged)
     }
 
+    /// Compiles a source as its folder names it.
+    pub(super) fn compile(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, source: &Source, level: u8) -> Result<Made, Trouble> {
+        let filename = folder.absolute.join(&entry.source);
+        let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(filename.as_os_str()), level };
+        maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &filename))
+    }
+
+    pub(super) fn maker_for(&self, entry: &Entry, found: &Found) -> Option<&Maker<'_>> {
+        entry.maker.or_else(|| self.maker_of(found.tag.as_deref()?)).and_then(|index| self.job.makers.get(index))
+    }
+
     /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.
-    fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
-        let refuse = |code, text: &str| Err(Trouble::Cause(Cause::new(code, text)));
-        let Some(sources) = &guard.folder.sources else { return refuse("no-source", "it has no source to seal it against") };
+    fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<Done, Trouble> {
         let (Some(tag), Some(level)) = (&found.tag, found.level) else {
-            return refuse("level", "its name does not say which optimisation level it has");
+            return Err(Trouble::Cause(Cause::new("level", "its name does not say which optimisation level it has")));
         };
-        let path = guard.dir.path_of(&entry.artifact);
+        refuse_signed(guard, entry, found)?;
         let before = Time::now();
-        let file = guard.dir.open_file(&entry.artifact)?;
-        let stat = sys::stat(&file, &path)?;
-        if sys::is_signed(&file) {
-            return refuse("signed", "it is signed (IMA or fs-verity) and belongs to whoever signed it");
-        }
-        let turn = look::in_turn(stat.size);
-        let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
-        // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
-        let format = self.job.format;
-        let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
-        if Artifact::split(&bytes).map_err(flaw)?.seal.is_some() {
+        let sound = self.read_sound(&guard.folder, &guard.dir, entry)?;
+        let proved = self.job.options.recompile;
+        if sound.seal.is_some_and(|seal| !(proved && seal.adopted)) {
             return Ok(Done::Now(Action::None));
         }
-        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
-        format.body(&head, &bytes).map_err(flaw)?;
-        let fits = match head.stamp {
-            crate::model::Stamp::Time { .. } => format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat),
-            crate::model::Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
-        };
-        if !fits {
-            return refuse("changed", "the source has changed since it was made");
-        }
-        let sealed = seal::sealed(bytes, source.digest, format.label(tag, level, ""), true);
-        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, &stat, before)?;
-        drop((turn, sealed));
+        let variant = if proved { self.prove_code(&guard.folder, entry, found, &sound)? } else { "" };
+        let label = self.job.format.label(tag, level, variant);
+        let sealed = seal::sealed(sound.payload, sound.source.digest, label, !proved);
+        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, &sound.stat, before)?;
+        drop((sound.turn, sealed));
         self.stage(staged, guard, entry, found, Action::Sealed, Vec::new());
         Ok(Done::Staged)
     }
@@ -413,7 +416,7 @@ impl Run<'_> {
     }
 
     /// Copies what is bad to where its owner wants to look at it, before it goes.
-    fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
+    fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<(), Trouble> {
         let Some(keep) = self.keep.as_ref().filter(|_| found.judged.damaged || found.judged.verdict.is_problem()) else { return Ok(()) };
         let from = guard.dir.path_of(&entry.artifact);
         let cause = found.judged.cause.as_ref().map(|cause| cause.text.clone()).unwrap_or_default();
@@ -488,7 +491,7 @@ enum Done {
 }
 
 /// Why an act came to nothing.
-enum Trouble {
+pub(super) enum Trouble {
     System(Error),
     /// The directory of artifacts went away.
     Gone,
@@ -499,7 +502,7 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn of_source(error: crate::base::source::SourceError) -> Self {
+    pub(super) fn of_source(error: crate::base::source::SourceError) -> Self {
         match error {
             crate::base::source::SourceError::System(error) if error.is_out_of_descriptors() => Self::System(error),
             error if error.is_gone() => Self::Skip(look::source_trouble(&error).1),
@@ -515,7 +518,7 @@ impl From<Error> for Trouble {
 }
 
 /// What was signed belongs to whoever signed it.
-fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
+fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> Result<(), Trouble> {
     if found.judged.verdict == Verdict::Missing {
         return Ok(());
     }

@@ -29,6 +29,10 @@ pub(super) struct Facts<'a> {
     pub(super) has_maker: bool,
     /// Does it carry a seal?
     pub(super) sealed: bool,
+    /// Does its seal say that it was sealed where it stood?
+    pub(super) adopted: bool,
+    /// Is it to be compiled again and compared?
+    pub(super) recompile: bool,
     /// Is it as old as `clean` asks for?
     pub(super) old_enough: bool,
     /// Its tag, where known.
@@ -98,7 +102,10 @@ pub(super) fn decide(command: Command, verdict: Verdict, facts: &Facts<'_>) -> D
         },
         Command::Clean => clean(verdict, facts),
         Command::Seal => match verdict {
+            // What nobody here can compile again is not proved.
+            V::Unsealed if facts.recompile && !facts.has_maker => Decision::Leave,
             V::Unsealed => Decision::Seal,
+            V::Ok if facts.recompile && facts.adopted && facts.has_maker => Decision::Seal,
             V::Ok | V::Missing | V::Stale | V::Misstamped | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => Decision::Leave,
             V::Orphan | V::Sourceless | V::Unknown | V::Unreadable | V::Unsafe | V::Leftover => Decision::Leave,
         },
@@ -154,6 +161,8 @@ mod tests {
             damaged,
             has_maker: true,
             sealed: true,
+            adopted: true,
+            recompile: false,
             old_enough: true,
             tag: Some("cpython-313"),
             force: false,
@@ -192,11 +201,30 @@ leftover       leave leave sweep   sweep   sweep  leave";
     }
 
     #[test]
+    fn seal_renews_an_adopted_seal_only_by_what_can_be_compiled_again() {
+        let clean = Clean::default();
+        let decide = |verdict, adopted, has_maker, recompile| {
+            let (damaged, sealed, old_enough, tag, force, adopt) = (false, true, true, None, false, false);
+            let facts =
+                Facts { damaged, has_maker, sealed, adopted, recompile, old_enough, tag, force, adopt, clean: &clean };
+            decide(Command::Seal, verdict, &facts)
+        };
+        assert_eq!(decide(Verdict::Ok, true, true, true), Decision::Seal);
+        assert_eq!(decide(Verdict::Ok, true, true, false), Decision::Leave);
+        assert_eq!(decide(Verdict::Ok, false, true, true), Decision::Leave);
+        assert_eq!(decide(Verdict::Ok, true, false, true), Decision::Leave);
+        assert_eq!(decide(Verdict::Unsealed, false, false, true), Decision::Leave);
+        assert_eq!(decide(Verdict::Unsealed, false, false, false), Decision::Seal);
+    }
+
+    #[test]
     fn repair_removes_what_nobody_here_can_make() {
         let facts = Facts {
             damaged: true,
             has_maker: false,
             sealed: true,
+            adopted: true,
+            recompile: false,
             old_enough: true,
             tag: None,
             force: false,
@@ -214,7 +242,18 @@ leftover       leave leave sweep   sweep   sweep  leave";
             decide(
                 Command::Clean,
                 verdict,
-                &Facts { damaged: false, has_maker: false, sealed, old_enough: true, tag: Some(tag), force: false, adopt: false, clean },
+                &Facts {
+                    damaged: false,
+                    has_maker: false,
+                    sealed,
+                    adopted: false,
+                    recompile: false,
+                    old_enough: true,
+                    tag: Some(tag),
+                    force: false,
+                    adopt: false,
+                    clean,
+                },
             )
         };
         assert_eq!(decide(&asked, Verdict::Ok, "cpython-313", true), Decision::Leave);

@@ -8,6 +8,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 
+use crate::base::Flaw;
+use crate::model::{Compared, Head};
+
 use super::equal::{Digest, Filename, Values, same_code};
 use super::objects::{Code, Object, Objects, Value};
 
@@ -99,6 +102,26 @@ pub fn differences(a: &Objects<'_>, b: &Objects<'_>, most: usize) -> Differences
         told.filenames = names().find(|(one, other)| one != other).map(|(one, other)| (text(one), text(other)));
     }
     told
+}
+
+/// How many differences a sentence names.
+const NAMED: usize = 3;
+
+/// Compares an artifact with code that was just compiled: [`Format::compare`](crate::model::Format::compare).
+pub(super) fn compare(head: &Head, artifact: &[u8], code: &[u8]) -> Result<Compared, Flaw> {
+    let made = [artifact.get(..head.len).unwrap_or_default(), code].concat();
+    let there = Objects::read(head, artifact).map_err(|broken| broken.flaw)?;
+    let made = Objects::read(head, &made).map_err(|broken| broken.flaw)?;
+    let told = differences(&there, &made, NAMED);
+    Ok(match (told.found.is_empty(), told.filenames) {
+        (true, None) => Compared::Same,
+        (true, Some((name, _))) => Compared::Renamed(name),
+        (false, _) => {
+            let named: Vec<String> = told.found.iter().map(ToString::to_string).collect();
+            let more = if told.more { "; and more" } else { "" };
+            Compared::Other(format!("its code is not that of its source (first as it is, then as compiled again): {}{more}", named.join("; ")))
+        }
+    })
 }
 
 const MODULE: &str = "<module>";

@@ -18,12 +18,13 @@ use std::sync::{Arc, LazyLock};
 
 use siphasher::sip::{SipHasher13, SipHasher24};
 
+use super::differences;
 use super::magic::{self, Standing};
 use super::marshal;
 use crate::base::source::Source;
 use crate::base::sys::{Name, Stat, Time};
 use crate::base::{Flaw, FlawKind};
-use crate::model::{Format, Head, Layout, Level, Mode, Recognised, Stamp, Target};
+use crate::model::{Compared, Format, Head, Layout, Level, Mode, Recognised, Stamp, Target};
 
 /// The flags' bit for a stamp by hash, and the one that asks importing to compare it.
 const HASH_BASED: u32 = 1;
@@ -353,6 +354,10 @@ impl Format for Pyc {
             return Err(short_header(artifact.len()));
         }
         marshal::walk(head, artifact)
+    }
+
+    fn compare(&self, head: &Head, artifact: &[u8], code: &[u8]) -> Result<Compared, Flaw> {
+        differences::compare(head, artifact, code)
     }
 
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8] {

@@ -135,7 +135,7 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
 }
 
 /// The file, opened once, in the directory that holds its name. Links are followed: the user named it.
-fn read(path: &Path, limit: u64) -> Result<(Vec<u8>, PathBuf, Name), Failure> {
+pub(crate) fn read(path: &Path, limit: u64) -> Result<(Vec<u8>, PathBuf, Name), Failure> {
     let shown = text::path(path, None);
     let name = path.file_name().and_then(Name::new).ok_or_else(|| Failure::new(format!("`{shown}` is not a file")))?;
     let dir = match path.parent() {

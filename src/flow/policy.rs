@@ -205,8 +205,7 @@ leftover       leave leave sweep   sweep   sweep  leave";
         let clean = Clean::default();
         let decide = |verdict, adopted, has_maker, recompile| {
             let (damaged, sealed, old_enough, tag, force, adopt) = (false, true, true, None, false, false);
-            let facts =
-                Facts { damaged, has_maker, sealed, adopted, recompile, old_enough, tag, force, adopt, clean: &clean };
+            let facts = Facts { damaged, has_maker, sealed, adopted, recompile, old_enough, tag, force, adopt, clean: &clean };
             decide(Command::Seal, verdict, &facts)
         };
         assert_eq!(decide(Verdict::Ok, true, true, true), Decision::Seal);

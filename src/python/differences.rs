@@ -119,7 +119,10 @@ pub(super) fn compare(head: &Head, artifact: &[u8], code: &[u8]) -> Result<Compa
         (false, _) => {
             let named: Vec<String> = told.found.iter().map(ToString::to_string).collect();
             let more = if told.more { "; and more" } else { "" };
-            Compared::Other(format!("its code is not that of its source (first as it is, then as compiled again): {}{more}", named.join("; ")))
+            Compared::Other(format!(
+                "its code is not that of its source (first as it is, then as compiled again): {}{more}",
+                named.join("; ")
+            ))
         }
     })
 }

@@ -169,3 +169,128 @@ impl Values {
 pub fn same_code(a: &Objects<'_>, b: &Objects<'_>, filename: Filename) -> bool {
     a.magic() == b.magic() && Values::of(a, filename).digest(a.root()) == Values::of(b, filename).digest(b.root())
 }
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may panic")]
+mod tests {
+    use super::*;
+    use crate::model::Format;
+    use crate::python::Pyc;
+    use crate::python::differences::differences;
+    use crate::python::magic;
+
+    /// A module of 3.13 or 2.7 whose constants are these objects.
+    fn artifact(two: bool, constants: &[&[u8]]) -> Vec<u8> {
+        let count = u32::try_from(constants.len()).unwrap().to_le_bytes();
+        let constants = [&b"("[..], &count, &constants.concat()].concat();
+        let head = [&magic::bytes(if two { 62211 } else { 3571 })[..], &[0; 12][..if two { 4 } else { 12 }]].concat();
+        let (empty, name) = (b"(\0\0\0\0".as_slice(), if two { &b"s\x01\0\0\0m"[..] } else { b"z\x01m" });
+        let body = if two {
+            [&b"c"[..], &[0; 16], b"s\x01\0\0\0S", &constants, empty, empty, empty, empty, name, name, &[1, 0, 0, 0], b"s\0\0\0\0"].concat()
+        } else {
+            let (code, bytes) = (b"s\x02\0\0\0\x95\0", b"s\0\0\0\0");
+            [&b"c"[..], &[0; 20], code, &constants, empty, empty, bytes, name, name, name, &[1, 0, 0, 0], bytes, bytes].concat()
+        };
+        [head, body].concat()
+    }
+
+    fn is_same(one: &[u8], other: &[u8]) -> bool {
+        let read = |bytes| Objects::read(&Pyc.head(&one[..16], None, None).unwrap(), bytes).unwrap();
+        let (one, other) = (read(one), read(other));
+        let same = same_code(&one, &other, Filename::Counts);
+        assert_eq!(differences(&one, &other, 5).found.is_empty(), same);
+        assert_eq!(same, same_code(&other, &one, Filename::Counts));
+        same
+    }
+
+    fn float(number: f64) -> Vec<u8> {
+        [b"g", &number.to_bits().to_le_bytes()[..]].concat()
+    }
+
+    #[test]
+    fn what_is_written_otherwise_is_the_same() {
+        let rows: &[&[&[u8]]] = &[
+            // Short, long, ASCII, interned.
+            &[b"z\x01a", b"Z\x01a", b"a\x01\0\0\0a", b"A\x01\0\0\0a", b"u\x01\0\0\0a", b"t\x01\0\0\0a", b"\xfa\x01a"],
+            &[b")\x01N", b"(\x01\0\0\0N", b"\xa9\x01N", b"\xa8\x01\0\0\0N"],
+            &[b"i\x07\0\0\0", b"\xe9\x07\0\0\0", b"l\x01\0\0\0\x07\0", b"I\x07\0\0\0\0\0\0\0"],
+            &[b"i\xff\xff\xff\xff", b"l\xff\xff\xff\xff\x01\0", b"I\xff\xff\xff\xff\xff\xff\xff\xff"],
+            &[b"I\0\x80\0\0\0\0\0\0", b"i\0\x80\0\0", b"l\x02\0\0\0\0\0\x01\0"],
+            // Sets in any order, also with what is shared.
+            &[b">\x02\0\0\0z\x01az\x01b", b">\x02\0\0\0z\x01bz\x01a", b"\xbe\x02\0\0\0Z\x01bz\x01a"],
+            &[b")\x02z\x01az\x01a", b")\x02\xfa\x01ar\0\0\0\0"],
+        ];
+        for forms in rows {
+            for form in *forms {
+                assert!(is_same(&artifact(false, &[forms[0]]), &artifact(false, &[form])), "{}", form.escape_ascii());
+            }
+        }
+        assert!(is_same(&artifact(true, &[b"s\x01\0\0\0a"]), &artifact(true, &[b"t\x01\0\0\0a"])));
+    }
+
+    #[test]
+    fn what_a_program_can_tell_apart_is_not_the_same() {
+        let (nan, other_nan) = (float(f64::from_bits(0x7FF8 << 48)), float(f64::from_bits(0xFFF8 << 48)));
+        let (one, zero, minus) = (float(1.0), float(0.0), float(-0.0));
+        let complex = [b"y".as_slice(), &one[1..], &zero[1..]].concat();
+        let all: &[&[u8]] = &[
+            b"N",
+            b"T",
+            b"F",
+            b".",
+            b"i\x01\0\0\0",
+            b"i\0\0\0\0",
+            b"i\xff\xff\xff\xff",
+            &one,
+            &zero,
+            &minus,
+            &nan,
+            &other_nan,
+            &complex,
+            b"z\0",
+            b"z\x011",
+            b"s\0\0\0\0",
+            b"s\x01\0\0\x001",
+            b")\0",
+            b")\x01N",
+            b")\x02NN",
+            b"[\0\0\0\0",
+            b"<\0\0\0\0",
+            b">\0\0\0\0",
+            b"{0",
+            b")\x01)\0",
+            b")\x01)\x01N",
+            b"{NT0",
+            b"{TN0",
+        ];
+        for (at, one) in all.iter().enumerate() {
+            for (other_at, other) in all.iter().enumerate() {
+                let same = is_same(&artifact(false, &[one]), &artifact(false, &[other]));
+                assert_eq!(same, at == other_at, "{} {}", one.escape_ascii(), other.escape_ascii());
+            }
+        }
+        assert!(!is_same(&artifact(false, &[b"N", b"T"]), &artifact(false, &[b"T", b"N"])));
+        assert!(!is_same(&artifact(true, &[b"s\x01\0\0\0a"]), &artifact(true, &[b"u\x01\0\0\0a"])));
+        assert!(!is_same(&artifact(true, &[b"i\x01\0\0\0"]), &artifact(true, &[b"l\x01\0\0\0\x01\0"])));
+    }
+
+    #[test]
+    fn references_that_would_unfold_without_end_cost_nothing() {
+        // Each pair holds the one before it twice: 2^1000 leaves.
+        let bomb = |leaf: &[u8]| {
+            let mut constants = vec![[&[leaf[0] | 0x80], &leaf[1..]].concat()];
+            for level in 0..1000u32 {
+                constants.push([&b"\xa9\x02"[..], b"r", &level.to_le_bytes(), b"r", &level.to_le_bytes()].concat());
+            }
+            artifact(false, &constants.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        };
+        assert!(is_same(&bomb(b"i\x01\0\0\0"), &bomb(b"i\x01\0\0\0")));
+        assert!(!is_same(&bomb(b"i\x01\0\0\0"), &bomb(b"i\x02\0\0\0")));
+    }
+
+    #[test]
+    fn as_deep_as_any_interpreter_reads() {
+        let deep = |leaf: &[u8]| artifact(false, &[&[b")\x01".repeat(1990), leaf.to_vec()].concat()]);
+        assert!(is_same(&deep(b"N"), &deep(b"N")) && !is_same(&deep(b"N"), &deep(b"T")));
+    }
+}

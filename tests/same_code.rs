@@ -203,12 +203,12 @@ fn field(code: Code<'_>, name: &str, two: bool) -> Option<Vec<u8>> {
 fn told(code: Code<'_>, theirs: &str, two: bool) -> String {
     let numbers: BTreeMap<&str, u32> = code.numbers().named().into_iter().collect();
     let fields = theirs.split(' ').map(|pair| pair.split('=').next().unwrap());
-    let fields = fields.map(|name| match numbers.get(name) {
-        Some(number) => format!("{name}={number}"),
-        None => {
+    let fields = fields.map(|name| {
+        let checksum = || {
             let data = field(code, name, two).unwrap_or_else(|| panic!("{name} is not in the artifact"));
             format!("{name}={}:{:08x}", data.len(), crc32fast::hash(&data))
-        }
+        };
+        numbers.get(name).map_or_else(checksum, |number| format!("{name}={number}"))
     });
     fields.collect::<Vec<_>>().join(" ")
 }

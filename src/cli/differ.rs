@@ -144,10 +144,10 @@ fn header(one: &Half<'_>, other: &Half<'_>) -> Vec<FieldTold> {
 fn around(half: &Half<'_>) -> [(&'static str, Option<String>); 10] {
     let head = half.head.as_ref().ok();
     let seal = half.seal.as_ref().ok().and_then(Option::as_ref);
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: [u8; 8]| bytes.map(|byte| format!("{byte:02x}")).concat();
     let (mtime, size, hash) = match head.map(|head| head.stamp) {
         Some(Stamp::Time { mtime, size }) => (Some(mtime.to_string()), size.map(|size| size.to_string()), None),
-        Some(Stamp::Hash { hash, .. }) => (None, None, Some(hex(&hash))),
+        Some(Stamp::Hash { hash, .. }) => (None, None, Some(hex(hash))),
         None => (None, None, None),
     };
     let state = match &half.seal {
@@ -166,7 +166,7 @@ fn around(half: &Half<'_>) -> [(&'static str, Option<String>); 10] {
         ("source_hash", hash),
         ("seal", Some(state)),
         ("source_digest", seal.map(|seal| seal.source.hex())),
-        ("label", seal.map(|seal| hex(&seal.label))),
+        ("label", seal.map(|seal| hex(seal.label))),
     ]
 }
 

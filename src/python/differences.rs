@@ -262,25 +262,27 @@ impl<'a, 'b> Comparison<'a, 'b> {
             }
             let mut items = one.parts().zip(other.parts()).map(|(one, other)| (one.resolved(), other.resolved())).enumerate();
             let Some((index, next)) = items.find(|(_, (one, other))| !self.is_same(*one, *other)) else { break };
-            field.push_str(&format!("[{index}]"));
+            field.extend([format!("[{index}]")]);
             (one, other) = next;
         }
         if let (Value::Bytes(left), Value::Bytes(right)) = (one.value(), other.value())
             && matches!(field.as_str(), "co_code" | "co_linetable" | "co_lnotab" | "co_exceptiontable" | "co_localspluskinds")
         {
-            let same = left.iter().zip(right).take_while(|(left, right)| left == right).count();
+            let same = common(left, right);
             let shown = |bytes: &[u8]| match bytes.get(same) {
                 Some(byte) => format!("{byte:#04x} (of {} bytes)", bytes.len()),
                 None => "at its end".to_owned(),
             };
             return self.tell(at, Some(format!("{field} from byte {same}")), Some(shown(left)), Some(shown(right)));
         }
-        let (mut left, mut right) = (shown(one), shown(other));
-        if left == right {
-            left.push_str(" (in another way)");
-            right = "that".to_owned();
-        }
-        self.tell(at, Some(field), Some(left), Some(right));
+        let same = match (one.value(), other.value()) {
+            (Value::Str(left), Value::Str(right)) | (Value::Bytes(left), Value::Bytes(right)) => common(left, right),
+            _ => 0,
+        };
+        let (left, right) = (shown_from(one, same), shown_from(other, same));
+        // Two sets of so many items: no words for how they differ.
+        let (left, right) = if left == right { (None, None) } else { (Some(left), Some(right)) };
+        self.tell(at, Some(field), left, right);
     }
 
     fn tell(&mut self, at: usize, field: Option<String>, first: Option<String>, second: Option<String>) {
@@ -332,7 +334,7 @@ fn name(code: Code<'_>) -> String {
     text(code.field("co_name").and_then(Object::text).unwrap_or_default())
 }
 
-fn filename<'o>(code: Code<'o>) -> &'o [u8] {
+fn filename(code: Code<'_>) -> &[u8] {
     code.field("co_filename").and_then(Object::text).unwrap_or_default()
 }
 
@@ -341,14 +343,29 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.get(..4096).unwrap_or(bytes)).into_owned()
 }
 
+/// How many bytes two texts begin with alike.
+fn common(left: &[u8], right: &[u8]) -> usize {
+    left.iter().zip(right).take_while(|(left, right)| left == right).count()
+}
+
 /// A value in a few words, as a program would write it.
 fn shown(object: Object<'_>) -> String {
+    shown_from(object, 0)
+}
+
+/// The same; of a long text the part around this byte.
+fn shown_from(object: Object<'_>, at: usize) -> String {
+    let from = if at < SHOWN { 0 } else { at.saturating_sub(SHOWN / 2) };
+    let before = if from > 0 { "…" } else { "" };
     let quoted = |bytes: &[u8]| {
-        // A character takes four bytes at most.
-        let text = String::from_utf8_lossy(bytes.get(..SHOWN.saturating_mul(4)).unwrap_or(bytes)).into_owned();
+        // Not from within a character. A character takes four bytes at most.
+        let rest = bytes.get(from..).unwrap_or_default();
+        let skip = if from > 0 { rest.iter().take_while(|byte| (0x80..0xC0).contains(*byte)).count() } else { 0 };
+        let rest = rest.get(skip..).unwrap_or_default();
+        let text = String::from_utf8_lossy(rest.get(..SHOWN.saturating_mul(4)).unwrap_or(rest)).into_owned();
         let cut: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
-        let dots = if text.chars().count() > SHOWN || bytes.len() > SHOWN.saturating_mul(4) { "…" } else { "" };
-        format!("'{cut}{dots}'")
+        let dots = if text.chars().count() > SHOWN || rest.len() > SHOWN.saturating_mul(4) { "…" } else { "" };
+        format!("'{before}{cut}{dots}'")
     };
     let float = |bits: u64| {
         let number = f64::from_bits(bits);
@@ -371,9 +388,10 @@ fn shown(object: Object<'_>) -> String {
         Value::Complex(real, imaginary) => format!("complex({}, {})", float(real), float(imaginary)),
         Value::NumberText(text) => quoted(text.get(1..).unwrap_or_default()),
         Value::Bytes(bytes) => {
-            let cut: String = bytes.iter().take(SHOWN).flat_map(|byte| byte.escape_ascii()).map(char::from).collect();
-            let dots = if bytes.len() > SHOWN { "…" } else { "" };
-            format!("b'{cut}{dots}'")
+            let rest = bytes.get(from..).unwrap_or_default();
+            let cut: String = rest.iter().take(SHOWN).flat_map(|byte| byte.escape_ascii()).map(char::from).collect();
+            let dots = if rest.len() > SHOWN { "…" } else { "" };
+            format!("b'{before}{cut}{dots}'")
         }
         Value::Str(text) => quoted(text),
         Value::Tuple => format!("a tuple of {}", count()),
@@ -391,4 +409,38 @@ fn shown(object: Object<'_>) -> String {
 fn big(digits: &[u8]) -> Option<u128> {
     let pairs = digits.chunks_exact(2).filter_map(|pair| pair.first_chunk()).map(|pair| u128::from(u16::from_le_bytes(*pair)));
     if digits.len() > 16 { None } else { Some(pairs.rev().fold(0, |number, digit| number << 15 | digit)) }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests may panic")]
+mod tests {
+    use super::*;
+    use crate::model::Format;
+    use crate::python::Pyc;
+
+    #[test]
+    fn of_long_texts_the_place_is_shown_where_they_differ() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pyc/cpython-313.pyc");
+        #[allow(clippy::disallowed_methods, reason = "a test's own file")]
+        let artifact = std::fs::read(path).unwrap();
+        let head = Pyc.head(&artifact[..16], None, None).unwrap();
+        let touched = |text: &[u8], by: &[u8]| {
+            let at = artifact.windows(text.len()).position(|window| window == text).unwrap();
+            [&artifact[..at], by, &artifact[at.checked_add(text.len()).unwrap()..]].concat()
+        };
+        let told = |text: &[u8], by: &[u8]| {
+            let touched = touched(text, by);
+            differences(&Objects::read(&head, &artifact).unwrap(), &Objects::read(&head, &touched).unwrap(), 9).found
+        };
+        let [one] = &told(b"goes into an artifact", b"goes into an Artifact")[..] else { panic!("one") };
+        assert!(one.first.as_ref().unwrap().contains("that goes into an artifact."), "{one}");
+        assert!(one.first.as_ref().unwrap().starts_with("'…") && one.second.as_ref().unwrap().contains("an Artifact"), "{one}");
+        // Many of one letter: cut, in characters.
+        let long = [&b"x"[..]; 300].concat();
+        let mut other = long.clone();
+        other[200] = b'y';
+        let [one] = &told(&long, &other)[..] else { panic!("one") };
+        assert_eq!(one.second.as_ref().unwrap(), &format!("'…{}y{}…'", "x".repeat(24), "x".repeat(23)));
+        assert!(one.field.as_ref().unwrap().starts_with("co_consts["), "{one}");
+    }
 }

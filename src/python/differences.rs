@@ -77,7 +77,7 @@ impl fmt::Display for Difference {
 /// touched[at] = b'A';
 /// let (one, other) = (Objects::read(&head, &artifact).unwrap(), Objects::read(&head, &touched).unwrap());
 /// let told: Vec<String> = differences(&one, &other, 10).found.iter().map(ToString::to_string).collect();
-/// assert_eq!(told, ["Class (line 10): co_consts[1] is 'With a docstring.' and 'With A docstring.'"]);
+/// assert_eq!(told, ["Class (line 10): co_consts[2] is 'With a docstring.' and 'With A docstring.'"]);
 /// ```
 #[must_use]
 pub fn differences(a: &Objects<'_>, b: &Objects<'_>, most: usize) -> Differences {
@@ -442,5 +442,38 @@ mod tests {
         let [one] = &told(&long, &other)[..] else { panic!("one") };
         assert_eq!(one.second.as_ref().unwrap(), &format!("'…{}y{}…'", "x".repeat(24), "x".repeat(23)));
         assert!(one.field.as_ref().unwrap().starts_with("co_consts["), "{one}");
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, clippy::arithmetic_side_effects, reason = "a test's own files")]
+    fn what_is_told_and_what_is_equal_never_contradict_each_other() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pyc");
+        let mut dice = 1u64;
+        let mut below = |most: usize| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(dice >> 33).unwrap() % most
+        };
+        let (mut same, mut other) = (0, 0);
+        let mut paths: Vec<_> = dir.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|end| end == "pyc"));
+        paths.sort();
+        for path in paths {
+            let artifact = std::fs::read(&path).unwrap();
+            let head = Pyc.head(&artifact[..16], None, None).unwrap();
+            let whole = Objects::read(&head, &artifact).unwrap();
+            for _ in 0..100 {
+                let mut touched = artifact.clone();
+                touched[head.len + below(artifact.len() - head.len)] ^= 1 << below(8);
+                let Ok(changed) = Objects::read(&head, &touched) else { continue };
+                for (one, two) in [(&whole, &changed), (&changed, &whole)] {
+                    let told = differences(one, two, 1000);
+                    let (aside, counts) = (same_code(one, two, Filename::Aside), same_code(one, two, Filename::Counts));
+                    assert_eq!((told.found.is_empty(), told.more), (aside, false), "{} {told:?}", path.display());
+                    assert_eq!(told.found.is_empty() && told.filenames.is_none(), counts, "{} {told:?}", path.display());
+                    if counts { same += 1 } else { other += 1 }
+                }
+            }
+        }
+        assert!(same > 0 && other > 500, "{same} {other}");
     }
 }

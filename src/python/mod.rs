@@ -31,6 +31,7 @@ mod process;
 pub mod pyc;
 mod quote;
 mod room;
+mod shown;
 mod slot;
 mod worker;
 

@@ -1,5 +1,4 @@
-//! From arguments to a job: roots, interpreters, options. Only this file of the command knows which language it
-//! serves, and those that tell of code.
+//! From arguments to a job: roots, interpreters, options. Only this file of the command, and `differ`, know which language it serves.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -88,7 +87,7 @@ impl Plan {
             Chosen::Verify(args) => {
                 (options.complete, options.require_seal, options.for_image) = (args.complete, args.require_seal, args.for_image);
                 options.recompile = args.recompile;
-                compiling = Some(&args.compiling).filter(|_| args.recompile);
+                compiling = Some(&args.compiling);
                 (Command::Verify, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
             Chosen::Repair(args) => {
@@ -114,8 +113,8 @@ impl Plan {
             Chosen::Status(args) => (Command::Status, &args.tree, &args.select, Some(&args.interpreters), &args.common),
             Chosen::Seal(args) => {
                 (options.recompile, options.dry_run) = (args.recompile, args.dry_run);
-                compiling = Some(&args.compiling).filter(|_| args.recompile);
-                let interpreters = Some(&args.interpreters).filter(|_| args.recompile);
+                compiling = Some(&args.compiling);
+                let interpreters = Some(&args.interpreters).filter(|named| args.recompile || !named.python.is_empty());
                 (Command::Seal, &args.tree, &args.select, interpreters, &args.common)
             }
             Chosen::Inspect(_) | Chosen::Completions(_) => return Ok(None),

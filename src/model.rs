@@ -298,6 +298,17 @@ pub enum Stamp {
     },
 }
 
+/// What comparing an artifact's code with newly compiled code gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compared {
+    /// It is the same.
+    Same,
+    /// It is the same but for the name of the source that it carries: this one.
+    Renamed(String),
+    /// It is another one: a sentence fragment for people that says where it differs.
+    Other(String),
+}
+
 /// The code of the one flaw that says nothing of the bytes: there was no memory to look through them.
 pub const NO_MEMORY: &str = "memory";
 
@@ -372,6 +383,15 @@ pub trait Format: Send + Sync {
     /// Does [`Format::deep_body`] see more than [`Format::body`] in artifacts of this magic?
     fn knows_deep(&self, _head: &Head) -> bool {
         false
+    }
+
+    /// Is the code of an artifact, by value, the one that a compiler has just made? `artifact` is sound, without its seal; `code` is what
+    /// [`Compiler::compile`] gave for the same magic. Flaws: one of the two cannot be read.
+    fn compare(&self, head: &Head, artifact: &[u8], code: &[u8]) -> Result<Compared, Flaw> {
+        let body = artifact.get(head.len..).unwrap_or_default();
+        let place = body.iter().zip(code).take_while(|(there, made)| there == made).count();
+        let other = |place| Compared::Other(format!("its code differs from byte {place} on"));
+        Ok(if body == code { Compared::Same } else { other(place.saturating_add(head.len)) })
     }
 
     /// What the seal's label is the digest of: tag, level, build variant.

@@ -15,7 +15,7 @@ use bytekeep::base::lock::{Attempt, DirLock};
 use bytekeep::base::sys::Dir;
 use bytekeep::base::write::Durability;
 use bytekeep::flow::{Action, Clean, Command, Event, Job, Maker, Options, Root, Summary, What, run};
-use bytekeep::model::{Compiler, Verdict};
+use bytekeep::model::{CompileError, Compiler, Made, Request, Target, Verdict};
 use toy::{Capitals, Toy};
 
 struct Tree {
@@ -615,4 +615,57 @@ fn evidence_that_cannot_be_kept_keeps_what_is_bad() {
     assert!(
         kept.iter().any(|path| path.extension().unwrap() == "txt" && std::fs::read_to_string(path).unwrap().contains("only the first"))
     );
+}
+
+#[test]
+fn verify_compiles_again_what_is_sound_and_nothing_else() {
+    let tree = Tree::new(&["same.toy", "other.toy", "cut.toy", "stale.toy"]);
+    tree.compile();
+    let artifact = |stem: &str| tree.path(&format!("__toys__/{stem}.0.toyc"));
+    let bytes = std::fs::read(artifact("other")).unwrap();
+    let mut unsealed = bytes[..bytes.len() - 96].to_vec();
+    *unsealed.last_mut().unwrap() ^= 1;
+    std::fs::write(artifact("other"), unsealed).unwrap();
+    let bytes = std::fs::read(artifact("cut")).unwrap();
+    std::fs::write(artifact("cut"), &bytes[..bytes.len() - 1]).unwrap();
+    tree.source("stale.toy", b"something longer than it was");
+    let compiler = Capitals::new();
+    let (summary, said) = tree.run(Command::Verify, &compiler, Options { recompile: true, ..Options::default() });
+    assert_eq!((compiler.count(), summary.wrong), (2, 3));
+    assert_eq!(one(&said, "__toys__/same.0.toyc"), (Verdict::Ok, Action::None, None));
+    assert_eq!(one(&said, "__toys__/other.0.toyc"), (Verdict::Unsealed, Action::None, Some("other-code")));
+    let (summary, _) = tree.verify();
+    assert_eq!(summary.wrong, 2, "without a compiler nobody sees it");
+}
+
+/// A compiler that was stopped.
+struct Stopped(Capitals);
+
+impl Compiler for Stopped {
+    fn target(&self) -> &Target {
+        self.0.target()
+    }
+
+    fn width(&self) -> usize {
+        1
+    }
+
+    fn compile(&self, _request: &Request<'_>) -> Result<Made, CompileError> {
+        Err(CompileError::Stopped)
+    }
+
+    fn is_stopped(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_could_not_be_compiled_again_before_the_end_is_not_called_ok() {
+    let tree = Tree::new(&["a.toy"]);
+    tree.compile();
+    let (format, stop, capitals, stopped) = (Toy::new(), AtomicBool::new(false), Capitals::new(), Stopped(Capitals::new()));
+    let mut job = tree.job(Command::Verify, &capitals, &format, &stop, Options { recompile: true, ..Options::default() });
+    job.makers = vec![Maker { compiler: &stopped, levels: vec![0] }];
+    let (summary, said) = listen(&job, tree.top.path());
+    assert!(said.is_empty() && summary.stopped && !summary.is_good(), "{said:?}");
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
-use super::args_common::{Common, Global, Interpreters, Limits, ModeArg, Select, Size, Tree, parse_size};
+use super::args_common::{Common, Compiling, Global, Interpreters, Limits, ModeArg, Select, Size, Tree, parse_size};
 
 /// Keeps compiled bytecode caches whole: writes .pyc files atomically, proves them by checksum, finds and rebuilds what is cut or corrupt.
 #[derive(Debug, Parser)]
@@ -125,6 +125,7 @@ pub(crate) struct Compile {
 Examples:
   bytekeep verify .venv                        every artifact, by every byte
   bytekeep verify --complete --python 3.13 src and each source has one for 3.13
+  bytekeep verify --recompile .venv            and its code is what its source compiles to
   bytekeep verify --for-image .                before an image or archive is made of it
   bytekeep verify --format json . | jq -r 'select(.verdict == \"corrupt\").path'")]
 pub(crate) struct Verify {
@@ -137,6 +138,13 @@ pub(crate) struct Verify {
     /// A source without an artifact is a problem
     #[arg(long)]
     pub(crate) complete: bool,
+    /// Compile again what is sound, and compare: code that is not what its source gives is a problem
+    ///
+    /// By value: two compiles of one source need not give the same bytes. Other code can also mean another release of the same Python,
+    /// whose compiler was mended since. The file name in the code does not count. Needs the interpreter, found as `compile` finds it; what
+    /// it does not make is left out, and told with `-v`. Writes nothing: `seal --recompile` keeps what was found.
+    #[arg(long)]
+    pub(crate) recompile: bool,
     /// An artifact without a seal is a problem
     #[arg(long)]
     pub(crate) require_seal: bool,
@@ -146,6 +154,8 @@ pub(crate) struct Verify {
     /// older than 3.7 know no other: for those the times must be kept.
     #[arg(long)]
     pub(crate) for_image: bool,
+    #[command(flatten)]
+    pub(crate) compiling: Compiling,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -242,7 +252,8 @@ pub(crate) struct Status {
 Examples:
   bytekeep inspect pkg/__pycache__/mod.cpython-313.pyc
   bytekeep inspect --code mod.pyc                          with all its functions
-  bytekeep inspect --format json pkg/__pycache__/*.pyc")]
+  bytekeep inspect --format json pkg/__pycache__/*.pyc
+  bytekeep inspect --diff a/__pycache__/mod.cpython-313.pyc b/__pycache__/mod.cpython-313.pyc")]
 pub(crate) struct Inspect {
     /// Artifacts
     #[arg(value_name = "FILE", required = true, value_hint = clap::ValueHint::FilePath)]
@@ -250,6 +261,12 @@ pub(crate) struct Inspect {
     /// List every code object, with flags and constants, not just the first ones
     #[arg(long)]
     pub(crate) code: bool,
+    /// Tell how two artifacts differ: headers, seals, and code by value; exit with 1 where the code is not the same
+    ///
+    /// Of code it is told which function differs and in which field. Which strings are shared, the order within sets and the file name
+    /// that the code carries do not make it other code. Code of two different interpreters is not compared.
+    #[arg(long)]
+    pub(crate) diff: bool,
     /// The largest artifact or source that is read
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = parse_size)]
     pub(crate) max_size: Size,
@@ -258,16 +275,28 @@ pub(crate) struct Inspect {
 /// `seal`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A seal that is put behind an artifact that somebody else made proves its bytes from now on, not where they came from.
+A seal that is put behind an artifact that somebody else made proves its bytes from now on, not where they came from: it is an *adopted*
+one. With --recompile it is as good as that of `compile`.
 
 Examples:
-  bytekeep seal .venv            seal what pip, uv or Python itself compiled
-  bytekeep seal --dry-run .venv  say what would be sealed")]
+  bytekeep seal .venv              seal what pip, uv or Python itself compiled
+  bytekeep seal --recompile .venv  and only what is proved to be the code of its source
+  bytekeep seal --dry-run .venv    say what would be sealed")]
 pub(crate) struct Seal {
     #[command(flatten)]
     pub(crate) tree: Tree,
     #[command(flatten)]
     pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) interpreters: Interpreters,
+    /// Compile each again first, and seal only what is equal by value
+    ///
+    /// Such a seal is not an *adopted* one; one that was adopted before is renewed where the code is equal. Code that is not what its source
+    /// gives is left as it is, and a problem. Needs the interpreter, found as `compile` finds it; what it does not make is left.
+    #[arg(long)]
+    pub(crate) recompile: bool,
+    #[command(flatten)]
+    pub(crate) compiling: Compiling,
     #[command(flatten)]
     pub(crate) common: Common,
     /// Tell what would be done, and do nothing
@@ -350,7 +379,10 @@ mod tests {
             "bytekeep clean --pycache-prefix p --keep-tags cpython-313",
             "bytekeep -v status a",
             "bytekeep inspect a.pyc --code --format json",
+            "bytekeep inspect --diff a.pyc b.pyc",
+            "bytekeep verify a --recompile --python 3.13 --timeout 5 --max-source 1M",
             "bytekeep seal a",
+            "bytekeep seal a --recompile --python 3.13",
             "bytekeep completions zsh",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -380,7 +412,7 @@ mod tests {
     fn an_option_counts_once_however_it_is_given() {
         let Command::Compile(compile) = parse("bytekeep compile a --optimize 2,0 --optimize 2").unwrap().command else { unreachable!() };
         assert_eq!(compile.interpreters.levels(), [0, 2]);
-        assert_eq!(compile.limits.max_source.0, 16 << 20);
+        assert_eq!(compile.limits.compiling.max_source.0, 16 << 20);
         assert_eq!(compile.common.lock_timeout.0, std::time::Duration::from_secs(60));
     }
 }

@@ -98,6 +98,13 @@ pub(crate) struct Limits {
     /// How safe from a power cut: not at all (as Python itself), in groups, or each file on its own
     #[arg(long, value_name = "HOW", value_enum, default_value = "batch")]
     pub(crate) durability: DurabilityArg,
+    #[command(flatten)]
+    pub(crate) compiling: Compiling,
+}
+
+/// How much one source may ask for.
+#[derive(Debug, Args)]
+pub(crate) struct Compiling {
     /// Seconds that compiling one source may take; 0 is without limit [default: 60]
     ///
     /// `UV_COMPILE_BYTECODE_TIMEOUT` is read where neither this nor `BYTEKEEP_TIMEOUT` is given.

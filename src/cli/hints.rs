@@ -32,6 +32,9 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
             "compile it by the interpreter alone (`python3 -m py_compile FILE`) to see it die, or leave it out with `--exclude GLOB`"
         }
         "compiler-wrong" => "see what the interpreter is (a wrapper, a broken build), and name a sound one with `--python`",
+        "other-code" => {
+            "was it made by another release of this Python? `bytekeep compile --force PATH` makes it anew; `inspect` tells more of it"
+        }
         "source" => "mend the source, or leave it out with `--exclude GLOB`",
         "not-a-file" => "only regular files are compiled: remove it, or leave it out with `--exclude GLOB`",
         "not-a-directory" => "remove it, after a look at who put it there: Python writes no cache here either",

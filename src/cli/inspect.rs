@@ -232,15 +232,15 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
     Ok(told)
 }
 
-struct Read {
-    bytes: Vec<u8>,
+pub(crate) struct Read {
+    pub(crate) bytes: Vec<u8>,
     stands: Whereabouts,
     dir: PathBuf,
     name: Name,
 }
 
 /// The file, opened once, in the directory that holds its name. Links are followed: the user named it.
-fn read(path: &Path, limit: u64) -> Result<Read, Failure> {
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Read, Failure> {
     let shown = text::path(path, None);
     let name = path.file_name().and_then(Name::new).ok_or_else(|| Failure::new(format!("`{shown}` is not a file")))?;
     let dir = match path.parent() {

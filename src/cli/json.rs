@@ -258,7 +258,7 @@ mod tests {
     fn the_manual_names_every_field_and_every_word() {
         let page = include_str!("../../man/bytekeep-json.5");
         let mut names = Vec::new();
-        for line in full().lines().chain(super::super::inspect::sample().lines()) {
+        for line in [full(), super::super::inspect::sample(), super::super::differ::sample()].iter().flat_map(|lines| lines.lines()) {
             fields(&serde_json::from_str(line).unwrap(), &mut names);
         }
         names.retain(|name| !name.is_empty());

@@ -4,6 +4,7 @@
 
 mod args;
 mod args_common;
+mod differ;
 mod exclude;
 mod exit;
 mod failure;
@@ -121,6 +122,7 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
             out.data(&String::from_utf8_lossy(&text));
             Ok(Exit::Good)
         }
+        Command::Inspect(args) if args.diff => inspect_two(args, &cli.global, out, cwd.as_deref()),
         Command::Inspect(args) => Ok(inspect_all(args, &cli.global, out, cwd.as_deref())),
         chosen => {
             let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;
@@ -161,6 +163,18 @@ fn inspect_all(args: &args::Inspect, global: &Global, out: &Out, cwd: Option<&Pa
         }
     }
     if told == 0 { Exit::Unable } else { exit.forgiving(global.exit_zero) }
+}
+
+fn inspect_two(args: &args::Inspect, global: &Global, out: &Out, cwd: Option<&Path>) -> Result<Exit, Failure> {
+    let [first, second] = args.files.as_slice() else {
+        return Err(Failure::new(format!("`--diff` compares two artifacts, and {} are named", args.files.len())));
+    };
+    let told = differ::look(first, second, args.max_size.0, setup::format())?;
+    match global.format {
+        FormatArg::Json => differ::write_json(out, &told),
+        FormatArg::Human => out.data(&differ::render(&told, first, second, cwd, out.data_style)),
+    }
+    Ok(if told.is_same() { Exit::Good } else { Exit::Wrong.forgiving(global.exit_zero) })
 }
 
 fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &AtomicBool) -> Result<Exit, Failure> {

@@ -1,4 +1,4 @@
-//! From arguments to a job: roots, interpreters, options. The only file of the command that knows which language it serves.
+//! From arguments to a job: roots, interpreters, options. Only this file of the command, and `differ`, know which language it serves.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -78,26 +78,26 @@ impl Plan {
     /// Of a command that works on trees; `None` for the others. An error where `stop` is set on the way means no more than that.
     pub(crate) fn new(chosen: &Chosen, environment: &Environment, stop: &Arc<AtomicBool>) -> Result<Option<Self>, Failure> {
         let mut options = Options::default();
-        let mut timeout = None;
+        let mut compiling = None;
         let (command, tree, select, interpreters, common) = match chosen {
             Chosen::Compile(args) => {
                 options.mode = mode(args.invalidation_mode, environment)?;
                 (options.force, options.adopt, options.dry_run) = (args.force, args.adopt, args.dry_run);
                 options.code_names = code_names(args)?;
                 options.durability = args.limits.durability.into();
-                options.max_source = args.limits.max_source.0;
-                timeout = args.limits.timeout;
+                compiling = Some(&args.limits.compiling);
                 (Command::Compile, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
             Chosen::Verify(args) => {
                 (options.complete, options.require_seal, options.for_image) = (args.complete, args.require_seal, args.for_image);
+                options.recompile = args.recompile;
+                compiling = Some(&args.compiling);
                 (Command::Verify, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
             Chosen::Repair(args) => {
                 (options.keep_bad, options.dry_run) = (args.keep_bad.clone(), args.dry_run);
                 options.durability = args.limits.durability.into();
-                options.max_source = args.limits.max_source.0;
-                timeout = args.limits.timeout;
+                compiling = Some(&args.limits.compiling);
                 (Command::Repair, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
             Chosen::Clean(args) => {
@@ -116,12 +116,18 @@ impl Plan {
             }
             Chosen::Status(args) => (Command::Status, &args.tree, &args.select, Some(&args.interpreters), &args.common),
             Chosen::Seal(args) => {
-                options.dry_run = args.dry_run;
-                (Command::Seal, &args.tree, &args.select, None, &args.common)
+                (options.recompile, options.dry_run) = (args.recompile, args.dry_run);
+                compiling = Some(&args.compiling);
+                let interpreters = Some(&args.interpreters).filter(|named| args.recompile || !named.python.is_empty());
+                (Command::Seal, &args.tree, &args.select, interpreters, &args.common)
             }
             Chosen::Inspect(_) | Chosen::Completions(_) => return Ok(None),
         };
         set_common(&mut options, common);
+        if let Some(compiling) = compiling {
+            options.max_source = compiling.max_source.0;
+        }
+        let timeout = compile_timeout(compiling.and_then(|compiling| compiling.timeout), environment)?;
         options.prefix = prefix(command, tree, environment)?;
         let compile = if let Chosen::Compile(args) = chosen { Some(args) } else { None };
         let until = Until::new(stop, options.max_time);
@@ -134,8 +140,8 @@ impl Plan {
         let mut lacking = None;
         let found = match interpreters {
             // Who asks for no completeness starts no interpreter.
-            Some(args) if command == Command::Verify && !options.complete && args.python.is_empty() => Vec::new(),
-            Some(args) => match find(command, args, &place.paths, &probes, &mut place.notes) {
+            Some(args) if command == Command::Verify && !options.complete && !options.recompile && args.python.is_empty() => Vec::new(),
+            Some(args) => match find(command, options.recompile, args, &place.paths, &probes, &mut place.notes) {
                 Ok(found) => found,
                 Err(Lack::Grave(failure)) => return Err(failure),
                 // Headers are renewed without an interpreter, unless it was said by whom everything is to be made.
@@ -170,8 +176,7 @@ impl Plan {
         if tree.pycache_prefix.is_none() && roots.iter().all(|root| root.what != What::Prefix) {
             options.prefix = heeded(options.prefix, &found)?;
         }
-        let limits =
-            Limits { jobs: common.width(), timeout: compile_timeout(timeout, environment)?, keep_pythonhome: true, ..Limits::default() };
+        let limits = Limits { jobs: common.width(), timeout, keep_pythonhome: true, ..Limits::default() };
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,
@@ -449,6 +454,7 @@ fn of_trees(paths: &[PathBuf], probes: &Probes) -> Vec<Interpreter> {
 /// The interpreters of a run. `verify` and `status` need none: without `--python` the tree itself says what is expected.
 fn find(
     command: Command,
+    recompile: bool,
     args: &Interpreters,
     paths: &[PathBuf],
     probes: &Probes,
@@ -465,7 +471,7 @@ fn find(
     if !args.python.is_empty() {
         return Ok(found);
     }
-    if matches!(command, Command::Verify | Command::Status) {
+    if matches!(command, Command::Verify | Command::Status) && !recompile {
         return Ok(of_trees(paths, probes));
     }
     match (command, Interpreter::default_for(paths, probes)) {

@@ -14,12 +14,13 @@ use crate::base::sys::{self, Dir, Time};
 use crate::base::whereabouts::Whereabouts;
 use crate::base::write::Staged;
 use crate::base::{Error, FlawKind};
-use crate::model::{Cause, CompileError, Entry, Head, Mode, Request, Verdict, Warning};
+use crate::model::{Cause, CompileError, Entry, Head, Made, Mode, Request, Verdict, Warning};
 
+use super::again;
 use super::commit::Pending;
 use super::examine;
 use super::folder::{Folder, Guarded, Item};
-use super::job::Command;
+use super::job::{Command, Maker};
 use super::judge::{self, Evidence, Judged, Seen};
 use super::look::{self, Depth, Spot};
 use super::policy::{self, Decision, Facts};
@@ -33,9 +34,11 @@ pub(super) struct Found {
     pub(super) judged: Judged,
     pub(super) decision: Decision,
     pub(super) wrong: bool,
-    bytes: u64,
     pub(super) tag: Option<Arc<str>>,
     pub(super) level: Option<u8>,
+    /// The run ended before all was seen: nothing is told of it.
+    pub(super) stopped: bool,
+    bytes: u64,
     /// The source, where it was read for this, and a time before it was opened.
     pub(super) read: Option<(Source, Time)>,
     /// There is something to do, and what is known only when the source is read.
@@ -86,6 +89,9 @@ impl Run<'_> {
         let mut found = self.find(folder, folder.artifacts.as_deref(), entry, !self.job.options.dry_run);
         if found.is_out_of_descriptors() && !self.is_starved() {
             return Work::AskAgain;
+        }
+        if found.stopped {
+            return Work::None;
         }
         if found.open {
             return Work::Some;
@@ -148,8 +154,8 @@ impl Run<'_> {
         let has_maker = level.is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
         let sealed = seen.is_some_and(Seen::is_sealed);
         let own = seen.is_some_and(|seen| judge::is_own(&seen.seal));
-        let (force, adopt, clean) = (options.force, options.adopt, &options.clean);
-        Facts { damaged: judged.damaged, has_maker, sealed, own, old_enough: true, tag, force, adopt, clean }
+        let (recompile, force, adopt, clean) = (options.recompile, options.force, options.adopt, &options.clean);
+        Facts { damaged: judged.damaged, has_maker, sealed, own, recompile, old_enough: true, tag, force, adopt, clean }
     }
 
     /// Tells what is wanted of an entry besides being whole.
@@ -239,6 +245,9 @@ impl Run<'_> {
                 "its name does not say which optimisation level it has, and a seal does: `compile --adopt --optimize LEVEL` seals it";
             judged.cause = Some(Cause::new("level", text));
         }
+        if decision == Decision::Leave && self.job.command == Command::Seal && judged.verdict == Verdict::Unsealed {
+            judged.cause.get_or_insert_with(|| again::no_interpreter(tag.as_deref()));
+        }
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
         // Of what is there without anybody to make it, a lost source is none of our business.
         let compiles = self.job.command == Command::Compile && !self.lacks_makers() && folder.trouble.is_none();
@@ -253,7 +262,11 @@ impl Run<'_> {
         }
         let open = hasty && decision != Decision::Leave && seen.is_some_and(look::is_open);
         let (bytes, read) = (seen.map_or(0, |seen| seen.stat.size), read.map(|source| (source, before)));
-        Found { judged, decision, wrong, bytes, tag, level, read, open }
+        let mut found = Found { judged, decision, wrong, tag, level, stopped: false, bytes, read, open };
+        if self.job.options.recompile && self.job.command == Command::Verify {
+            self.compile_again(folder, artifacts, entry, &mut found);
+        }
+        found
     }
 
     /// What `verify` calls a problem only when asked.
@@ -338,7 +351,7 @@ impl Run<'_> {
         }
     }
 
-    fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &mut Found) -> std::result::Result<Done, Trouble> {
+    fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &mut Found) -> Result<Done, Trouble> {
         let fresh = if found.decision == Decision::Restamp { self.restamped(guard, entry, found)? } else { None };
         if let Some(fresh) = fresh {
             self.keep_bad(guard, entry, found)?;
@@ -373,14 +386,12 @@ impl Run<'_> {
         }
     }
 
-    fn build(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
-        let maker = entry.maker.or_else(|| self.maker_of(found.tag.as_deref()?)).and_then(|index| self.job.makers.get(index));
+    fn build(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<Done, Trouble> {
         if self.lacks_makers() {
             return Err(Trouble::Cause(no_interpreter()));
         }
-        let (Some(maker), Some(sources)) = (maker, &guard.folder.sources) else {
-            let tag = found.tag.as_deref().map(|tag| format!(" ({tag})")).unwrap_or_default();
-            return Err(Trouble::Cause(Cause::new("no-interpreter", format!("no interpreter for it{tag} was named"))));
+        let (Some(maker), Some(sources)) = (self.maker_for(entry, found), &guard.folder.sources) else {
+            return Err(Trouble::Cause(again::no_interpreter(found.tag.as_deref())));
         };
         let Some(level) = found.level else {
             return Err(Trouble::Cause(Cause::new("level", "its name does not say an optimisation level that can be made")));
@@ -393,9 +404,7 @@ impl Run<'_> {
         let before = Time::now();
         let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         let filename = guard.folder.absolute.join(&entry.source);
-        let named = self.code_name(&sources.path_of(&entry.source), &filename);
-        let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(named.as_os_str()), level };
-        let made = maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &filename))?;
+        let made = self.compile(maker, &guard.folder, entry, &source, level)?;
         let target = maker.compiler.target();
         let mode = self.job.options.mode.unwrap_or(Mode::Timestamp);
         let payload = self.job.format.dress(target, mode, &source, &made.code);
@@ -425,6 +434,19 @@ impl Run<'_> {
         })
     }
 
+    /// Compiles a source as its folder names it.
+    pub(super) fn compile(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, source: &Source, level: u8) -> Result<Made, Trouble> {
+        let filename = folder.absolute.join(&entry.source);
+        let written = folder.sources.as_ref().map_or_else(|| filename.clone(), |sources| sources.path_of(&entry.source));
+        let named = self.code_name(&written, &filename);
+        let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(named.as_os_str()), level };
+        maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &filename))
+    }
+
+    pub(super) fn maker_for(&self, entry: &Entry, found: &Found) -> Option<&Maker<'_>> {
+        entry.maker.or_else(|| self.maker_of(found.tag.as_deref()?)).and_then(|index| self.job.makers.get(index))
+    }
+
     pub(super) fn stage(&self, staged: Staged, guard: &Arc<Guarded>, entry: &Entry, found: &Found, action: Action, warnings: Vec<Warning>) {
         self.queue.staged();
         let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone() };
@@ -452,7 +474,7 @@ impl Run<'_> {
     }
 
     /// Copies what is bad to where its owner wants to look at it, before it goes, with a report of what is wrong with it.
-    fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
+    fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<(), Trouble> {
         let Some(keep) = self.keep.as_ref().filter(|_| found.judged.damaged || found.judged.verdict.is_problem()) else { return Ok(()) };
         let from = guard.dir.path_of(&entry.artifact);
         let file = guard.dir.open_file(&entry.artifact)?;
@@ -568,7 +590,7 @@ pub(super) fn signed() -> Cause {
 }
 
 /// What was signed belongs to whoever signed it.
-fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> std::result::Result<(), Trouble> {
+pub(super) fn refuse_signed(guard: &Guarded, entry: &Entry, found: &Found) -> Result<(), Trouble> {
     if found.judged.verdict == Verdict::Missing {
         return Ok(());
     }

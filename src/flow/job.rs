@@ -103,6 +103,9 @@ pub struct Options<'a> {
     pub require_seal: bool,
     /// `verify`: a timestamp in an artifact is a problem, since archives and images change times.
     pub for_image: bool,
+    /// `verify`, `seal`: compile again what is sound, where a maker is there for it, and compare the code by value. `verify` calls other
+    /// code a problem; `seal` refuses it, and what is equal gets a seal that is not *adopted*, also where one was.
+    pub recompile: bool,
     /// Tell what would be done and do nothing.
     pub dry_run: bool,
     /// `repair`: copy what is bad to this directory before it goes.
@@ -186,6 +189,7 @@ impl Default for Options<'_> {
             complete: false,
             require_seal: false,
             for_image: false,
+            recompile: false,
             dry_run: false,
             keep_bad: None,
             clean: Clean::default(),

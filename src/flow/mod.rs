@@ -10,6 +10,7 @@
 //! - No signal handler touches files: whoever wants the run to end sets [`Job::stop`](job::Job::stop).
 
 mod act;
+mod again;
 mod commit;
 pub mod examine;
 mod folder;
@@ -158,7 +159,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     };
     std::thread::scope(|scope| {
         let run = &run;
-        if frugal && matches!(job.command, Command::Compile | Command::Repair) {
+        if frugal && is_compiling(job) {
             // Starting a compiler takes more descriptors than keeping one, and now the most are free.
             // Without a thread for it (`ulimit -u`) they are started later, if at all.
             let prepared = std::thread::Builder::new().spawn_scoped(scope, || {
@@ -206,10 +207,14 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     Ok(summary)
 }
 
+fn is_compiling(job: &Job<'_>) -> bool {
+    matches!(job.command, Command::Compile | Command::Repair) || job.options.recompile
+}
+
 /// How many threads: as many as judge, or as keep the compilers busy; few where descriptors are few.
 fn threads(job: &Job<'_>, descriptors: u64) -> usize {
     let width = job.makers.iter().map(|maker| maker.compiler.width()).max().unwrap_or(1);
-    let wanted = if matches!(job.command, Command::Compile | Command::Repair) { width.max(job.options.jobs) } else { job.options.jobs };
+    let wanted = if is_compiling(job) { width.max(job.options.jobs) } else { job.options.jobs };
     let few = usize::try_from(descriptors / 16).unwrap_or(usize::MAX);
     wanted.clamp(1, few.max(1))
 }

@@ -31,6 +31,8 @@ pub(super) struct Facts<'a> {
     pub(super) sealed: bool,
     /// Does the seal say from which source bytes it was compiled? Not one that was put behind somebody else's work.
     pub(super) own: bool,
+    /// Is it to be compiled again and compared?
+    pub(super) recompile: bool,
     /// Is it as old as `clean` asks for?
     pub(super) old_enough: bool,
     /// Its tag, where known.
@@ -94,7 +96,10 @@ pub(super) fn decide(command: Command, verdict: Verdict, facts: &Facts<'_>) -> D
         },
         Command::Clean => clean(verdict, facts),
         Command::Seal => match verdict {
+            // What nobody here can compile again is not proved.
+            V::Unsealed if facts.recompile && !facts.has_maker => Decision::Leave,
             V::Unsealed => Decision::Seal,
+            V::Ok if facts.recompile && facts.sealed && !facts.own && facts.has_maker => Decision::Seal,
             V::Ok | V::Missing | V::Stale | V::Misstamped | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => Decision::Leave,
             V::Orphan | V::Sourceless | V::Unknown | V::Unreadable | V::Unsafe | V::Leftover => Decision::Leave,
         },
@@ -151,6 +156,7 @@ mod tests {
             has_maker: true,
             sealed: true,
             own: true,
+            recompile: false,
             old_enough: true,
             tag: Some("cpython-313"),
             force: false,
@@ -190,12 +196,29 @@ leftover       leave leave sweep   sweep   sweep  leave";
     }
 
     #[test]
+    fn seal_renews_an_adopted_seal_only_by_what_can_be_compiled_again() {
+        let clean = Clean::default();
+        let decide = |verdict, adopted: bool, has_maker, recompile| {
+            let (damaged, sealed, old_enough, tag, force, adopt) = (false, true, true, None, false, false);
+            let facts = Facts { damaged, has_maker, sealed, own: !adopted, recompile, old_enough, tag, force, adopt, clean: &clean };
+            decide(Command::Seal, verdict, &facts)
+        };
+        assert_eq!(decide(Verdict::Ok, true, true, true), Decision::Seal);
+        assert_eq!(decide(Verdict::Ok, true, true, false), Decision::Leave);
+        assert_eq!(decide(Verdict::Ok, false, true, true), Decision::Leave);
+        assert_eq!(decide(Verdict::Ok, true, false, true), Decision::Leave);
+        assert_eq!(decide(Verdict::Unsealed, false, false, true), Decision::Leave);
+        assert_eq!(decide(Verdict::Unsealed, false, false, false), Decision::Seal);
+    }
+
+    #[test]
     fn repair_removes_what_nobody_here_can_make() {
         let facts = Facts {
             damaged: true,
             has_maker: false,
             sealed: true,
             own: true,
+            recompile: false,
             old_enough: true,
             tag: None,
             force: false,
@@ -218,8 +241,8 @@ leftover       leave leave sweep   sweep   sweep  leave";
             (Command::Repair, (false, false, false), Decision::Remove),
         ] {
             let ((has_maker, own, force), clean) = (facts, Clean::default());
-            let facts =
-                Facts { damaged: false, has_maker, sealed: true, own, old_enough: true, tag: None, force, adopt: false, clean: &clean };
+            let (damaged, sealed, recompile, old_enough, tag, adopt) = (false, true, false, true, None, false);
+            let facts = Facts { damaged, has_maker, sealed, own, recompile, old_enough, tag, force, adopt, clean: &clean };
             assert_eq!(super::decide(command, Verdict::Misstamped, &facts), decision, "{command:?} {facts:?}");
         }
     }
@@ -236,6 +259,7 @@ leftover       leave leave sweep   sweep   sweep  leave";
                     has_maker: false,
                     sealed,
                     own: sealed,
+                    recompile: false,
                     old_enough: true,
                     tag: Some(tag),
                     force: false,

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use crate::base::seal::{self, Artifact, SEAL_LEN};
+use crate::base::seal::{self, SEAL_LEN};
 use crate::base::source::Source;
 use crate::base::sys::{self, Stat, Time};
 use crate::base::write::Staged;
-use crate::model::{Cause, Entry, Format, Head, Mode, Stamp, Verdict};
+use crate::model::{Cause, Entry, Format, Head, Mode, Verdict};
 
 use super::Run;
-use super::act::{Done, Found, Trouble, signed};
+use super::act::{Done, Found, Trouble, refuse_signed, signed};
 use super::folder::Guarded;
 use super::judge::{self, Judged};
 use super::look;
@@ -66,39 +66,21 @@ impl Run<'_> {
 
     /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.
     pub(super) fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
-        let refuse = |code, text: &str| Err(Trouble::Cause(Cause::new(code, text)));
-        let Some(sources) = &guard.folder.sources else { return refuse("no-source", "it has no source to seal it against") };
         let (Some(tag), Some(level)) = (&found.tag, found.level) else {
-            return refuse("level", "its name does not say which optimisation level it has");
+            return Err(Trouble::Cause(Cause::new("level", "its name does not say which optimisation level it has")));
         };
-        let path = guard.dir.path_of(&entry.artifact);
+        refuse_signed(guard, entry, found)?;
         let before = Time::now();
-        let file = guard.dir.open_file(&entry.artifact)?;
-        let stat = sys::stat(&file, &path)?;
-        if sys::is_signed(&file, &path)? {
-            return Err(Trouble::Cause(signed()));
-        }
-        let turn = look::in_turn(stat.size);
-        let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
-        // Judged once more on the very bytes that are sealed and the very source bytes whose digest goes into the seal.
-        let format = self.job.format;
-        let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
-        if Artifact::split(&bytes).map_err(flaw)?.seal.is_some() {
+        let sound = self.read_sound(&guard.folder, &guard.dir, entry)?;
+        let proved = self.job.options.recompile;
+        if sound.seal.is_some_and(|seal| !(proved && seal.adopted)) {
             return Ok(Done::Now(Action::None));
         }
-        let head = format.head(&bytes[..bytes.len().min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
-        format.deep_body(&head, &bytes).map_err(flaw)?;
-        let fits = match head.stamp {
-            Stamp::Time { .. } => format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat),
-            Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
-        };
-        if !fits || (matches!(head.stamp, Stamp::Time { .. }) && look::is_outrun(&stat, &source.stat)) {
-            return refuse("changed", "the source has changed since it was made");
-        }
-        let sealed = seal::sealed(bytes, source.digest, format.label(tag, level, ""), true);
-        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, &stat, before)?;
-        drop((turn, sealed));
+        let variant = if proved { self.prove_code(&guard.folder, entry, found, &sound)? } else { "" };
+        let label = self.job.format.label(tag, level, variant);
+        let sealed = seal::sealed(sound.payload, sound.source.digest, label, !proved);
+        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, &sound.stat, before)?;
+        drop((sound.turn, sealed));
         self.stage(staged, guard, entry, found, Action::Sealed, Vec::new());
         Ok(Done::Staged)
     }

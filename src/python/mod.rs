@@ -7,6 +7,7 @@
 //! - [`objects`] lists what the body holds, for whoever explains, compares or rewrites it.
 //! - [`way`] gives places in it their names: which function, which constant.
 //! - [`rewrite`] changes a body without an interpreter: the file name in its code, the numbers of its references.
+//! - [`equal`] says whether two artifacts hold the same code by value, [`differences`] where they do not.
 //! - [`interpreter`] finds interpreters and asks each once what it is; [`memo`] remembers the answer.
 //! - [`pool`] is the [`crate::model::Compiler`]: workers that are spoken to in [`frame`]s.
 //!
@@ -20,6 +21,8 @@
 mod bell;
 mod bytecode;
 mod code_object;
+pub mod differences;
+pub mod equal;
 pub mod flags;
 pub mod frame;
 pub mod interpreter;
@@ -36,6 +39,7 @@ pub mod pyc;
 mod quote;
 pub mod rewrite;
 mod room;
+mod shown;
 mod slot;
 pub mod way;
 mod worker;

@@ -156,6 +156,11 @@ impl<'a> Objects<'a> {
         self.iter().filter_map(Object::code)
     }
 
+    /// The magic number of the artifact.
+    pub fn magic(&self) -> [u8; 4] {
+        self.bytes.first_chunk().copied().unwrap_or_default()
+    }
+
     /// How many objects there are, references too.
     pub fn len(&self) -> usize {
         self.nodes.len()
@@ -235,6 +240,16 @@ impl<'o> Object<'o> {
     /// Its number in the order of the file; the root is 0.
     pub fn number(self) -> usize {
         self.id as usize
+    }
+
+    /// The number of the first one behind it and its parts.
+    pub(super) fn after(self) -> usize {
+        self.node().after as usize
+    }
+
+    /// Does it stand in an artifact of 2.7?
+    pub(super) fn is_of_two(self) -> bool {
+        self.all.dialect.two
     }
 
     /// Where in the artifact it begins.
@@ -362,6 +377,21 @@ pub struct Numbers {
     pub flags: u32,
     /// `co_firstlineno`.
     pub first_line: u32,
+}
+
+impl Numbers {
+    /// All of them, by the names of the attributes.
+    pub fn named(self) -> [(&'static str, u32); 7] {
+        [
+            ("co_argcount", self.args),
+            ("co_posonlyargcount", self.positional_only),
+            ("co_kwonlyargcount", self.keyword_only),
+            ("co_nlocals", self.locals),
+            ("co_stacksize", self.stack),
+            ("co_flags", self.flags),
+            ("co_firstlineno", self.first_line),
+        ]
+    }
 }
 
 /// A code object where it stands.

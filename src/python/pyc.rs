@@ -19,12 +19,13 @@ use std::sync::{Arc, LazyLock};
 use siphasher::sip::{SipHasher13, SipHasher24};
 
 use super::bytecode::Deep;
+use super::differences;
 use super::magic::{self, Standing};
 use super::marshal;
 use crate::base::source::Source;
 use crate::base::sys::{Name, Stat, Time};
 use crate::base::{Flaw, FlawKind};
-use crate::model::{Format, Head, Layout, Level, Mode, Recognised, Stamp, Target};
+use crate::model::{Compared, Format, Head, Layout, Level, Mode, Recognised, Stamp, Target};
 
 /// The flags' bit for a stamp by hash, and the one that asks importing to compare it.
 const HASH_BASED: u32 = 1;
@@ -376,6 +377,10 @@ impl Format for Pyc {
 
     fn knows_deep(&self, head: &Head) -> bool {
         Deep::of(head.magic, 0).is_some()
+    }
+
+    fn compare(&self, head: &Head, artifact: &[u8], code: &[u8]) -> Result<Compared, Flaw> {
+        differences::compare(head, artifact, code)
     }
 
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8] {

@@ -1,0 +1,120 @@
+//! Is the code of an artifact what its source gives? It is compiled again, and compared by value: bytes of one source differ.
+
+use std::sync::MutexGuard;
+
+use crate::base::seal::{Artifact, Seal};
+use crate::base::source::Source;
+use crate::base::sys::{self, Dir, Stat};
+use crate::model::{Cause, Compared, Entry, Head, Stamp, Verdict};
+
+use super::Run;
+use super::act::{Found, Trouble};
+use super::folder::Folder;
+use super::look;
+
+/// A sound artifact and its source, read at one time.
+pub(super) struct Sound {
+    pub(super) payload: Vec<u8>,
+    pub(super) seal: Option<Seal>,
+    pub(super) head: Head,
+    pub(super) stat: Stat,
+    pub(super) source: Source,
+    pub(super) turn: Option<MutexGuard<'static, ()>>,
+}
+
+/// Nobody here can compile what has this tag.
+pub(super) fn no_interpreter(tag: Option<&str>) -> Cause {
+    let tag = tag.map(|tag| format!(" ({tag})")).unwrap_or_default();
+    Cause::new("no-interpreter", format!("no interpreter for it{tag} was named"))
+}
+
+impl Run<'_> {
+    /// `verify`: compiles the source of a sound artifact again, where somebody here can, and puts into `found` what that shows.
+    pub(super) fn compile_again(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry, found: &mut Found) {
+        let Some(dir) = artifacts.filter(|_| matches!(found.judged.verdict, Verdict::Ok | Verdict::Unsealed)) else { return };
+        if self.maker_for(entry, found).is_none() {
+            let cause = no_interpreter(found.tag.as_deref());
+            self.note_once("not-recompiled", &folder.path.join(&entry.artifact), &format!("not compiled again: {}", cause.text));
+            found.judged.cause.get_or_insert(cause);
+            return;
+        }
+        let compared = self.read_sound(folder, dir, entry).and_then(|sound| self.compare(folder, entry, found, &sound));
+        let cause = match compared {
+            Ok(Compared::Same) => return,
+            Ok(Compared::Renamed(name)) => {
+                let text = format!("its code is that of its source, but for the file name that it carries: `{name}`");
+                found.judged.cause.get_or_insert(Cause::new("other-filename", text));
+                return;
+            }
+            Ok(Compared::Other(text)) => Cause::new("other-code", text),
+            // It went away since it was judged: then this says nothing of it.
+            Err(Trouble::Skip(cause)) => {
+                found.judged.cause.get_or_insert(cause);
+                return;
+            }
+            Err(Trouble::Cause(cause)) => cause,
+            Err(Trouble::System(error)) => Cause::from(&error),
+            Err(Trouble::Gone | Trouble::Stop) => {
+                found.stopped = true;
+                return;
+            }
+        };
+        found.wrong = true;
+        found.judged.cause = Some(cause);
+    }
+
+    /// `seal`: the build variant of who has compiled it again to equal code; an error where the code is another.
+    pub(super) fn prove_code(&self, folder: &Folder, entry: &Entry, found: &Found, sound: &Sound) -> Result<&str, Trouble> {
+        match self.compare(folder, entry, found, sound)? {
+            // Import sets the file name right as it loads.
+            Compared::Same | Compared::Renamed(_) => {}
+            Compared::Other(text) => return Err(Trouble::Cause(Cause::new("other-code", text))),
+        }
+        Ok(self.maker_for(entry, found).map_or("", |maker| &maker.compiler.target().variant))
+    }
+
+    fn compare(&self, folder: &Folder, entry: &Entry, found: &Found, sound: &Sound) -> Result<Compared, Trouble> {
+        let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
+        let maker = self.maker_for(entry, found).filter(|maker| maker.compiler.target().magic == sound.head.magic);
+        let Some(maker) = maker else { return Err(Trouble::Skip(no_interpreter(found.tag.as_deref()))) };
+        let Some(level) = found.level else {
+            let text = "its name does not say which optimisation level it has, so it cannot be compiled again";
+            return Err(Trouble::Skip(Cause::new("level", text)));
+        };
+        let made = self.compile(maker, folder, entry, &sound.source, level)?;
+        self.job.format.compare(&sound.head, &sound.payload, &made.code).map_err(flaw)
+    }
+
+    /// Reads an artifact that was judged to be sound, and its source: judged once more on the very bytes that are used.
+    pub(super) fn read_sound(&self, folder: &Folder, dir: &Dir, entry: &Entry) -> Result<Sound, Trouble> {
+        let refuse = |code, text: &str| Trouble::Cause(Cause::new(code, text));
+        let Some(sources) = &folder.sources else { return Err(refuse("no-source", "it has no source to seal it against")) };
+        let path = dir.path_of(&entry.artifact);
+        let file = dir.open_file(&entry.artifact)?;
+        let stat = sys::stat(&file, &path)?;
+        let turn = look::in_turn(stat.size);
+        let mut payload = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
+        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
+        let format = self.job.format;
+        let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
+        let artifact = Artifact::split(&payload).map_err(flaw)?;
+        artifact.prove().map_err(flaw)?;
+        let (seal, len) = (artifact.seal, artifact.payload.len());
+        payload.truncate(len);
+        let head = format.head(&payload[..len.min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
+        format.deep_body(&head, &payload).map_err(flaw)?;
+        let fits = match (&seal, head.stamp) {
+            (Some(seal), _) => seal.source == source.digest,
+            (None, Stamp::Time { .. }) => {
+                let agrees = format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat);
+                agrees && !look::is_outrun(&stat, &source.stat)
+            }
+            (None, Stamp::Hash { hash, .. }) => format.source_hash(head.magic, &source.bytes) == hash,
+        };
+        if fits {
+            Ok(Sound { payload, seal, head, stat, source, turn })
+        } else {
+            Err(refuse("changed", "the source has changed since it was made"))
+        }
+    }
+}

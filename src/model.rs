@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::base::source::Source;
 use crate::base::sys::{Name, Stat};
-use crate::base::{Error, Flaw};
+use crate::base::{Error, Flaw, FlawKind};
 
 /// What is found out about one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -293,6 +293,17 @@ pub enum Stamp {
 /// The code of the one flaw that says nothing of the bytes: there was no memory to look through them.
 pub const NO_MEMORY: &str = "memory";
 
+/// What becomes of a flaw in a body when its interpreter loads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loading {
+    /// The interpreter does not look there, or we cannot tell.
+    Unseen,
+    /// It is loaded, and something else is run than what was written.
+    Silent,
+    /// Loading fails.
+    Refused,
+}
+
 /// What the artifacts of a language look like. One implementation serves all interpreters and needs none of them.
 pub trait Format: Send + Sync {
     /// The name of the directory beside the sources that holds artifacts (`__pycache__`).
@@ -343,6 +354,11 @@ pub trait Format: Send + Sync {
     /// Walks the body, `artifact[head.len..]`, to its last byte without trusting any of it. Linear in its length, no recursion.
     /// Flaws: `Truncated`, `Corrupt`, or `Unknown` where this magic's body is not understood; their offsets count from the start of `artifact`.
     fn body(&self, head: &Head, artifact: &[u8]) -> Result<(), Flaw>;
+
+    /// What an interpreter does that loads a body with this flaw, one that [`Format::body`] found.
+    fn loading(&self, flaw: &Flaw) -> Loading {
+        if flaw.kind == FlawKind::Unknown { Loading::Unseen } else { Loading::Refused }
+    }
 
     /// What the seal's label is the digest of: tag, level, build variant.
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8];

@@ -34,6 +34,7 @@ pub mod source;
 mod stat;
 pub mod sys;
 mod together;
+pub mod user;
 pub mod write;
 
 pub use error::{Error, Flaw, FlawKind, Result};

@@ -114,6 +114,7 @@ pub(crate) fn word(command: Command) -> &'static str {
         Command::Repair => "repair",
         Command::Clean => "clean",
         Command::Seal => "seal",
+        Command::Explain => "explain",
     }
 }
 
@@ -126,6 +127,7 @@ pub(crate) fn verb(command: Command) -> &'static str {
         Command::Repair => "repair",
         Command::Clean => "remove",
         Command::Seal => "seal",
+        Command::Explain => "explain",
     }
 }
 

@@ -9,11 +9,13 @@ use std::time::Duration;
 use super::args::{Command as Chosen, Compile};
 use super::args_common::{Common, Interpreters, ModeArg, Select, Tree};
 use super::exclude::Excludes;
+use super::explain::Asked;
 use super::failure::Failure;
 use super::{record, roots, text};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
-use crate::flow::{Clean, Command, Job, Maker, Options, Root, What};
+use crate::base::user::User;
+use crate::flow::{Clean, Command, Explain, Job, Maker, Options, Root, What};
 use crate::model::{Cause, Compiler, Format, Layout, Mode, Recognised};
 use crate::python::Pyc;
 use crate::python::interpreter::{Interpreter, InterpreterError};
@@ -38,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) unusable: Vec<(PathBuf, Cause)>,
     /// What people are told before it starts.
     pub(crate) notes: Vec<String>,
+    /// What `explain` answers, and about whom.
+    pub(crate) asked: Option<Asked>,
     pools: Vec<WorkerPool>,
     levels: Vec<u8>,
     excludes: Excludes,
@@ -52,6 +56,7 @@ pub(crate) struct Environment {
     pub(crate) invalidation_mode: Option<String>,
     pub(crate) source_date_epoch: bool,
     pub(crate) timeout: Option<String>,
+    pub(crate) dont_write: bool,
     /// The environment that is active: where to work when no path is named.
     pub(crate) active: Option<PathBuf>,
 }
@@ -65,6 +70,7 @@ impl Environment {
             pycache_prefix: var("PYTHONPYCACHEPREFIX").map(PathBuf::from),
             invalidation_mode: text("PYC_INVALIDATION_MODE"),
             source_date_epoch: var("SOURCE_DATE_EPOCH").is_some(),
+            dont_write: var("PYTHONDONTWRITEBYTECODE").is_some(),
             timeout: text("UV_COMPILE_BYTECODE_TIMEOUT"),
             active: var("VIRTUAL_ENV").or_else(|| var("CONDA_PREFIX")).map(PathBuf::from),
         }
@@ -76,6 +82,7 @@ impl Plan {
     pub(crate) fn new(chosen: &Chosen, environment: &Environment, stop: &Arc<AtomicBool>) -> Result<Option<Self>, Failure> {
         let mut options = Options::default();
         let mut timeout = None;
+        let one = if let Chosen::Explain(args) = chosen { Some(Interpreters::one(args.python.clone(), args.optimize)) } else { None };
         let (command, tree, select, interpreters, common) = match chosen {
             Chosen::Compile(args) => {
                 options.mode = mode(args.invalidation_mode, environment)?;
@@ -111,6 +118,10 @@ impl Plan {
                 (Command::Clean, &args.tree, &args.select, None, &args.common)
             }
             Chosen::Status(args) => (Command::Status, &args.tree, &args.select, Some(&args.interpreters), &args.common),
+            Chosen::Explain(args) => {
+                options.explain = Explain { user: Some(user(args.user.as_deref())?), dont_write: environment.dont_write };
+                (Command::Explain, &args.tree, &args.select, one.as_ref(), &args.common)
+            }
             Chosen::Seal(args) => {
                 options.dry_run = args.dry_run;
                 (Command::Seal, &args.tree, &args.select, None, &args.common)
@@ -148,9 +159,18 @@ impl Plan {
         }
         let limits =
             Limits { jobs: common.width(), timeout: compile_timeout(timeout, environment)?, keep_pythonhome: true, ..Limits::default() };
+        let asked = options.explain.user.clone().zip(found.first()).map(|(user, python)| Asked {
+            tag: python.target.tag.to_string(),
+            python: python.executable.clone(),
+            level: interpreters.and_then(|args| args.levels().first().copied()).unwrap_or(0),
+            user,
+            paths: place.paths,
+            prefix: options.prefix.clone(),
+        });
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,
+            asked,
             pools: found.iter().map(|interpreter| WorkerPool::new(interpreter, limits.clone())).collect(),
             levels: interpreters.map(Interpreters::levels).unwrap_or_default(),
             excludes: place.excludes,
@@ -178,6 +198,16 @@ impl Plan {
         let makers = self.pools.iter().map(|pool| Maker { compiler: pool as &dyn Compiler, levels: self.levels.clone() }).collect();
         run(&Job { command: self.command, roots: self.roots.clone(), format: format(), makers, options, stop })
     }
+}
+
+/// Whom `explain` answers for.
+fn user(spec: Option<&str>) -> Result<User, Failure> {
+    let Some(spec) = spec else { return Ok(User::caller()) };
+    let found = User::find(spec).map_err(|cause| Failure::from(cause).during("cannot look for users in /etc/passwd and /etc/group"))?;
+    found.ok_or_else(|| {
+        Failure::new(format!("there is no user `{}`", text::message(spec)))
+            .hint("name one of /etc/passwd, or give numbers: `--user UID` or `--user UID:GID`")
+    })
 }
 
 fn set_common(options: &mut Options<'_>, common: &Common) {
@@ -298,7 +328,8 @@ impl Placed {
         environment: &Environment,
         stop: &AtomicBool,
     ) -> Result<Self, Failure> {
-        let mut roots = roots::Roots::new(format(), prefix.filter(|_| command != Command::Compile));
+        let of_sources = matches!(command, Command::Compile | Command::Explain);
+        let mut roots = roots::Roots::new(format(), prefix.filter(|_| !of_sources));
         let mut notes = Vec::new();
         let mut paths = tree.paths.clone();
         // Directories that patterns may be relative to, apart from the roots.
@@ -336,7 +367,7 @@ impl Placed {
         if !named {
             match (prefix, &environment.active) {
                 // A prefix alone is a tree of artifacts; sources to compile do not follow from it.
-                (Some(prefix), _) if command != Command::Compile => {
+                (Some(prefix), _) if !of_sources => {
                     prefix.read_dir().map_err(|cause| unusable_prefix(prefix, tree, cause))?;
                     roots.add(prefix.to_path_buf(), What::Prefix);
                 }
@@ -429,7 +460,7 @@ fn find(
             Ok(Vec::new())
         }
         (_, Err(error)) => Err(Failure::from(error)
-            .during("cannot compile without an interpreter")
+            .during(format!("cannot {} without an interpreter", super::hints::verb(command)))
             .hint("name one with `--python`: a path, a name or a version")),
     }
 }

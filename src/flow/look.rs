@@ -17,7 +17,7 @@ use super::judge::{ArtifactSeen, Evidence, Seen, SourceSeen};
 /// takes up to three times as much memory.
 pub(super) const LARGEST: u64 = 192 << 20;
 /// The largest source that is read to be compared.
-const LARGEST_SOURCE: u64 = 128 << 20;
+pub(super) const LARGEST_SOURCE: u64 = 128 << 20;
 /// Up to this size a file is read as a whole, by one call.
 const SMALL: u64 = 4 << 20;
 /// So much of a larger one that has a seal is held at a time.

@@ -45,7 +45,7 @@ pub(super) struct Facts<'a> {
 pub(super) fn decide(command: Command, verdict: Verdict, facts: &Facts<'_>) -> Decision {
     use Verdict as V;
     match command {
-        Command::Verify | Command::Status => Decision::Leave,
+        Command::Verify | Command::Status | Command::Explain => Decision::Leave,
         Command::Compile => match verdict {
             V::Ok if !facts.force => Decision::Leave,
             V::Unsealed if !facts.force => {
@@ -137,7 +137,7 @@ pub(super) fn is_wrong(command: Command, verdict: Verdict, damaged: bool) -> boo
     match command {
         // A damaged module without a source fails at import, and nobody but its owner can mend it.
         Command::Verify | Command::Status | Command::Seal => verdict.is_problem() || (verdict == Verdict::Sourceless && damaged),
-        Command::Compile => matches!(verdict, Verdict::Unreadable | Verdict::Unsafe),
+        Command::Compile | Command::Explain => matches!(verdict, Verdict::Unreadable | Verdict::Unsafe),
         Command::Repair => matches!(verdict, Verdict::Unreadable | Verdict::Unsafe) || (verdict == Verdict::Sourceless && damaged),
         Command::Clean => verdict == Verdict::Unreadable,
     }

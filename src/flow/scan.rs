@@ -57,10 +57,17 @@ impl Run<'_> {
             }
             What::Sources(names) => {
                 let dir = open()?;
-                let beside = if self.job.command == Command::Compile { Vec::new() } else { dir.list()?.others };
+                let beside = if matches!(self.job.command, Command::Compile | Command::Explain) { Vec::new() } else { dir.list()?.others };
                 let sources: BTreeSet<&Name> = names.iter().filter(|name| !self.is_excluded(&dir.path_of(name))).collect();
                 let sources: Vec<Name> = sources.into_iter().cloned().collect();
                 self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)), tree)
+            }
+            // An import is of a source, whatever artifact of it was named.
+            What::Artifacts { names, beside } if self.job.command == Command::Explain => {
+                let layout = if *beside { Layout::Beside } else { Layout::Cache };
+                let sources: BTreeSet<Name> = names.iter().filter_map(|name| self.source_of(name, layout)).collect();
+                let sources: Vec<Name> = sources.into_iter().collect();
+                self.folders(&open()?, &absolute, &sources, &[], Some(&Only::Sources(&sources)), tree)
             }
             What::Artifacts { names, beside } => {
                 let others: &[Name] = if *beside { names } else { &[] };
@@ -134,7 +141,7 @@ impl Run<'_> {
                     }
                 },
             };
-            let mut items = self.leftovers(&there, layout);
+            let mut items = if self.job.command == Command::Explain { Vec::new() } else { self.leftovers(&there, layout) };
             items.extend(self.entries(&folder, sources, &there, only).into_iter().map(Item::Entry));
             found.push((folder, items));
         }
@@ -162,7 +169,7 @@ impl Run<'_> {
 
     fn layouts(&self) -> Vec<Layout> {
         let home = if self.prefix.is_some() { Layout::Prefix } else { Layout::Cache };
-        if self.job.command != Command::Compile {
+        if !matches!(self.job.command, Command::Compile | Command::Explain) {
             return if self.prefix.is_some() { vec![home] } else { vec![home, Layout::Beside] };
         }
         let mut layouts: Vec<Layout> = Vec::new();
@@ -175,7 +182,36 @@ impl Run<'_> {
                 layouts.push(layout);
             }
         }
+        // Without a source what stands there is imported, wherever artifacts belong.
+        if self.job.command == Command::Explain && !layouts.contains(&Layout::Beside) {
+            layouts.push(Layout::Beside);
+        }
         layouts
+    }
+
+    fn source_of(&self, artifact: &Name, layout: Layout) -> Option<Name> {
+        match self.job.format.recognise(artifact, layout) {
+            Recognised::Artifact { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// What is imported without a source: the artifacts beside where it would stand that are named as the interpreter looks for them.
+    fn sourceless(&self, folder: &Folder, there: &[Name]) -> Vec<Entry> {
+        let Some(maker) = self.job.makers.first().filter(|_| folder.layout == Layout::Beside) else { return Vec::new() };
+        let is_home = self.job.format.layout(maker.compiler.target()) == Layout::Beside;
+        let entry = |artifact: &Name| {
+            let Recognised::Artifact { source, tag, level, .. } = self.job.format.recognise(artifact, Layout::Beside) else { return None };
+            let wanted = if is_home {
+                maker.levels.iter().any(|level| self.makes(maker, *level, &source, artifact))
+            } else {
+                level == Level::Known(0)
+            };
+            let excluded = folder.sources.as_ref().is_some_and(|dir| self.is_excluded(&dir.path_of(&source)));
+            let is_alone = wanted && !excluded && !there.contains(&source);
+            is_alone.then(|| Entry { source, artifact: artifact.clone(), tag, level, maker: Some(0) })
+        };
+        there.iter().filter_map(entry).collect()
     }
 
     fn leftovers(&self, there: &[Name], layout: Layout) -> Vec<Item> {
@@ -202,12 +238,15 @@ impl Run<'_> {
             entries.extend(names.into_iter().filter_map(|name| self.entry_of(name, folder)).filter(|entry| self.has_source(folder, entry)));
             return entries;
         }
-        if self.job.command != Command::Compile {
+        let explains = self.job.command == Command::Explain;
+        if explains && only.is_none() {
+            entries = self.sourceless(folder, there);
+        } else if self.job.command != Command::Compile && !explains {
             entries.extend(
                 there.iter().filter_map(|name| self.entry_of(name, folder)).filter(|entry| only.is_none_or(|only| only.has(entry))),
             );
         }
-        if self.job.command == Command::Compile || self.job.options.complete {
+        if self.job.command == Command::Compile || explains || self.job.options.complete {
             let mut known: BTreeSet<Name> = entries.iter().map(|entry| entry.artifact.clone()).collect();
             for source in sources {
                 for entry in self.expected(source, folder.layout) {
@@ -283,7 +322,8 @@ impl Run<'_> {
 
     fn queue_looks(&self, folder: Folder, items: &[Item]) {
         if items.is_empty() {
-            if let (Some((verdict, cause)), false) = (&folder.trouble, self.job.command == Command::Compile) {
+            let of_sources = matches!(self.job.command, Command::Compile | Command::Explain);
+            if let (Some((verdict, cause)), false) = (&folder.trouble, of_sources) {
                 self.tell_trouble(&folder.path, *verdict, cause);
             }
             return;

@@ -10,8 +10,10 @@ mod support;
 mod whole;
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Stdio};
 
 use support::Python;
 use whole::{Outcome, Tree, all_pythons, aloud, is_root, root_or_skip, set_mtime};
@@ -34,15 +36,35 @@ for name in sys.argv[3:]:
         print('RESULT %s error' % name)
 ";
 
+/// Compiles what lines of mode and path name, and answers each: one interpreter for many modules.
 const COMPILE: &str = "
 import sys, py_compile
-mode, files = sys.argv[1], sys.argv[2:]
-for name in files:
+while True:
+    line = sys.stdin.readline()
+    if not line:
+        break
+    mode, name = line.rstrip().split(' ', 1)
     if mode == 'default':
         py_compile.compile(name, doraise=True)
     else:
         py_compile.compile(name, doraise=True, invalidation_mode=getattr(py_compile.PycInvalidationMode, mode))
+    sys.stdout.write('done\\n')
+    sys.stdout.flush()
 ";
+
+/// The interpreter that runs it, at one level.
+struct Compiler {
+    level: u8,
+    child: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Drop for Compiler {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().unwrap();
+    }
+}
 
 /// Modules in directories, for one interpreter.
 struct Prepared<'p> {
@@ -52,6 +74,7 @@ struct Prepared<'p> {
     /// Name of the module, the directory, and the outcome that is expected.
     modules: Vec<(String, String, &'static str)>,
     environment: Vec<(&'static str, PathBuf)>,
+    compiler: Option<Compiler>,
 }
 
 impl<'p> Prepared<'p> {
@@ -59,7 +82,7 @@ impl<'p> Prepared<'p> {
         let tree = Tree::new();
         tree.open_to_all();
         std::fs::remove_file(tree.path("good.py")).unwrap();
-        Self { tree, python, level: 0, modules: Vec::new(), environment: Vec::new() }
+        Self { tree, python, level: 0, modules: Vec::new(), environment: Vec::new(), compiler: None }
     }
 
     /// A module whose source is made now; what stands in its artifact's place is up to the caller.
@@ -72,12 +95,24 @@ impl<'p> Prepared<'p> {
     /// The same, compiled by the interpreter itself.
     fn compiled(&mut self, dir: &str, name: &str, mode: &str, expected: &'static str) -> PathBuf {
         let source = self.source(dir, name, expected);
-        let mut command = self.python.command();
-        command.args(self.flags()).args(["-S", "-c", COMPILE, mode]).arg(&source);
-        let done = command.output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        self.compile(&source, mode);
         assert!(self.artifact(dir, name).exists(), "{}", self.artifact(dir, name).display());
         source
+    }
+
+    fn compile(&mut self, source: &Path, mode: &str) {
+        if self.compiler.as_ref().is_none_or(|compiler| compiler.level != self.level) {
+            let mut command = self.python.command();
+            command.args(self.flags()).args(["-S", "-c", COMPILE]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let answers = BufReader::new(child.stdout.take().unwrap());
+            self.compiler = Some(Compiler { level: self.level, child, answers });
+        }
+        let compiler = self.compiler.as_mut().unwrap();
+        writeln!(compiler.child.stdin.as_mut().unwrap(), "{mode} {}", source.display()).unwrap();
+        let mut answer = String::new();
+        compiler.answers.read_line(&mut answer).unwrap();
+        assert_eq!(answer, "done\n", "{} {}", self.python.tag, source.display());
     }
 
     fn flags(&self) -> &'static [&'static str] {
@@ -229,8 +264,7 @@ fn stale_hash(prepared: &mut Prepared<'_>, dir: &str, name: &str, mode: &str, ex
     let source = prepared.source(dir, name, expected);
     let text = std::fs::read_to_string(&source).unwrap();
     std::fs::write(&source, text.replace("VALUE = 1", "VALUE = 2")).unwrap();
-    let done = prepared.python.command().args(["-S", "-c", COMPILE, mode]).arg(&source).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    prepared.compile(&source, mode);
     edit(&source, true);
 }
 
@@ -424,6 +458,15 @@ fn the_environment_and_the_level_count() {
             let prefix = prepared.tree.outside(dir);
             std::fs::create_dir(&prefix).unwrap();
             set_mode(&prefix, if dir == "writable" { 0o777 } else { 0o555 });
+            if dir == "writable" {
+                // What the interpreter writes there before it becomes another user shall not shut that user out.
+                let mut mirror = prefix.clone();
+                for part in prepared.tree.root().strip_prefix("/").unwrap() {
+                    mirror.push(part);
+                    std::fs::create_dir(&mirror).unwrap();
+                    set_mode(&mirror, 0o777);
+                }
+            }
             prepared.compiled("d", "beside", "default", if knows { expected } else { "cached" });
             prepared.environment.push(("PYTHONPYCACHEPREFIX", prefix.clone()));
             let before = prepared.explained()["beside"].clone();

@@ -139,14 +139,14 @@ impl Run<'_> {
         let rights = reach.rights(&folder.absolute);
         if !rights.search || !(rights.list || opens_source) {
             let what = if rights.search { "listed" } else { "reached" };
-            let text = format!("its directory `{}` is not to be {what}, so nothing in it is found", folder.absolute.display());
+            let text = format!("its directory `{}` cannot be {what}, so nothing in it is found", folder.absolute.display());
             return Ok(SourceFound::Hidden(Cause::new("hidden", text).at(&folder.absolute)));
         }
         match source::look(dir, &entry.source) {
             Ok(stat) if reach.user.may(&stat, Right::Read) => Ok(SourceFound::There(None)),
             Ok(_) => {
                 let path = dir.path_of(&entry.source);
-                let text = format!("its source `{}` is not to be read", path.display());
+                let text = format!("its source `{}` cannot be read", path.display());
                 Ok(SourceFound::There(Some(Cause::new("source-unreadable", text).at(path))))
             }
             // No file is no module.
@@ -205,7 +205,7 @@ impl Run<'_> {
             Err(error) if error.is_gone() => return Ok(self.see_nothing(place, entry, target)),
             Err(SourceError::NotAFile { kind, .. }) => return Ok(in_the_way(kind)),
             Err(SourceError::System(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                return Ok(unreadable("it is not to be read"));
+                return Ok(unreadable("it cannot be read"));
             }
             Err(error) => return self.unclear(&error).map(ArtifactFound::Unclear),
         };
@@ -214,10 +214,10 @@ impl Run<'_> {
             *obstacle = Some(Cause::new("sticky", text).at(&place.artifacts));
         }
         if !reach.rights(&place.artifacts).search {
-            return Ok(unreadable("its directory is not to be reached"));
+            return Ok(unreadable("its directory cannot be reached"));
         }
         if !reach.user.may(&artifact.stat, Right::Read) {
-            return Ok(unreadable("it is not to be read"));
+            return Ok(unreadable("it cannot be read"));
         }
         let magic = artifact.bytes.first_chunk::<4>();
         if magic.is_some_and(|magic| *magic != target.magic) {

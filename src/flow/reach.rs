@@ -84,9 +84,9 @@ impl Reach {
             return Some(Cause::new("read-only", format!("`{}` is on a file system that is mounted read-only", at.display())).at(at));
         }
         let text = match self.rights(at) {
-            Rights { search: false, .. } => format!("`{}` is not to be reached", at.display()),
-            Rights { write: false, .. } if at == dir => format!("`{}` is not to be written", at.display()),
-            Rights { write: false, .. } => format!("`{}` is not there, and `{}` is not to be written", dir.display(), at.display()),
+            Rights { search: false, .. } => format!("`{}` cannot be reached", at.display()),
+            Rights { write: false, .. } if at == dir => format!("`{}` cannot be written", at.display()),
+            Rights { write: false, .. } => format!("`{}` is not there, and `{}` cannot be written", dir.display(), at.display()),
             _ => return None,
         };
         Some(Cause::new("unwritable", text).at(at))

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 
 use support::Python;
-use whole::{Outcome, Tree, all_pythons, aloud, is_root, root_or_skip, set_mtime};
+use whole::{Outcome, Tree, all_pythons, aloud, is_root, must, root_or_skip, set_mtime};
 
 /// The user who runs the interpreters where we are root.
 const NOBODY: u32 = 65534;
@@ -540,6 +540,80 @@ fn before_and_after_compile() {
         prepared.proved();
         prepared.mode("d", 0o755);
         compiled(&mut prepared);
+    }
+}
+
+/// A copy of an interpreter's own library, and a program that uses much of it: of every module of the copy that the program imports, what
+/// `explain` says is what the interpreter does, as it was compiled, with other times, and after `compile`.
+#[test]
+fn a_real_program_before_and_after() {
+    if !root_or_skip("a library that belongs to another user") {
+        return;
+    }
+    for python in whole::two_pythons() {
+        let prepared = Prepared::new(python);
+        let asked = python.command().args(["-c", "import os; print(os.path.dirname(os.__file__))"]).output().unwrap();
+        let library = PathBuf::from(String::from_utf8(asked.stdout).unwrap().trim_end());
+        let copy = prepared.tree.path("lib");
+        std::fs::create_dir(&copy).unwrap();
+        let names = std::fs::read_dir(&library).unwrap().map(|entry| entry.unwrap().path());
+        let wanted = |path: &PathBuf| {
+            let name = path.file_name().unwrap();
+            !["__pycache__", "site-packages", "dist-packages", "test", "lib2to3", "idlelib", "ensurepip"].iter().any(|left| name == *left)
+        };
+        let names: Vec<PathBuf> = names.filter(wanted).collect();
+        must("cp", &["-rL", "-t", copy.to_str().unwrap()].map(PathBuf::from).into_iter().chain(names).collect::<Vec<_>>());
+        must("find", &[copy.to_str().unwrap(), "-name", "__pycache__", "-prune", "-exec", "rm", "-r", "{}", "+"]);
+        must("chmod", &["-R", "a+rX,go-w", copy.to_str().unwrap()]);
+        let dynload = copy.join("lib-dynload");
+        let program = format!(
+            "
+import sys, os
+os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+sys.path[:] = [{copy:?}, {dynload:?}]
+import argparse, asyncio, decimal, email.mime.text, http.client, json, logging.config, unittest, xml.etree.ElementTree, zipfile
+"
+        );
+        // By the source's path: was it compiled?
+        let imported = || {
+            let done = python.command().args(["-S", "-v", "-c", &program]).current_dir("/").output().unwrap();
+            let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(done.status.success(), "{stderr}");
+            let start = copy.to_str().unwrap();
+            let mut found = BTreeMap::new();
+            for line in stderr.lines() {
+                if let Some(source) = line.strip_prefix("# code object from ").filter(|path| path.starts_with(start)) {
+                    found.insert(source.to_owned(), "every-start");
+                } else if let Some((_, source)) = line.split_once(" matches ").filter(|(_, path)| path.starts_with(start)) {
+                    found.insert(source.to_owned(), "cached");
+                }
+            }
+            found
+        };
+        let explained = || -> BTreeMap<String, String> {
+            let run =
+                prepared.tree.bytekeep(Some(python), ["explain", "--format", "json", "--user", "65534", copy.to_str().unwrap()]).run();
+            let answers = run.lines.iter().filter(|line| line["kind"] == "answer");
+            let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+            answers.map(|line| (text(&line["source"]), text(&line["outcome"]))).collect()
+        };
+        let agree = |state: &str, wanted: &str| {
+            let (said, does) = (explained(), imported());
+            assert!(does.len() > 80, "{} modules", does.len());
+            for (source, does) in &does {
+                assert_eq!(said[source], *does, "{} {state}: {source}", python.tag);
+                assert_eq!(*does, wanted, "{} {state}: {source}", python.tag);
+            }
+            aloud(&format!("{}, {state}: {} modules of {} imported, all {wanted}", python.tag, does.len(), said.len()));
+        };
+        agree("never compiled", "every-start");
+        let done = python.command().args(["-m", "compileall", "-q"]).arg(&copy).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+        agree("compiled by compileall", "cached");
+        must("find", &[copy.to_str().unwrap(), "-name", "*.py", "-exec", "touch", "-d", "1980-01-01", "{}", "+"]);
+        agree("other times", "every-start");
+        prepared.tree.bytekeep(Some(python), ["compile", copy.to_str().unwrap()]).run().exits(0);
+        agree("compiled by bytekeep", "cached");
     }
 }
 

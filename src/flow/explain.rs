@@ -125,6 +125,7 @@ impl Run<'_> {
         let mut obstacle = place.obstacle.clone();
         let artifact = match &folder.trouble {
             Some((_, cause)) if cause.code == "not-a-directory" && obstacle.is_some() => ArtifactFound::Absent(missing()),
+            Some(_) if !reach.rights(&place.artifacts).search => unreached(),
             Some((_, cause)) => ArtifactFound::Unclear(cause.clone()),
             None => match &folder.artifacts {
                 Some(dir) => self.see_artifact(folder, dir, place, entry, target, reach, &mut obstacle)?,
@@ -214,7 +215,7 @@ impl Run<'_> {
             *obstacle = Some(Cause::new("sticky", text).at(&place.artifacts));
         }
         if !reach.rights(&place.artifacts).search {
-            return Ok(unreadable("its directory cannot be reached"));
+            return Ok(unreached());
         }
         if !reach.user.may(&artifact.stat, Right::Read) {
             return Ok(unreadable("it cannot be read"));
@@ -254,6 +255,10 @@ impl Run<'_> {
             same_source: seal.zip(source).map(|(seal, source)| seal.source == source.digest),
         })
     }
+}
+
+fn unreached() -> ArtifactFound {
+    ArtifactFound::Unreadable(Cause::new("unreadable", "its directory cannot be reached"))
 }
 
 fn missing() -> Cause {

@@ -147,7 +147,8 @@ pub(super) fn is_wrong(command: Command, verdict: Verdict, damaged: bool) -> boo
 mod tests {
     use super::*;
 
-    const COMMANDS: [Command; 6] = [Command::Verify, Command::Status, Command::Compile, Command::Repair, Command::Clean, Command::Seal];
+    const COMMANDS: [Command; 7] =
+        [Command::Verify, Command::Status, Command::Compile, Command::Repair, Command::Clean, Command::Seal, Command::Explain];
 
     fn cell(command: Command, verdict: Verdict, damaged: bool) -> Decision {
         let facts = Facts {
@@ -166,21 +167,21 @@ mod tests {
     #[test]
     fn the_table_is_the_one_that_is_promised() {
         let promised = "\
-ok             leave leave leave   leave   remove leave
-unsealed       leave leave leave   leave   remove seal
-stale          leave leave build   build   remove leave
-misstamped     leave leave restamp restamp remove leave
-silently-stale leave leave build   build   remove leave
-truncated      leave leave build   build   remove leave
-corrupt        leave leave build   build   remove leave
-bad-magic      leave leave build   build   remove leave
-unknown        leave leave leave   leave   leave  leave
-orphan         leave leave leave   leave   leave  leave
-sourceless     leave leave leave   leave   leave  leave
-missing        leave leave build   leave   leave  leave
-unreadable     leave leave leave   leave   leave  leave
-unsafe         leave leave leave   leave   leave  leave
-leftover       leave leave sweep   sweep   sweep  leave";
+ok             leave leave leave   leave   remove leave leave
+unsealed       leave leave leave   leave   remove seal  leave
+stale          leave leave build   build   remove leave leave
+misstamped     leave leave restamp restamp remove leave leave
+silently-stale leave leave build   build   remove leave leave
+truncated      leave leave build   build   remove leave leave
+corrupt        leave leave build   build   remove leave leave
+bad-magic      leave leave build   build   remove leave leave
+unknown        leave leave leave   leave   leave  leave leave
+orphan         leave leave leave   leave   leave  leave leave
+sourceless     leave leave leave   leave   leave  leave leave
+missing        leave leave build   leave   leave  leave leave
+unreadable     leave leave leave   leave   leave  leave leave
+unsafe         leave leave leave   leave   leave  leave leave
+leftover       leave leave sweep   sweep   sweep  leave leave";
         for (line, verdict) in promised.lines().zip(Verdict::ALL) {
             let cells: Vec<_> = line.split_whitespace().collect();
             assert_eq!(cells[0], verdict.word());

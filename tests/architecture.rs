@@ -72,7 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const AT_ROOT: &[&str] = &["ignored"];
 
 /// Files that may be longer than [`LIMIT`], each with its own limit, so that it cannot grow unseen, and the reason.
-const LONGER: &[(&str, usize, &str)] = &[("base/sys.rs", 640, "every platform call stands in this one file")];
+const LONGER: &[(&str, usize, &str)] = &[("base/sys.rs", 660, "every platform call stands in this one file")];
 const LIMIT: usize = 600;
 
 fn arrows(file: &File) -> Vec<String> {

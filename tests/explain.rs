@@ -11,7 +11,7 @@ mod whole;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 
@@ -492,7 +492,6 @@ fn times_that_a_header_cannot_keep() {
         };
         let source = prepared.source("d", "late", never);
         set_mtime(&source, late);
-        use std::os::unix::fs::MetadataExt;
         if source.metadata().unwrap().mtime() != late {
             aloud("SKIP: this file system keeps no times after 2106");
             return;

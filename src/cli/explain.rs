@@ -248,8 +248,8 @@ impl<'a> Answers<'a> {
             return format!("{} come from the cache for {who}{not_all}", style.good(&format!("all {all_told}")));
         };
         let head = paint(worst, &format!("{} of {all_told}", thousands(number)), style);
-        let rest: String = parts.iter().skip(1).map(|(_, number, what)| format!("; {} {what}", thousands(*number))).collect();
-        format!("{head} {what} by {who}{rest}{not_all}")
+        let rest: Vec<String> = parts.iter().skip(1).map(|(_, number, what)| format!("; {} {what}", thousands(*number))).collect();
+        format!("{head} {what} by {who}{}{not_all}", rest.concat())
     }
 
     /// What happens to how many modules, why, and one of them.
@@ -265,11 +265,11 @@ impl<'a> Answers<'a> {
         for ((outcome, ..), row) in sorted {
             let why = row.cause.as_ref().map(|cause| text::message(&cause.text)).unwrap_or_default();
             let word = paint(*outcome, &format!("{:<11}", outcome.word()), style);
-            text.push_str(&format!("{:>width$}  {word}  {why}\n", thousands(row.modules)));
+            text.extend([format!("{:>width$}  {word}  {why}\n", thousands(row.modules))]);
             if let Some(obstacle) = &row.obstacle {
-                text.push_str(&format!("{indent}and nothing is kept: {}\n", text::message(&obstacle.text)));
+                text.extend([format!("{indent}and nothing is kept: {}\n", text::message(&obstacle.text))]);
             }
-            text.push_str(&format!("{indent}such as {}\n", text::path(&row.example, self.cwd.as_deref())));
+            text.extend([format!("{indent}such as {}\n", text::path(&row.example, self.cwd.as_deref()))]);
         }
         text
     }
@@ -307,7 +307,7 @@ fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

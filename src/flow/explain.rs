@@ -129,7 +129,7 @@ impl Run<'_> {
             Some((_, cause)) => ArtifactFound::Unclear(cause.clone()),
             None => match &folder.artifacts {
                 Some(dir) => self.see_artifact(folder, dir, place, entry, target, reach, &mut obstacle)?,
-                None => self.see_nothing(place, entry, target),
+                None => see_nothing(place, entry, target),
             },
         };
         Ok(Some(Found { source, artifact, obstacle, opens_source }))
@@ -169,21 +169,6 @@ impl Run<'_> {
         }
     }
 
-    /// Nothing stands where an artifact belongs: what stands elsewhere?
-    fn see_nothing(&self, place: &Place, entry: &Entry, target: &Target) -> ArtifactFound {
-        if place.elsewhere.beside_prefix.contains(&entry.artifact) {
-            let text = format!("its artifact stands beside it, and the pycache prefix leads to `{}`", place.artifacts.display());
-            return ArtifactFound::Absent(Cause::new("prefix", text).at(&place.artifacts));
-        }
-        let Some(others) = place.elsewhere.others.get(&entry.source) else { return ArtifactFound::Absent(missing()) };
-        if others.iter().any(|(tag, _)| *tag == target.tag) {
-            return ArtifactFound::Absent(Cause::new("other-level", "it has artifacts of other optimisation levels only"));
-        }
-        let tags: BTreeSet<&str> = others.iter().map(|(tag, _)| &**tag).collect();
-        let tags: Vec<&str> = tags.into_iter().collect();
-        ArtifactFound::Absent(Cause::new("other-interpreter", format!("it has artifacts of other interpreters only ({})", tags.join(", "))))
-    }
-
     #[expect(clippy::too_many_arguments, reason = "all that an artifact is judged by")]
     fn see_artifact(
         &self,
@@ -203,7 +188,7 @@ impl Run<'_> {
         let artifact = match read {
             Ok(artifact) => artifact,
             // A link to nothing is replaced by the first that is written.
-            Err(error) if error.is_gone() => return Ok(self.see_nothing(place, entry, target)),
+            Err(error) if error.is_gone() => return Ok(see_nothing(place, entry, target)),
             Err(SourceError::NotAFile { kind, .. }) => return Ok(in_the_way(kind)),
             Err(SourceError::System(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 return Ok(unreadable("it cannot be read"));
@@ -255,6 +240,21 @@ impl Run<'_> {
             same_source: seal.zip(source).map(|(seal, source)| seal.source == source.digest),
         })
     }
+}
+
+/// Nothing stands where an artifact belongs: what stands elsewhere?
+fn see_nothing(place: &Place, entry: &Entry, target: &Target) -> ArtifactFound {
+    if place.elsewhere.beside_prefix.contains(&entry.artifact) {
+        let text = format!("its artifact stands beside it, and the pycache prefix leads to `{}`", place.artifacts.display());
+        return ArtifactFound::Absent(Cause::new("prefix", text).at(&place.artifacts));
+    }
+    let Some(others) = place.elsewhere.others.get(&entry.source) else { return ArtifactFound::Absent(missing()) };
+    if others.iter().any(|(tag, _)| *tag == target.tag) {
+        return ArtifactFound::Absent(Cause::new("other-level", "it has artifacts of other optimisation levels only"));
+    }
+    let tags: BTreeSet<&str> = others.iter().map(|(tag, _)| &**tag).collect();
+    let tags: Vec<&str> = tags.into_iter().collect();
+    ArtifactFound::Absent(Cause::new("other-interpreter", format!("it has artifacts of other interpreters only ({})", tags.join(", "))))
 }
 
 fn unreached() -> ArtifactFound {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 
 use support::Python;
-use whole::{Outcome, Tree, all_pythons, aloud, is_root, must, root_or_skip, set_mtime};
+use whole::{Outcome, Tree, all_pythons, aloud, is_root, may, must, root_or_skip, set_mtime};
 
 /// The user who runs the interpreters where we are root.
 const NOBODY: u32 = 65534;
@@ -374,6 +374,9 @@ fn artifacts_of_every_kind_where_they_can_be_written_and_where_not() {
 
 #[test]
 fn directories_that_hide_or_keep_what_is_in_them() {
+    if !root_or_skip("directories that hide from another user what is in them") {
+        return;
+    }
     for python in all_pythons().iter().filter(|python| python.version.0 == 3) {
         let mut prepared = Prepared::new(python);
         // Not to be listed, not to be reached, and one whose parent is not to be reached.
@@ -385,6 +388,7 @@ fn directories_that_hide_or_keep_what_is_in_them() {
         prepared.compiled("no_new", "no_new", "default", "cached");
         prepared.source("no_new", "no_new_missing", "every-start");
         prepared.source("no_cache", "no_cache", "every-start");
+        prepared.source("group", "group", "once");
         prepared.source("file", "file", "every-start");
         std::fs::write(prepared.tree.path("file/__pycache__"), "").unwrap();
         prepared.source("dangling", "dangling", "every-start");
@@ -396,20 +400,13 @@ fn directories_that_hide_or_keep_what_is_in_them() {
             ("shut/__pycache__", 0o700),
             ("no_new/__pycache__", 0o755),
             ("no_cache", 0o755),
+            ("group", 0o775),
             ("file", 0o777),
             ("dangling", 0o777),
         ] {
-            // Where we are no other user than the owner, for the owner.
-            let mode = if is_root() { mode } else { ((mode & 7) << 6) | 0o077 };
             set_mode(&prepared.tree.path(dir), mode);
         }
-        if !is_root() {
-            aloud("SKIP: directories that hide what is in them: only root can ask about another user");
-            for dir in ["unlisted", "unreached", "above", "shut/__pycache__", "no_new/__pycache__", "no_cache"] {
-                set_mode(&prepared.tree.path(dir), 0o755);
-            }
-            return;
-        }
+        std::os::unix::fs::chown(prepared.tree.path("group"), None, Some(NOBODY)).unwrap();
         prepared.proved();
     }
 }
@@ -430,6 +427,37 @@ fn another_users_artifact_in_a_sticky_directory_stays() {
         prepared.mode("sticky", 0o1777);
         prepared.proved();
     }
+}
+
+/// A file system that is mounted read-only, until it is dropped.
+struct ReadOnly(PathBuf);
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        must("umount", &["-l".as_ref(), self.0.as_os_str()]);
+    }
+}
+
+#[test]
+fn nothing_is_kept_on_a_read_only_file_system() {
+    if !root_or_skip("a read-only file system") {
+        return;
+    }
+    let mut prepared = Prepared::new(whole::python());
+    let dir = prepared.tree.path("fixed");
+    std::fs::create_dir(&dir).unwrap();
+    if !may("mount", &["-t", "tmpfs", "-o", "size=2m,mode=777", "none", dir.to_str().unwrap()]) {
+        return;
+    }
+    let _mounted = ReadOnly(dir.clone());
+    prepared.compiled("fixed", "fresh", "default", "cached");
+    let source = prepared.compiled("fixed", "stale", "default", "every-start");
+    set_mtime(&source, 1_400_000_000);
+    prepared.mode("fixed", 0o777);
+    must("mount", &["-o".as_ref(), "remount,ro".as_ref(), dir.as_os_str()]);
+    prepared.proved();
+    let stale = &prepared.explained()["stale"];
+    assert_eq!((&*stale.1, &*stale.2), ("stale", "read-only"));
 }
 
 #[test]
@@ -663,4 +691,8 @@ fn whom_and_what_it_does_not_know() {
     run(&["explain", artifact.to_str().unwrap()]).exits(0);
     run(&["explain", "__pycache__"]).exits(0);
     run(&["explain", ".", "--exclude", "good.py"]).exits(0);
+    // What an import would wait at for ever.
+    std::fs::remove_file(&artifact).unwrap();
+    must("mkfifo", &[&artifact]);
+    assert!(run(&["explain", "-v", "good.py"]).exits(1).stdout.starts_with("fails good.py: a FIFO"));
 }

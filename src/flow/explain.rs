@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::base::Error;
 use crate::base::seal::Artifact;
 use crate::base::source::{self, Source, SourceError};
-use crate::base::sys::{Dir, Name};
+use crate::base::sys::{Dir, Kind, Name};
 use crate::base::user::Right;
 use crate::model::{Cause, Entry, Format, Head, Layout, Level, Recognised, Stamp, Target};
 
@@ -216,6 +215,17 @@ impl Run<'_> {
         }
     }
 
+    fn read_source(&self, dir: &Dir, entry: &Entry) -> Result<Option<Source>, Starved> {
+        match Source::read(dir, &entry.source, LARGEST_SOURCE) {
+            Ok(source) => Ok(Some(source)),
+            Err(SourceError::System(error)) if error.is_out_of_descriptors() && !self.is_starved() => Err(Starved),
+            Err(error) => {
+                tracing::debug!(cause = %error, "an artifact is judged without its source's bytes");
+                Ok(None)
+            }
+        }
+    }
+
     /// A file with a header against its source, and its body.
     fn weigh(&self, folder: &Folder, entry: &Entry, head: &Head, bytes: &[u8]) -> Result<Whole, Starved> {
         let format = self.job.format;
@@ -224,7 +234,7 @@ impl Run<'_> {
         let payload = split.as_ref().map_or(bytes, |artifact| artifact.payload);
         // Also where the header says something else: what is proved is worth a restamp.
         let source = match &folder.sources {
-            Some(dir) if seal.is_some() || matches!(head.stamp, Stamp::Hash { .. }) => read_source(dir, entry)?,
+            Some(dir) if seal.is_some() || matches!(head.stamp, Stamp::Hash { .. }) => self.read_source(dir, entry)?,
             _ => None,
         };
         let hash = source.as_ref().map(|source| format.source_hash(head.magic, &source.bytes));
@@ -269,22 +279,11 @@ fn error_text(error: &SourceError) -> String {
     error.to_string()
 }
 
-fn in_the_way(kind: crate::base::sys::Kind) -> ArtifactFound {
+fn in_the_way(kind: Kind) -> ArtifactFound {
     let text = format!("{} stands in its artifact's place", kind.noun());
     match kind {
-        crate::base::sys::Kind::Dir => ArtifactFound::InTheWay(Cause::new("not-a-file", text)),
+        Kind::Dir => ArtifactFound::InTheWay(Cause::new("not-a-file", text)),
         _ => ArtifactFound::Blocking(Cause::new("blocks", format!("{text}: opening it may never end"))),
-    }
-}
-
-fn read_source(dir: &Dir, entry: &Entry) -> Result<Option<Source>, Starved> {
-    match Source::read(dir, &entry.source, LARGEST_SOURCE) {
-        Ok(source) => Ok(Some(source)),
-        Err(SourceError::System(error)) if Error::is_out_of_descriptors(&error) => Err(Starved),
-        Err(error) => {
-            tracing::debug!(cause = %error, "an artifact is judged without its source's bytes");
-            Ok(None)
-        }
     }
 }
 

@@ -588,8 +588,9 @@ fn a_real_program_before_and_after() {
             let name = path.file_name().unwrap();
             !["__pycache__", "site-packages", "dist-packages", "test", "lib2to3", "idlelib", "ensurepip"].iter().any(|left| name == *left)
         };
-        let names: Vec<PathBuf> = names.filter(wanted).collect();
-        must("cp", &["-rL", "-t", copy.to_str().unwrap()].map(PathBuf::from).into_iter().chain(names).collect::<Vec<_>>());
+        // A distribution may have links to what it did not install.
+        let names: Vec<PathBuf> = names.filter(wanted).filter(|path| path.exists()).collect();
+        must("cp", &["-rH", "-t", copy.to_str().unwrap()].map(PathBuf::from).into_iter().chain(names).collect::<Vec<_>>());
         must("find", &[copy.to_str().unwrap(), "-name", "__pycache__", "-prune", "-exec", "rm", "-r", "{}", "+"]);
         must("chmod", &["-R", "a+rX,go-w", copy.to_str().unwrap()]);
         let dynload = copy.join("lib-dynload");

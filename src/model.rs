@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::base::source::Source;
 use crate::base::sys::{Name, Stat};
-use crate::base::{Error, Flaw};
+use crate::base::{Error, Flaw, FlawKind};
 
 /// What is found out about one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -312,6 +312,17 @@ pub enum Compared {
 /// The code of the one flaw that says nothing of the bytes: there was no memory to look through them.
 pub const NO_MEMORY: &str = "memory";
 
+/// What becomes of a flaw in a body when its interpreter loads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loading {
+    /// The interpreter does not look there, or we cannot tell.
+    Unseen,
+    /// It is loaded, and something else is run than what was written.
+    Silent,
+    /// Loading fails.
+    Refused,
+}
+
 /// What the artifacts of a language look like. One implementation serves all interpreters and needs none of them.
 pub trait Format: Send + Sync {
     /// The name of the directory beside the sources that holds artifacts (`__pycache__`).
@@ -392,6 +403,11 @@ pub trait Format: Send + Sync {
         let place = body.iter().zip(code).take_while(|(there, made)| there == made).count();
         let other = |place| Compared::Other(format!("its code differs from byte {place} on"));
         Ok(if body == code { Compared::Same } else { other(place.saturating_add(head.len)) })
+    }
+
+    /// What an interpreter does that loads a body with this flaw, one that [`Format::body`] found.
+    fn loading(&self, flaw: &Flaw) -> Loading {
+        if flaw.kind == FlawKind::Unknown { Loading::Unseen } else { Loading::Refused }
     }
 
     /// What the seal's label is the digest of: tag, level, build variant.

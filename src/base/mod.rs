@@ -37,6 +37,7 @@ pub mod source;
 mod stat;
 pub mod sys;
 mod together;
+pub mod user;
 pub mod whereabouts;
 pub mod write;
 

@@ -51,6 +51,24 @@ pub fn effective_user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// The effective group, and after it the others that this process is in.
+pub fn effective_groups() -> Vec<u32> {
+    let mut groups = vec![rustix::process::getegid().as_raw()];
+    let others = rustix::process::getgroups().unwrap_or_default();
+    groups.extend(others.into_iter().map(Gid::as_raw).filter(|gid| *gid != groups[0]).collect::<Vec<_>>());
+    groups
+}
+
+/// What a path leads to, through links. To judge permissions by: nothing is opened.
+pub fn look_up(path: &Path) -> Result<Stat> {
+    call("stat", path, || rustix::fs::stat(path)).map(|raw| Stat::from_raw(&raw))
+}
+
+/// Is what a path leads to on a file system that is mounted read-only?
+pub fn is_read_only(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
 /// The process's own id.
 pub fn process_id() -> u32 {
     std::process::id()

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
-use super::args_common::{Common, Compiling, Global, Interpreters, Limits, ModeArg, Select, Size, Tree, parse_size};
+use super::args_common::{Common, Compiling, Global, Interpreters, Limits, ModeArg, Select, Size, Tree, parse_size, parse_text};
 
 /// Keeps compiled bytecode caches whole: writes .pyc files atomically, proves them by checksum, finds and rebuilds what is cut or corrupt.
 #[derive(Debug, Parser)]
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Clean(Clean),
     /// Shows the state of a tree at a glance, by interpreter
     Status(Status),
+    /// Says whether an interpreter, run by a certain user, uses the cache, and why not
+    Explain(Explain),
     /// Tells everything that an artifact says of itself
     Inspect(Inspect),
     /// Puts a seal behind sound artifacts that have none
@@ -246,6 +248,40 @@ pub(crate) struct Status {
     pub(crate) common: Common,
 }
 
+/// `explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Judged as importing judges: by the header, by whether the body can be loaded, and by what the user may read and write. Permissions are those
+of owner, group and mode; access control lists, capabilities and security modules are not looked at. PYTHONPYCACHEPREFIX and
+PYTHONDONTWRITEBYTECODE count as this command finds them: set them as the program has them. A script that is run by its path is never cached.
+
+Exit status: 0 where every module comes from the cache and is what its source says, 1 where not, 2 where nothing could be asked.
+
+Examples:
+  bytekeep explain /venv --user app                 will user app start fast?
+  bytekeep explain --python 3.12 --user 1000:1000 . a user without a name
+  bytekeep explain -v .                             each module by itself
+  bytekeep explain --format json . | jq -r 'select(.outcome == \"every-start\").source'")]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) tree: Tree,
+    #[command(flatten)]
+    pub(crate) select: Select,
+    /// The interpreter that runs the program: a path, a name on PATH, or a version (3.12)
+    ///
+    /// Without it: that of the environment which holds the tree, else `python3`.
+    #[arg(long, short, value_name = "PYTHON", value_parser = parse_text)]
+    pub(crate) python: Option<String>,
+    /// The optimisation level that it is started with (1 is `-O`, 2 is `-OO`)
+    #[arg(long, short = 'O', value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=2), default_value = "0")]
+    pub(crate) optimize: u8,
+    /// The user who runs it: a name, a number, or numbers of user and group (1000:1000) [default: whoever runs this command]
+    #[arg(long, value_name = "USER", value_parser = parse_text)]
+    pub(crate) user: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
 /// `inspect`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -378,6 +414,7 @@ mod tests {
             "bytekeep clean a --orphans --leftovers --sourceless --sealed --tag cpython-313,cpython-312",
             "bytekeep clean --pycache-prefix p --keep-tags cpython-313",
             "bytekeep -v status a",
+            "bytekeep explain a b --python 3.12 -O2 --user app --pycache-prefix p --format json",
             "bytekeep inspect a.pyc --code --format json",
             "bytekeep inspect --diff a.pyc b.pyc",
             "bytekeep verify a --recompile --python 3.13 --timeout 5 --max-source 1M",
@@ -401,6 +438,8 @@ mod tests {
             "bytekeep compile a --root r",
             "bytekeep compile a -q -v",
             "bytekeep clean a --tag x --keep-tags y",
+            "bytekeep explain a --python 3.12 --python 3.13",
+            "bytekeep explain a --optimize 0,1",
             "bytekeep inspect",
             "bytekeep completions tcsh",
         ] {

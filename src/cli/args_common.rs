@@ -83,6 +83,11 @@ pub(crate) struct Interpreters {
 }
 
 impl Interpreters {
+    /// One interpreter, or the default one, at one level.
+    pub(crate) fn one(python: Option<String>, level: u8) -> Self {
+        Self { python: python.into_iter().collect(), optimize: vec![level] }
+    }
+
     /// The levels, ascending, each once.
     pub(crate) fn levels(&self) -> Vec<u8> {
         let mut levels = self.optimize.clone();

@@ -125,6 +125,7 @@ pub(crate) fn word(command: Command) -> &'static str {
         Command::Repair => "repair",
         Command::Clean => "clean",
         Command::Seal => "seal",
+        Command::Explain => "explain",
     }
 }
 
@@ -137,6 +138,7 @@ pub(crate) fn verb(command: Command) -> &'static str {
         Command::Repair => "repair",
         Command::Clean => "remove",
         Command::Seal => "seal",
+        Command::Explain => "explain",
     }
 }
 

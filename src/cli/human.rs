@@ -115,7 +115,7 @@ impl<'a> Human<'a> {
     fn is_news(&self, event: &EntryEvent<'_>) -> bool {
         match self.command {
             Command::Repair => event.action != Action::None,
-            Command::Status | Command::Verify => false,
+            Command::Status | Command::Verify | Command::Explain => false,
             Command::Compile | Command::Clean => event.action == Action::Skipped,
             Command::Seal => event.action == Action::Skipped || (event.verdict == Verdict::Unsealed && event.action == Action::None),
         }
@@ -207,7 +207,7 @@ impl Report for Human<'_> {
                 let place = if path.is_empty() || text.contains(&path) { String::new() } else { format!(" (`{path}`)") };
                 self.out.message(&format!("{}: {text}{place}\n", self.out.style.warn("note")));
             }
-            Event::Waiting { .. } | Event::Note { .. } => {}
+            Event::Waiting { .. } | Event::Note { .. } | Event::Answer(_) => {}
             Event::Progress { done, known } => {
                 if let Some(bar) = self.out.bar() {
                     bar.set_length(*known);

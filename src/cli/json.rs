@@ -174,7 +174,7 @@ impl Report for Json<'_> {
             Event::Entry(entry) => self.entry(entry),
             Event::Waiting { dir, holder } => self.note("waiting", &super::human::held_by(holder), dir),
             Event::Note { code, text, path } => self.note(code, text, path),
-            Event::Progress { .. } => {}
+            Event::Progress { .. } | Event::Answer(_) => {}
         }
     }
 }
@@ -258,11 +258,14 @@ mod tests {
     fn the_manual_names_every_field_and_every_word() {
         let page = include_str!("../../man/bytekeep-json.5");
         let mut names = Vec::new();
-        for line in [full(), super::super::inspect::sample(), super::super::differ::sample()].iter().flat_map(|lines| lines.lines()) {
+        let (answers, outcomes) = super::super::explain::sample();
+        let samples = [full(), super::super::inspect::sample(), super::super::differ::sample(), answers];
+        for line in samples.iter().flat_map(|lines| lines.lines()) {
             fields(&serde_json::from_str(line).unwrap(), &mut names);
         }
         names.retain(|name| !name.is_empty());
         names.extend(Verdict::ALL.map(|verdict| verdict.word().to_owned()));
+        names.extend(outcomes.into_iter().map(str::to_owned));
         names.extend(Action::ALL.map(|action| action.word().to_owned()));
         for name in names {
             let escaped = name.replace('-', "\\-");

@@ -7,6 +7,7 @@ mod args_common;
 mod differ;
 mod exclude;
 mod exit;
+mod explain;
 mod failure;
 mod hints;
 mod human;
@@ -35,6 +36,7 @@ use clap::FromArgMatches;
 use self::args::{Cli, Command};
 use self::args_common::{ColorArg, FormatArg, Global};
 use self::exit::Exit;
+use self::explain::Answers;
 use self::failure::{Failure, error_block, usage_block};
 use self::human::{Human, Loudness};
 use self::json::Json;
@@ -180,11 +182,16 @@ fn inspect_two(args: &args::Inspect, global: &Global, out: &Out, cwd: Option<&Pa
 fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &AtomicBool) -> Result<Exit, Failure> {
     let loudness = Loudness { quiet: global.quiet, verbose: global.verbose > 0 };
     let json = (global.format == FormatArg::Json).then(|| Json::new(out));
-    let mut human = Human::new(out, plan.command, plan.is_dry_run(), loudness, cwd);
+    let mut human = Human::new(out, plan.command, plan.is_dry_run(), loudness, cwd.clone());
     if plan.command == flow::Command::Status {
         human = human.by_package(plan.roots.iter().map(|root| root.dir.clone()).collect());
     }
-    let report: &dyn Report = json.as_ref().map_or(&human as &dyn Report, |json| json);
+    let lines: &dyn Report = json.as_ref().map_or(&human as &dyn Report, |json| json);
+    let answers = plan.asked.clone().map(|asked| Answers::new(out, asked, json.is_some(), loudness.verbose, cwd));
+    let report = &|event: &Event<'_>| match (event, &answers) {
+        (Event::Answer(answer), Some(answers)) => answers.take(answer),
+        _ => lines.event(event),
+    };
     for note in &plan.notes {
         report.event(&Event::Note { code: "setup", text: note, path: Path::new("") });
     }
@@ -201,12 +208,16 @@ fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &At
         human.leave_out("no-interpreter");
     }
     human.finish();
+    if let Some(answers) = &answers {
+        answers.conclude(&summary, loudness.quiet);
+        return Ok(Exit::of(&summary).forgiving(global.exit_zero));
+    }
     match &json {
         Some(json) => json.summary(plan.command, plan.is_dry_run(), &summary),
         None => conclude(plan, out, &human, &summary, loudness),
     }
     match unable {
-        Some(error) => Err(setup::cannot_compile(error)),
+        Some(error) => Err(setup::lacks_interpreter(plan.command, error)),
         None => Ok(Exit::of(&summary).forgiving(global.exit_zero)),
     }
 }

@@ -9,12 +9,14 @@ use std::time::Duration;
 use super::args::{Command as Chosen, Compile};
 use super::args_common::{Common, Interpreters, ModeArg, Select, Tree};
 use super::exclude::Excludes;
+use super::explain::Asked;
 use super::failure::Failure;
 use super::until::Until;
 use super::{record, roots, text};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
-use crate::flow::{Clean, CodeNames, Command, Job, Maker, Options, Root, What};
+use crate::base::user::User;
+use crate::flow::{Clean, CodeNames, Command, Explain, Job, Maker, Options, Root, What};
 use crate::model::{Cause, Compiler, Format, Layout, Mode, Recognised};
 use crate::python::Pyc;
 use crate::python::interpreter::{Interpreter, InterpreterError};
@@ -41,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) notes: Vec<String>,
     /// Why nothing can be compiled, where that is so and there may be something else to do.
     pub(crate) lacking: Option<InterpreterError>,
+    /// What `explain` answers, and about whom.
+    pub(crate) asked: Option<Asked>,
     pools: Vec<WorkerPool>,
     levels: Vec<u8>,
     excludes: Excludes,
@@ -55,6 +59,7 @@ pub(crate) struct Environment {
     pub(crate) invalidation_mode: Option<String>,
     pub(crate) source_date_epoch: bool,
     pub(crate) timeout: Option<String>,
+    pub(crate) dont_write: bool,
     /// The environment that is active: where to work when no path is named.
     pub(crate) active: Option<PathBuf>,
 }
@@ -68,6 +73,7 @@ impl Environment {
             pycache_prefix: var("PYTHONPYCACHEPREFIX").map(PathBuf::from),
             invalidation_mode: text("PYC_INVALIDATION_MODE"),
             source_date_epoch: var("SOURCE_DATE_EPOCH").is_some(),
+            dont_write: var("PYTHONDONTWRITEBYTECODE").is_some(),
             timeout: text("UV_COMPILE_BYTECODE_TIMEOUT"),
             active: var("VIRTUAL_ENV").or_else(|| var("CONDA_PREFIX")).map(PathBuf::from),
         }
@@ -79,6 +85,7 @@ impl Plan {
     pub(crate) fn new(chosen: &Chosen, environment: &Environment, stop: &Arc<AtomicBool>) -> Result<Option<Self>, Failure> {
         let mut options = Options::default();
         let mut compiling = None;
+        let one = if let Chosen::Explain(args) = chosen { Some(Interpreters::one(args.python.clone(), args.optimize)) } else { None };
         let (command, tree, select, interpreters, common) = match chosen {
             Chosen::Compile(args) => {
                 options.mode = mode(args.invalidation_mode, environment)?;
@@ -115,6 +122,10 @@ impl Plan {
                 (Command::Clean, &args.tree, &args.select, None, &args.common)
             }
             Chosen::Status(args) => (Command::Status, &args.tree, &args.select, Some(&args.interpreters), &args.common),
+            Chosen::Explain(args) => {
+                options.explain = Explain { user: Some(user(args.user.as_deref())?), dont_write: environment.dont_write };
+                (Command::Explain, &args.tree, &args.select, one.as_ref(), &args.common)
+            }
             Chosen::Seal(args) => {
                 (options.recompile, options.dry_run) = (args.recompile, args.dry_run);
                 compiling = Some(&args.compiling);
@@ -146,7 +157,7 @@ impl Plan {
                 Err(Lack::Grave(failure)) => return Err(failure),
                 // Headers are renewed without an interpreter, unless it was said by whom everything is to be made.
                 Err(Lack::Interpreter(error)) if compile.is_none_or(|args| args.force || args.stdlib) => {
-                    return Err(cannot_compile(error));
+                    return Err(lacks_interpreter(command, error));
                 }
                 Err(Lack::Interpreter(error)) => {
                     place.notes.push(format!(
@@ -177,9 +188,18 @@ impl Plan {
             options.prefix = heeded(options.prefix, &found)?;
         }
         let limits = Limits { jobs: common.width(), timeout, keep_pythonhome: true, ..Limits::default() };
+        let asked = options.explain.user.clone().zip(found.first()).map(|(user, python)| Asked {
+            tag: python.target.tag.to_string(),
+            python: python.executable.clone(),
+            level: interpreters.and_then(|args| args.levels().first().copied()).unwrap_or(0),
+            user,
+            paths: place.paths,
+            prefix: options.prefix.clone(),
+        });
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,
+            asked,
             pools: found.iter().map(|interpreter| WorkerPool::new(interpreter, limits.clone())).collect(),
             levels: interpreters.map(Interpreters::levels).unwrap_or_default(),
             excludes: place.excludes,
@@ -208,6 +228,16 @@ impl Plan {
         let makers = self.pools.iter().map(|pool| Maker { compiler: pool as &dyn Compiler, levels: self.levels.clone() }).collect();
         run(&Job { command: self.command, roots: self.roots.clone(), format: format(), makers, options, stop })
     }
+}
+
+/// Whom `explain` answers for.
+fn user(spec: Option<&str>) -> Result<User, Failure> {
+    let Some(spec) = spec else { return Ok(User::caller()) };
+    let found = User::find(spec).map_err(|cause| Failure::from(cause).during("cannot look for users in /etc/passwd and /etc/group"))?;
+    found.ok_or_else(|| {
+        Failure::new(format!("there is no user `{}`", text::message(spec)))
+            .hint("name one of /etc/passwd, or give numbers: `--user UID` or `--user UID:GID`")
+    })
 }
 
 fn set_common(options: &mut Options<'_>, common: &Common) {
@@ -337,7 +367,8 @@ impl Placed {
         environment: &Environment,
         until: Until<'_>,
     ) -> Result<Self, Failure> {
-        let mut roots = roots::Roots::new(format(), prefix.filter(|_| command != Command::Compile));
+        let of_sources = matches!(command, Command::Compile | Command::Explain);
+        let mut roots = roots::Roots::new(format(), prefix.filter(|_| !of_sources));
         let mut notes = Vec::new();
         let mut paths = tree.paths.clone();
         // Directories that patterns may be relative to, apart from the roots.
@@ -384,7 +415,7 @@ impl Placed {
         if !named {
             match (prefix, &environment.active) {
                 // A prefix alone is a tree of artifacts; sources to compile do not follow from it.
-                (Some(prefix), _) if command != Command::Compile => {
+                (Some(prefix), _) if !of_sources => {
                     prefix.read_dir().map_err(|cause| unusable_prefix(prefix, tree, cause))?;
                     roots.add(prefix.to_path_buf(), What::Prefix);
                 }
@@ -492,7 +523,7 @@ fn find(
                 | InterpreterError::Writable { .. }
                 | InterpreterError::NoHome { .. }),
             ),
-        ) => Err(Lack::Grave(cannot_compile(error))),
+        ) => Err(Lack::Grave(lacks_interpreter(command, error))),
         (_, Err(error)) => Err(Lack::Interpreter(error)),
     }
 }
@@ -506,8 +537,10 @@ enum Lack {
 }
 
 /// What is told where nothing can be done without one.
-pub(crate) fn cannot_compile(error: InterpreterError) -> Failure {
-    Failure::from(error).during("cannot compile without an interpreter").hint("name one with `--python`: a path, a name or a version")
+pub(crate) fn lacks_interpreter(command: Command, error: InterpreterError) -> Failure {
+    Failure::from(error)
+        .during(format!("cannot {} without an interpreter", super::hints::verb(command)))
+        .hint("name one with `--python`: a path, a name or a version")
 }
 
 #[cfg(test)]

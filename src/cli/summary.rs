@@ -27,6 +27,7 @@ pub(crate) fn line(command: Command, dry_run: bool, summary: &Summary, style: St
         Command::Seal => ("Sealed", "Would seal", action(Action::Sealed)),
         Command::Verify => ("Verified", "Would verify", summary.entries),
         Command::Status => ("Looked at", "Would look at", summary.entries),
+        Command::Explain => ("Explained", "Would explain", summary.entries),
     };
     let details: Vec<(u64, &str)> = match command {
         Command::Verify | Command::Status => Verdict::ALL.map(|verdict| (summary.verdict(verdict), verdict.word())).to_vec(),
@@ -65,7 +66,7 @@ fn untouched_word(command: Command) -> &'static str {
     match command {
         Command::Compile => "up to date",
         Command::Clean | Command::Seal => "left as they are",
-        Command::Repair | Command::Verify | Command::Status => "in order",
+        Command::Repair | Command::Verify | Command::Status | Command::Explain => "in order",
     }
 }
 

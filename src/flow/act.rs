@@ -63,6 +63,9 @@ enum Work {
 impl Run<'_> {
     /// Looks at some items of a folder; the last look of a folder sends on what is to be done.
     pub(super) fn look_at(&self, folder: &Arc<Folder>, items: Vec<Item>) {
+        if self.job.command == Command::Explain {
+            return self.explain(folder, items);
+        }
         let (mut todo, mut later) = (Vec::new(), Vec::new());
         for item in items {
             match self.has_work(folder, &item) {
@@ -200,7 +203,7 @@ impl Run<'_> {
     fn depth(&self) -> Depth {
         match self.job.command {
             Command::Verify | Command::Repair | Command::Seal => Depth::Full,
-            Command::Compile | Command::Status => Depth::Quick,
+            Command::Compile | Command::Status | Command::Explain => Depth::Quick,
             Command::Clean => Depth::Name,
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::memo::Memo;
 use crate::base::sys::{Name, Time};
+use crate::base::user::User;
 use crate::base::write::Durability;
 use crate::model::{Compiler, Format, Mode};
 
@@ -24,6 +25,8 @@ pub enum Command {
     Clean,
     /// Put seals behind sound artifacts where they stand.
     Seal,
+    /// Say of every source whether an import by the first maker, run by a certain user, would use an artifact; write nothing.
+    Explain,
 }
 
 /// A part of the file system to work on.
@@ -112,6 +115,8 @@ pub struct Options<'a> {
     pub keep_bad: Option<PathBuf>,
     /// `clean`: which artifacts.
     pub clean: Clean,
+    /// `explain`: for whom.
+    pub explain: Explain,
     /// Artifacts stand in this tree instead of beside their sources.
     pub prefix: Option<PathBuf>,
     /// Paths to leave out, directories with all that is in them.
@@ -180,6 +185,15 @@ impl CodeNames {
     }
 }
 
+/// For whom `explain` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Explain {
+    /// Who runs the interpreter. `None`: whoever runs this process.
+    pub user: Option<User>,
+    /// Is the interpreter told to write no artifacts?
+    pub dont_write: bool,
+}
+
 impl Default for Options<'_> {
     fn default() -> Self {
         Self {
@@ -193,6 +207,7 @@ impl Default for Options<'_> {
             dry_run: false,
             keep_bad: None,
             clean: Clean::default(),
+            explain: Explain::default(),
             prefix: None,
             exclude: None,
             memo: None,

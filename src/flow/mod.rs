@@ -1,4 +1,4 @@
-//! One pipeline, `scan → judge → act → report`, is compile, verify, repair, clean, seal and status; a command is a column of one table
+//! One pipeline, `scan → judge → act → report`, is compile, verify, repair, clean, seal, status and explain; a command is a column of one table
 //! ([`policy`]). It names neither a language nor the command line: it holds a [`Format`](crate::model::Format) and
 //! [`Compiler`](crate::model::Compiler)s.
 //!
@@ -13,13 +13,16 @@ mod act;
 mod again;
 mod commit;
 pub mod examine;
+mod explain;
 mod folder;
+pub mod import;
 pub mod job;
 pub mod judge;
 mod locking;
 pub(crate) mod look;
 pub mod policy;
 mod queue;
+mod reach;
 pub mod report;
 mod restamp;
 mod roots;
@@ -35,6 +38,7 @@ use std::time::{Duration, Instant};
 use crate::base::Error;
 use crate::base::lock::DirLock;
 use crate::base::sys::{self, Dir, Name, Time};
+use crate::base::user::User;
 use crate::base::write::Durability;
 use crate::ignored;
 use crate::model::{Cause, Entry, Verdict, Warning};
@@ -42,9 +46,11 @@ use crate::model::{Cause, Entry, Verdict, Warning};
 use commit::{Bounds, Inbox};
 use folder::{Folder, Open};
 use queue::{Next, Queue, Task};
+use reach::Reach;
 
-pub use job::{Clean, CodeNames, Command, Exclude, Job, JobError, Maker, Options, Root, What};
-pub use report::{Action, EntryEvent, Event, Report, Summary};
+pub use import::{Answer, Outcome};
+pub use job::{Clean, CodeNames, Command, Exclude, Explain, Job, JobError, Maker, Options, Root, What};
+pub use report::{Action, AnswerEvent, EntryEvent, Event, Report, Summary};
 
 /// With fewer descriptors than this, one folder is worked on after the other.
 const FEW_DESCRIPTORS: u64 = 256;
@@ -80,6 +86,8 @@ struct Run<'r> {
     open: Open,
     /// The locks that this run holds, by device and inode of their directories.
     held: Mutex<HashMap<(u64, u64), Weak<DirLock>>>,
+    /// What the user may do for whom `explain` answers.
+    reach: Option<Reach>,
     /// What `clean` removes was made before this.
     made_before: Option<Time>,
     summary: Mutex<Summary>,
@@ -123,6 +131,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         held: Mutex::default(),
         inbox: Inbox::new(bounds),
         prefix,
+        reach: (job.command == Command::Explain).then(|| Reach::of(job.options.explain.user.clone().unwrap_or_else(User::caller))),
         made_before: trim::limit(job)?,
         summary: Mutex::default(),
         done: AtomicU64::new(0),
@@ -363,9 +372,20 @@ impl Run<'_> {
 
     fn emit(&self, event: &EntryEvent<'_>) {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner).count(event);
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         self.report.event(&Event::Entry(*event));
+        self.progress();
+    }
+
+    /// One more is finished.
+    fn progress(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         self.report.event(&Event::Progress { done, known: self.known.load(Ordering::Relaxed).max(done) });
+    }
+
+    fn count_answer(&self, wrong: bool) {
+        let mut summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
+        summary.entries += 1;
+        summary.wrong += u64::from(wrong);
     }
 
     /// Tells something of a path that is no entry: a left-over, a directory.

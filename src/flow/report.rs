@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::import::Answer;
 use crate::base::lock::Holder;
 use crate::model::{Cause, Verdict, Warning};
 
@@ -54,6 +55,8 @@ impl Action {
 pub enum Event<'a> {
     /// The last word on one entry.
     Entry(EntryEvent<'a>),
+    /// `explain`'s answer for one entry.
+    Answer(AnswerEvent<'a>),
     /// Another process holds a folder's lock, and we have waited for it for a second.
     Waiting {
         /// The directory of artifacts.
@@ -102,6 +105,23 @@ pub struct EntryEvent<'a> {
     pub wrong: bool,
     /// Length of the artifact in bytes, where it was looked at or written.
     pub bytes: u64,
+}
+
+/// What an import would do with one entry.
+#[derive(Debug, Clone, Copy)]
+pub struct AnswerEvent<'a> {
+    /// Where its artifact is or would be.
+    pub artifact: &'a Path,
+    /// Its source, where it has one.
+    pub source: Option<&'a Path>,
+    /// The interpreter's cache tag.
+    pub tag: Option<&'a str>,
+    /// The optimisation level that was asked for.
+    pub level: Option<u8>,
+    /// The answer.
+    pub answer: &'a Answer,
+    /// Does it make the run's exit code 1?
+    pub wrong: bool,
 }
 
 /// Somebody who listens to a run. Called from several threads.

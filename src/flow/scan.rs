@@ -65,6 +65,13 @@ impl Run<'_> {
                 let sources: Vec<Name> = sources.into_iter().cloned().collect();
                 self.folders(&dir, &absolute, &sources, &beside, Some(&Only::Sources(&sources)), tree)
             }
+            // An import is of a source, whatever artifact of it was named.
+            What::Artifacts { names, beside } if self.job.command == Command::Explain => {
+                let layout = if *beside { Layout::Beside } else { Layout::Cache };
+                let sources: BTreeSet<Name> = names.iter().filter_map(|name| self.source_of(name, layout)).collect();
+                let sources: Vec<Name> = sources.into_iter().collect();
+                self.folders(&open()?, &absolute, &sources, &[], Some(&Only::Sources(&sources)), tree)
+            }
             What::Artifacts { names, beside } => {
                 let others: &[Name] = if *beside { names } else { &[] };
                 self.folders(&open()?, &absolute, &[], others, Some(&Only::Artifacts(names, *beside)), tree)
@@ -137,7 +144,7 @@ impl Run<'_> {
                     }
                 },
             };
-            let mut items = self.leftovers(&there, layout);
+            let mut items = if self.job.command == Command::Explain { Vec::new() } else { self.leftovers(&there, layout) };
             items.extend(self.entries(&folder, sources, &there, only).into_iter().map(Item::Entry));
             found.push((folder, items));
         }
@@ -163,7 +170,11 @@ impl Run<'_> {
 
     /// Are entries the artifacts that are there, instead of those that should be?
     fn takes_what_is_there(&self) -> bool {
-        self.job.command != Command::Compile || self.lacks_makers()
+        match self.job.command {
+            Command::Compile => self.lacks_makers(),
+            Command::Explain => false,
+            _ => true,
+        }
     }
 
     /// The sources that have no artifact at all, where nobody is there to make one.
@@ -211,7 +222,36 @@ impl Run<'_> {
                 layouts.push(layout);
             }
         }
+        // Without a source what stands there is imported, wherever artifacts belong.
+        if self.job.command == Command::Explain && !layouts.contains(&Layout::Beside) {
+            layouts.push(Layout::Beside);
+        }
         layouts
+    }
+
+    fn source_of(&self, artifact: &Name, layout: Layout) -> Option<Name> {
+        match self.job.format.recognise(artifact, layout) {
+            Recognised::Artifact { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// What is imported without a source: the artifacts beside where it would stand that are named as the interpreter looks for them.
+    fn sourceless(&self, folder: &Folder, there: &[Name]) -> Vec<Entry> {
+        let Some(maker) = self.job.makers.first().filter(|_| folder.layout == Layout::Beside) else { return Vec::new() };
+        let is_home = self.job.format.layout(maker.compiler.target()) == Layout::Beside;
+        let entry = |artifact: &Name| {
+            let Recognised::Artifact { source, tag, level, .. } = self.job.format.recognise(artifact, Layout::Beside) else { return None };
+            let wanted = if is_home {
+                maker.levels.iter().any(|level| self.makes(maker, *level, &source, artifact))
+            } else {
+                level == Level::Known(0)
+            };
+            let excluded = folder.sources.as_ref().is_some_and(|dir| self.is_excluded(&dir.path_of(&source)));
+            let is_alone = wanted && !excluded && !there.contains(&source);
+            is_alone.then(|| Entry { source, artifact: artifact.clone(), tag, level, maker: Some(0) })
+        };
+        there.iter().filter_map(entry).collect()
     }
 
     fn leftovers(&self, there: &[Name], layout: Layout) -> Vec<Item> {
@@ -238,12 +278,15 @@ impl Run<'_> {
             entries.extend(names.into_iter().filter_map(|name| self.entry_of(name, folder)).filter(|entry| self.has_source(folder, entry)));
             return entries;
         }
-        if self.takes_what_is_there() {
+        let explains = self.job.command == Command::Explain;
+        if explains && only.is_none() {
+            entries = self.sourceless(folder, there);
+        } else if self.takes_what_is_there() {
             entries.extend(
                 there.iter().filter_map(|name| self.entry_of(name, folder)).filter(|entry| only.is_none_or(|only| only.has(entry))),
             );
         }
-        if self.job.command == Command::Compile || self.job.options.complete {
+        if self.job.command == Command::Compile || explains || self.job.options.complete {
             let mut known: BTreeSet<Name> = entries.iter().map(|entry| entry.artifact.clone()).collect();
             for source in sources {
                 for entry in self.expected(source, folder.layout) {
@@ -319,7 +362,8 @@ impl Run<'_> {
 
     fn queue_looks(&self, folder: Folder, items: &[Item]) {
         if items.is_empty() {
-            if let (Some((verdict, cause)), false) = (&folder.trouble, self.job.command == Command::Compile) {
+            let of_sources = matches!(self.job.command, Command::Compile | Command::Explain);
+            if let (Some((verdict, cause)), false) = (&folder.trouble, of_sources) {
                 self.tell_trouble(&folder.path, *verdict, cause);
             }
             return;

@@ -25,7 +25,7 @@ use super::marshal;
 use crate::base::source::Source;
 use crate::base::sys::{Name, Stat, Time};
 use crate::base::{Flaw, FlawKind};
-use crate::model::{Compared, Format, Head, Layout, Level, Mode, Recognised, Stamp, Target};
+use crate::model::{Compared, Format, Head, Layout, Level, Loading, Mode, Recognised, Stamp, Target};
 
 /// The flags' bit for a stamp by hash, and the one that asks importing to compare it.
 const HASH_BASED: u32 = 1;
@@ -381,6 +381,17 @@ impl Format for Pyc {
 
     fn compare(&self, head: &Head, artifact: &[u8], code: &[u8]) -> Result<Compared, Flaw> {
         differences::compare(head, artifact, code)
+    }
+
+    fn loading(&self, flaw: &Flaw) -> Loading {
+        match flaw.code {
+            // One object is read, and what follows is never looked at.
+            "trailing" | "cut-seal" => Loading::Unseen,
+            // Read as Latin-1.
+            "ascii" => Loading::Silent,
+            _ if flaw.kind == FlawKind::Unknown => Loading::Unseen,
+            _ => Loading::Refused,
+        }
     }
 
     fn label(&self, tag: &str, level: u8, variant: &str) -> [u8; 8] {

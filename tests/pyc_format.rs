@@ -191,7 +191,7 @@ fn name(path: &Path) -> Name {
 
 fn judge(artifact: &[u8], tag: Option<&str>) -> Result<Head, Flaw> {
     let head = Pyc.head(&artifact[..artifact.len().min(16)], tag, None)?;
-    Pyc.body(&head, artifact)?;
+    Pyc.deep_body(&head, artifact)?;
     Ok(head)
 }
 

@@ -134,12 +134,11 @@ pub(crate) fn walk(bench: &mut Bench<'_>) -> Result<()> {
     // By the processor's time: it is one core that is asked about, whoever else works on this machine.
     let rate = |which: usize| megabytes / all[which].cpu();
     for (which, samples) in all.iter().enumerate() {
-        let figure = match which {
-            0 => against(rate(0), "MB/s", 400.0, false),
-            _ => format!("{:.0} MB/s", rate(which)),
+        let verdicts = match which {
+            0 => vec![against(rate(0), "MB/s", 400.0, false)],
+            _ => vec![format!("{:.0} MB/s", rate(which)), format!("{:.2} × the deeper look's time", samples.cpu() / all[0].cpu())],
         };
-        let ratio = format!("{:.2} × the deeper look's time", samples.cpu() / all[0].cpu());
-        bench.line("walk", samples, &[figure, ratio]);
+        bench.line("walk", samples, &verdicts);
     }
     if let Err(why) = b3sum {
         bench.skip("walk, b3sum", &why);

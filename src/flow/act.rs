@@ -1,56 +1,30 @@
-//! What is done about entries: look, take the lock, look again with the same functions, act.
+//! What is done about entries: find out, take the lock, find out again with the same functions, act.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use crate::base::keep;
-use crate::base::leftover::{self, Leftover};
-use crate::base::lock;
-use crate::base::seal::{self, Seal};
+use crate::base::seal;
 use crate::base::seam;
 use crate::base::source::Source;
-use crate::base::sys::{self, Dir, Time};
+use crate::base::sys::{self, Time};
 use crate::base::whereabouts::Whereabouts;
 use crate::base::write::Staged;
 use crate::base::{Error, FlawKind};
-use crate::model::{Cause, CompileError, Entry, Head, Made, Mode, Request, Verdict, Warning};
+use crate::model::{Cause, CompileError, Entry, Made, Mode, Request, Verdict, Warning};
 
 use super::again;
 use super::commit::Pending;
 use super::examine;
+use super::find::Found;
 use super::folder::{Folder, Guarded, Item};
 use super::job::{Command, Maker};
-use super::judge::{self, Evidence, Judged, Seen};
-use super::look::{self, Depth, Spot};
-use super::policy::{self, Decision, Facts};
+use super::look;
+use super::policy::Decision;
 use super::queue::{Locking, Task};
 use super::report::Action;
-use super::restamp::kept_mode;
 use super::{Run, Told};
-
-/// One entry, looked at and judged.
-pub(super) struct Found {
-    pub(super) judged: Judged,
-    pub(super) decision: Decision,
-    pub(super) wrong: bool,
-    pub(super) tag: Option<Arc<str>>,
-    pub(super) level: Option<u8>,
-    /// The run ended before all was seen: nothing is told of it.
-    pub(super) stopped: bool,
-    bytes: u64,
-    /// The source, where it was read for this, and a time before it was opened.
-    pub(super) read: Option<(Source, Time)>,
-    /// There is something to do, and what is known only when the source is read.
-    open: bool,
-}
-
-impl Found {
-    /// Could it not be looked at for lack of descriptors?
-    pub(super) fn is_out_of_descriptors(&self) -> bool {
-        self.judged.cause.as_ref().is_some_and(|cause| cause.code == "descriptors")
-    }
-}
 
 /// What a look says.
 enum Work {
@@ -111,187 +85,6 @@ impl Run<'_> {
         let action = if found.decision == Decision::Leave { Action::None } else { planned(found.decision) };
         self.tell_entry(folder, entry, &found, action, found.judged.cause.as_ref(), &[]);
         Work::None
-    }
-
-    fn has_leftover_work(&self, folder: &Folder, item: &Item) -> bool {
-        let Some(dir) = &folder.artifacts else { return false };
-        let stat = dir.stat_of(item.name());
-        let stands_in_the_way = matches!(item, Item::Leftover(_, Leftover::Lock)).then(|| stat.as_ref().ok().and_then(lock::obstacle));
-        if let Some(what) = stands_in_the_way.flatten() {
-            self.tell_obstacle(folder, item, &what);
-            return false;
-        }
-        // Released between the listing and this look: it was alive, and is none. Or of another kind than what we and interpreters leave.
-        if stat.as_ref().map_or_else(Error::is_gone, |stat| !item.may_be(stat.kind)) {
-            self.forget(1);
-            return false;
-        }
-        if let Err(error) = &stat {
-            tracing::debug!(cause = %error.sentence(), "cannot tell what it is");
-        }
-        let old = || stat.as_ref().is_ok_and(|stat| leftover::is_old(stat, Time::now()));
-        let dead = match item {
-            Item::ForeignTemp(_) | Item::Leftover(_, Leftover::Aside) => old(),
-            // Looked at without the lock: a living process may hold it. Then it is that process's, and no left-over.
-            _ => !lock::is_held(dir),
-        };
-        let facts = self.facts(&Judged { verdict: Verdict::Leftover, cause: None, damaged: false }, None, None, None);
-        let sweep = policy::decide(self.job.command, Verdict::Leftover, &facts) == Decision::Sweep;
-        if dead && seam::without("sweeping") {
-            self.forget(1);
-            return false;
-        }
-        if dead && sweep && !self.job.options.dry_run {
-            return true;
-        }
-        if dead {
-            self.tell_leftover(folder, item, if sweep { Action::Swept } else { Action::None }, None);
-        } else {
-            self.forget(1);
-        }
-        false
-    }
-
-    pub(super) fn facts<'f>(&'f self, judged: &Judged, seen: Option<&Seen>, tag: Option<&'f str>, level: Option<u8>) -> Facts<'f> {
-        let options = &self.job.options;
-        let has_maker = level.is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
-        let sealed = seen.is_some_and(Seen::is_sealed);
-        let own = seen.is_some_and(|seen| judge::is_own(&seen.seal));
-        let (recompile, force, adopt, clean) = (options.recompile, options.force, options.adopt, &options.clean);
-        Facts { damaged: judged.damaged, has_maker, sealed, own, recompile, old_enough: true, tag, force, adopt, clean }
-    }
-
-    /// Tells what is wanted of an entry besides being whole.
-    pub(super) fn want(&self, evidence: &mut Evidence, entry: &Entry) {
-        if self.job.command != Command::Compile {
-            return;
-        }
-        let target = self.target_of(entry);
-        evidence.wanted_magic = target.map(|target| target.magic);
-        let head = evidence.seen().and_then(|seen| seen.head.as_ref().ok());
-        let kept = |wanted| match (target, head) {
-            (Some(target), _) => self.job.format.kept_mode(target, wanted),
-            (None, Some(head)) => kept_mode(self.job.format, head, wanted),
-            (None, None) => wanted,
-        };
-        evidence.wanted_mode = self.job.options.mode.map(kept);
-    }
-
-    /// The level of an entry: by its name; where that does not tell, by its seal; else the one that was asked for and is written under
-    /// this name.
-    fn level_of(&self, entry: &Entry, tag: Option<&str>, seal: Option<&Seal>) -> Option<u8> {
-        let named = || {
-            let maker = self.job.makers.get(entry.maker.or_else(|| self.maker_of(tag?))?)?;
-            maker.levels.iter().copied().find(|level| self.makes(maker, *level, &entry.source, &entry.artifact))
-        };
-        entry.level.number().or_else(|| look::labelled_level(self.job.format, tag?, seal?)).or_else(named)
-    }
-
-    pub(super) fn spot<'s>(&'s self, folder: &'s Folder, artifacts: Option<&'s Dir>, entry: &Entry) -> Spot<'s> {
-        Spot {
-            format: self.job.format,
-            layout: folder.layout,
-            sources: folder.sources.as_deref(),
-            artifacts,
-            here: self.target_of(entry),
-            memo: self.job.options.memo,
-            max_source: self.job.options.max_source,
-            hasty: false,
-        }
-    }
-
-    fn depth(&self) -> Depth {
-        match self.job.command {
-            Command::Verify | Command::Repair | Command::Seal => Depth::Full,
-            Command::Compile | Command::Status | Command::Explain => Depth::Quick,
-            Command::Clean => Depth::Name,
-        }
-    }
-
-    /// Looks, judges and decides: the same before the lock and under it.
-    ///
-    /// `hasty`: it does to know whether something is to be done.
-    pub(super) fn find(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry, hasty: bool) -> Found {
-        let hasty = hasty && self.job.command == Command::Compile;
-        let (before, mut read) = (Time::now(), None);
-        let evidence = if let Some((verdict, cause)) = &folder.trouble {
-            let source = judge::SourceSeen::Absent { dangling: false };
-            let artifact = judge::ArtifactSeen::Bad(*verdict, cause.clone());
-            Evidence { source, artifact, layout: folder.layout, wanted_magic: None, wanted_mode: None }
-        } else {
-            let mut evidence = look::look(&Spot { hasty, ..self.spot(folder, artifacts, entry) }, entry, self.depth(), &mut read);
-            self.want(&mut evidence, entry);
-            evidence
-        };
-        let mut judged = judge::judge(&evidence);
-        if let judge::SourceSeen::Bad(_, cause) = &evidence.source
-            && judged.cause.as_ref() != Some(cause)
-        {
-            tracing::debug!(cause = %cause.text, "its artifact is judged without it");
-        }
-        if let Some(cause) = judged.cause.as_ref().filter(|cause| cause.code == judge::IN_VAIN) {
-            self.note_once(cause.code, &folder.path.join(&entry.artifact), &format!("{}; give the source another time", cause.text));
-        }
-        let seen = evidence.seen();
-        let head = seen.and_then(|seen| seen.head.as_ref().ok());
-        // An artifact that lost its magic number is made anew by who gives it this name.
-        let lost = || self.maker_by_name(entry).map(|maker| Arc::clone(&maker.compiler.target().tag));
-        let tag = entry.tag.clone().or_else(|| head.map(|head| Arc::clone(&head.tag))).or_else(lost);
-        let seal = seen.and_then(|seen| seen.seal.as_ref().ok()?.as_ref());
-        let level = self.level_of(entry, tag.as_deref(), seal);
-        let mut facts = self.facts(&judged, seen, tag.as_deref(), level);
-        facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
-        let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
-        if decision == Decision::Seal && level.is_none() {
-            decision = Decision::Leave;
-            let text =
-                "its name does not say which optimisation level it has, and a seal does: `compile --adopt --optimize LEVEL` seals it";
-            judged.cause = Some(Cause::new("level", text));
-        }
-        if decision == Decision::Leave && self.job.command == Command::Seal && judged.verdict == Verdict::Unsealed {
-            judged.cause.get_or_insert_with(|| again::no_interpreter(tag.as_deref()));
-        }
-        let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
-        // Of what is there without anybody to make it, a lost source is none of our business.
-        let compiles = self.job.command == Command::Compile && !self.lacks_makers() && folder.trouble.is_none();
-        if let Some((cause, lost)) = judge::no_source(&evidence.source).filter(|_| compiles) {
-            decision = Decision::Leave;
-            judged.cause = Some(cause);
-            wrong = lost;
-        }
-        if let Some(cause) = self.asked_for_more(judged.verdict, head) {
-            wrong = true;
-            judged.cause.get_or_insert(cause);
-        }
-        let open = hasty && decision != Decision::Leave && seen.is_some_and(look::is_open);
-        let (bytes, read) = (seen.map_or(0, |seen| seen.stat.size), read.map(|source| (source, before)));
-        let mut found = Found { judged, decision, wrong, tag, level, stopped: false, bytes, read, open };
-        if self.job.options.recompile && self.job.command == Command::Verify {
-            self.compile_again(folder, artifacts, entry, &mut found);
-        }
-        found
-    }
-
-    /// What `verify` calls a problem only when asked.
-    fn asked_for_more(&self, verdict: Verdict, head: Option<&Head>) -> Option<Cause> {
-        let options = &self.job.options;
-        match verdict {
-            Verdict::Missing if options.complete => Some(Cause::new("missing", "its source has no artifact")),
-            Verdict::Unsealed if options.require_seal => Some(Cause::new("no-seal", "it carries no seal")),
-            Verdict::Ok | Verdict::Unsealed if options.for_image => self.lost_in_an_image(head?),
-            _ => None,
-        }
-    }
-
-    /// An artifact that goes by a time does not survive an archive or an image that sets other times.
-    fn lost_in_an_image(&self, head: &Head) -> Option<Cause> {
-        let held = "its header holds a time, which archives and images change";
-        let cure = if kept_mode(self.job.format, head, Mode::UncheckedHash) == Mode::UncheckedHash {
-            "`bytekeep compile --invalidation-mode unchecked-hash` renews it".to_owned()
-        } else {
-            format!("{} knows nothing else, so the times must be kept", head.tag)
-        };
-        (head.mode() == Mode::Timestamp).then(|| Cause::new("timestamp", format!("{held}; {cure}")))
     }
 
     /// Does what is to be done about one item, under the lock.
@@ -493,35 +286,6 @@ impl Run<'_> {
         kept.map_err(|error| Trouble::Cause(Cause::from(&error)))
     }
 
-    fn sweep(&self, guard: &Arc<Guarded>, item: &Item) {
-        let name = item.name();
-        let removed = match item {
-            // The stale lock file became ours when we locked it, and goes with the release.
-            Item::Leftover(_, Leftover::Lock) if guard.lock.was_left_behind() => Ok(()),
-            Item::Leftover(_, Leftover::Lock) => return self.forget(1),
-            _ => match guard.dir.stat_of(name) {
-                Ok(stat) if !item.may_be(stat.kind) => return self.forget(1),
-                Ok(_) if matches!(item, Item::Leftover(_, Leftover::Aside)) => leftover::remove_below(&guard.dir, name),
-                Ok(stat) if matches!(item, Item::Leftover(..)) && !guard.lock.excludes() && !leftover::is_old(&stat, Time::now()) => {
-                    return self.forget(1);
-                }
-                Ok(_) => guard.dir.unlink(name),
-                Err(error) => Err(error),
-            },
-        };
-        match removed {
-            Err(error) if error.is_gone() => {
-                tracing::debug!(cause = %error.sentence(), "somebody else removed it");
-                self.forget(1);
-            }
-            Err(error) => self.tell_leftover(&guard.folder, item, Action::Failed, Some(&Cause::from(&error))),
-            Ok(()) => {
-                guard.remove_when_empty();
-                self.tell_leftover(&guard.folder, item, Action::Swept, None);
-            }
-        }
-    }
-
     pub(super) fn tell_entry(
         &self,
         folder: &Folder,
@@ -533,20 +297,6 @@ impl Run<'_> {
     ) {
         let told = Told { verdict: found.judged.verdict, cause: cause.cloned(), tag: found.tag.clone() };
         self.tell(folder, entry, &told, action, warnings, found.wrong, found.bytes);
-    }
-
-    /// What stands where the lock file belongs is nobody's left-over, and keeps everybody out.
-    fn tell_obstacle(&self, folder: &Folder, item: &Item, what: &str) {
-        let path = folder.path.join(item.name());
-        let text = format!("{what}, where the lock file belongs: nobody can lock this directory until it is removed by hand");
-        let wrong = policy::is_wrong(self.job.command, Verdict::Unsafe, false);
-        let action = if self.job.command == Command::Clean { Action::Skipped } else { Action::None };
-        self.tell_path(&path, Verdict::Unsafe, action, Some(&Cause::new("lock-file", text).at(&path)), wrong);
-    }
-
-    pub(super) fn tell_leftover(&self, folder: &Folder, item: &Item, action: Action, cause: Option<&Cause>) {
-        let path: PathBuf = folder.path.join(item.name());
-        self.tell_path(&path, Verdict::Leftover, action, cause, action == Action::Failed);
     }
 }
 

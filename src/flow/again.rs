@@ -8,7 +8,8 @@ use crate::base::sys::{self, Dir, Stat};
 use crate::model::{Cause, Compared, Entry, Head, Stamp, Verdict};
 
 use super::Run;
-use super::act::{Found, Trouble};
+use super::act::Trouble;
+use super::find::Found;
 use super::folder::Folder;
 use super::look;
 

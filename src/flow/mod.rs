@@ -14,6 +14,7 @@ mod again;
 mod commit;
 pub mod examine;
 mod explain;
+mod find;
 mod folder;
 pub mod import;
 pub mod job;
@@ -27,6 +28,7 @@ pub mod report;
 mod restamp;
 mod roots;
 mod scan;
+mod sweep;
 mod trim;
 
 use std::collections::{HashMap, HashSet};

@@ -10,7 +10,8 @@ use crate::base::write::Staged;
 use crate::model::{Cause, Entry, Format, Head, Mode, Verdict};
 
 use super::Run;
-use super::act::{Done, Found, Trouble, refuse_signed, signed};
+use super::act::{Done, Trouble, refuse_signed, signed};
+use super::find::Found;
 use super::folder::Guarded;
 use super::judge::{self, Judged};
 use super::look;

@@ -43,6 +43,8 @@ struct Places {
     shared: Option<(usize, usize)>,
     lines: usize,
     exceptions: Option<usize>,
+    /// File name, name, qualified name.
+    texts: Vec<usize>,
 }
 
 impl Places {
@@ -56,6 +58,7 @@ impl Places {
             shared: find("co_freevars").zip(find("co_cellvars")),
             lines: find("co_lnotab").or_else(|| find("co_linetable"))?,
             exceptions: find("co_exceptiontable"),
+            texts: ["co_filename", "co_name", "co_qualname"].into_iter().filter_map(find).collect(),
         })
     }
 }
@@ -87,9 +90,15 @@ impl Listener for Deep {
         let Some((code, place)) = data(at.code) else { return Ok(()) };
         let lines = data(at.lines).unwrap_or_default();
         let exceptions = at.exceptions.and_then(data).unwrap_or_default();
-        let size = code.len().saturating_add(lines.0.len()).saturating_add(exceptions.0.len());
+        let texts = || at.texts.iter().filter_map(|at| field(*at).text(bytes).zip(field(*at).place()));
+        let sizes = [code.len(), lines.0.len(), exceptions.0.len()].into_iter().chain(texts().map(|(text, _)| text.len()));
+        let size = sizes.fold(0, usize::saturating_add);
         let Some(left) = self.budget.checked_sub(size) else { return Ok(()) };
         self.budget = left;
+        // PyPy refuses it, and no compiler takes such a name.
+        if let Some((_, place)) = texts().find(|(text, _)| text.contains(&0)) {
+            return Err(Fault::corrupt(CODE, "a name in a code object holds a NUL", place));
+        }
         let locals = count(at.locals);
         let free = at.shared.map_or(locals, |(free, cells)| count(free).saturating_add(count(cells)));
         // By `Operand`: nothing is an invalid instruction's operand, anything is one, and more is looked at apart.

@@ -185,6 +185,14 @@ impl Shape {
         }
     }
 
+    /// The text of a string in any form.
+    pub(super) fn text(self, bytes: &[u8]) -> Option<&[u8]> {
+        let place = self.place()?;
+        let short = matches!(bytes.get(place)? & 0x7F, b'z' | b'Z');
+        let data = place.checked_add(if short { 2 } else { 5 })?;
+        bytes.get(data..data.checked_add(self.len(bytes)?)?)
+    }
+
     /// The bytes of an object of class [`Shape::BYTES`].
     pub(super) fn bytes(self, bytes: &[u8]) -> Option<&[u8]> {
         let data = self.place()?.checked_add(5)?;

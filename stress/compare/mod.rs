@@ -162,7 +162,7 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
     println!("{} cores, {} runs", std::thread::available_parallelism()?, plan.runs);
     println!("each measured run {}", if mount::possible() { "on a fresh ext4" } else { "under a directory name never used before" });
     let mut bench = Bench { setting, plan, corpus, tally, sheet: Vec::new() };
-    let all: [(Row, Measured); 7] = [
+    let all: [(Row, Measured); 8] = [
         (Row::Cold, rows::cold),
         (Row::Verify, rows::verify),
         (Row::Nothing, rows::nothing),

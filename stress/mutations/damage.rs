@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bytekeep::python::magic;
+
 use crate::run::Random;
 
 const SECTOR: usize = 512;
@@ -110,7 +112,13 @@ fn spoil(damage: Damage, bytes: &mut Vec<u8>, header: usize, artifacts: &[Vec<u8
         Damage::Cut => bytes.truncate(anywhere),
         Damage::Magic => {
             let at = random.below(4);
+            let tag = |bytes: &[u8]| magic::row_of(magic::number(*bytes.first_chunk()?)?).map(|row| row.tag);
+            let (was, byte) = (tag(bytes), bytes[at]);
             bytes[at] = u8::try_from(random.below(256)).unwrap_or(0);
+            // Two releases of one tag have two numbers, and either is right.
+            if tag(bytes) == was {
+                bytes[at] = !byte;
+            }
             return at;
         }
         Damage::ZeroSector => bytes[block(SECTOR, anywhere)].fill(0),

@@ -250,6 +250,8 @@ struct Judge<'a> {
     python: &'a Interpreter,
     sources: &'a [PathBuf],
     child: Child,
+    /// Has it judged nothing yet?
+    is_fresh: bool,
 }
 
 impl Drop for Judge<'_> {
@@ -263,7 +265,7 @@ impl<'a> Judge<'a> {
     fn start(python: &'a Interpreter, sources: &'a [PathBuf]) -> Result<(Self, Vec<Vec<u8>>)> {
         let mut command = Command::new(&python.executable);
         command.args(["-S", "-s", "-B", "-c", JUDGE]).env("PYTHONHASHSEED", "0").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut judge = Self { python, sources, child: command.stderr(Stdio::null()).spawn()? };
+        let mut judge = Self { python, sources, child: command.stderr(Stdio::null()).spawn()?, is_fresh: true };
         let mut bodies = Vec::new();
         for source in sources {
             judge.send(&[source.as_os_str().as_encoded_bytes()])?;
@@ -286,6 +288,7 @@ impl<'a> Judge<'a> {
     fn judge(&mut self, batch: &[Mutant], header: usize) -> Result<Vec<Answer>> {
         let mut answers = Vec::new();
         while answers.len() < batch.len() {
+            let before = answers.len();
             let rest = &batch[answers.len()..];
             for mutant in rest {
                 let number = u32::try_from(mutant.artifact)?.to_le_bytes();
@@ -312,8 +315,13 @@ impl<'a> Judge<'a> {
                 });
             }
             if let Some(answer) = died {
-                answers.push(answer);
+                // Of an earlier one that it took it may die later. What it dies over as the first one is that one's doing.
+                if self.is_fresh && answers.len() == before {
+                    answers.push(answer);
+                }
                 *self = Self::start(self.python, self.sources)?.0;
+            } else {
+                self.is_fresh = false;
             }
         }
         Ok(answers)

@@ -125,7 +125,7 @@ pub(crate) fn words(ground: &str) -> Vec<&'static str> {
         "nproc" => vec!["Resource temporarily unavailable"],
         "shutdown" => vec!["Input/output error"],
         "ext4-error" => vec!["Read-only file system", "Input/output error"],
-        "vanish" => vec!["vanished", "removed", "No such file"],
+        "vanish" => vec!["vanished", "removed", "moved", "No such file"],
         // a lost handle looks as if what it was of had been removed
         "nfs-stale-open" | "nfs-stale-stat" | "nfs-stale-rename" => vec![STALE, "vanished", "removed"],
         _ => vec![LACKS.iter().find(|lack| lack.name == ground).map_or("No space left on device", |lack| lack.words)],

@@ -597,7 +597,7 @@ fn evidence_that_cannot_be_kept_keeps_what_is_bad() {
     std::fs::write(&path, b"torn").unwrap();
     let (format, stop, compiler) = (Toy::new(), AtomicBool::new(false), Capitals::new());
     let options = |keep: &Path| Options { keep_bad: Some(keep.into()), ..Options::default() };
-    let job = tree.job(Command::Repair, &compiler, &format, &stop, options(&tree.path("nowhere")));
+    let job = tree.job(Command::Repair, &compiler, &format, &stop, options(&tree.path("no/where")));
     assert!(run(&job, &()).is_err(), "nothing is done without the place for it");
     assert_eq!(std::fs::read(&path).unwrap(), b"torn");
     // A damaged orphan, and one larger than what is kept: sparse.

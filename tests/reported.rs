@@ -671,3 +671,19 @@ fn what_was_edited_in_the_second_of_its_making_is_not_sealed() {
     assert_eq!(tree.import(python(), "edited"), "22");
     tree.bytekeep(None, ["verify", "--require-seal", "edited.py"]).run().exits(0);
 }
+
+/// What was mended in an image whose artifacts go by a hash went by a time afterwards.
+#[test]
+fn repair_keeps_the_invalidation_mode_and_makes_the_directory_for_evidence() {
+    let tree = Tree::new();
+    tree.file("mod.py", b"VALUE = 1\n");
+    tree.bytekeep(Some(python()), ["compile", "--invalidation-mode", "unchecked-hash", "mod.py"]).run().exits(0);
+    let artifact = tree.artifact("mod.py", python());
+    let whole = std::fs::read(&artifact).unwrap();
+    std::fs::write(&artifact, &whole[..whole.len() - 120]).unwrap();
+    tree.bytekeep(Some(python()), ["repair", "--keep-bad", "evidence", "mod.py"]).run().exits(0);
+    assert_eq!(std::fs::read(&artifact).unwrap(), whole);
+    assert_eq!(all_below(&tree.path("evidence")).len(), 2, "a copy and its report");
+    let outcome = tree.bytekeep(Some(python()), ["repair", "--keep-bad", "no/such/place", "mod.py"]).run().exits(2);
+    assert!(outcome.stderr.contains("no/such"), "{}", outcome.shown());
+}

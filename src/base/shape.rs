@@ -97,7 +97,9 @@ fn text_start(bytes: &[u8], known: &Known<'_>) -> Option<Mark> {
     let start = &bytes[..bytes.len().min(40)];
     let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let is_text = line.len() >= 4 && line.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\t'));
-    (known.header.is_none() && is_text).then(|| mark("text", (0, line.len()), "it begins with text".to_owned(), NO_ARTIFACT))
+    let is_pointer = line.starts_with(b"version https://git-lfs");
+    let text = if is_pointer { "it is a pointer of Git LFS, not the file itself" } else { "it begins with text" };
+    (known.header.is_none() && is_text).then(|| mark("text", (0, line.len()), text.to_owned(), NO_ARTIFACT))
 }
 
 /// Whole blocks of zeros, and zeros up to the end.
@@ -354,7 +356,9 @@ mod tests {
         assert_eq!(told(&whole, Some(&at(4100))), [("changed", 4096, 10_096)]);
         assert_eq!(told(&whole, Some(&cut_at(10_000))), [("changed", 0, 10_000)]);
         let text = shape(b"version https://git-lfs.github.com/spec/v1\n", &Known::default());
-        assert!(text[0].code == "text" && text[0].text.contains("`version https://git-lfs"), "{text:?}");
+        assert!(text[0].code == "text" && text[0].text.contains("Git LFS"), "{text:?}");
+        let text = shape(b"TOKEN = 'secret'\n", &Known::default());
+        assert!(text[0].code == "text" && !text[0].text.contains("secret"), "{text:?}");
     }
 
     proptest! {

@@ -202,7 +202,9 @@ impl Run<'_> {
         let filename = guard.folder.absolute.join(&entry.source);
         let made = self.compile(maker, &guard.folder, entry, &source, level)?;
         let target = maker.compiler.target();
-        let mode = self.job.options.mode.unwrap_or(Mode::Timestamp);
+        // What is mended stays of the mode that it has: an image's artifacts go by a hash for a reason.
+        let kept = found.mode.filter(|_| self.job.command == Command::Repair);
+        let mode = self.job.options.mode.or(kept).unwrap_or(Mode::Timestamp);
         let payload = self.job.format.dress(target, mode, &source, &made.code);
         // A seal would prove whatever it was given.
         let head = self.job.format.head(&payload[..payload.len().min(16)], Some(&target.tag), Some(target));

@@ -23,6 +23,8 @@ pub(super) struct Found {
     pub(super) wrong: bool,
     pub(super) tag: Option<Arc<str>>,
     pub(super) level: Option<u8>,
+    /// The invalidation mode of what is there, where its header can be read.
+    pub(super) mode: Option<Mode>,
     /// The run ended before all was seen: nothing is told of it.
     pub(super) stopped: bool,
     pub(super) bytes: u64,
@@ -153,7 +155,8 @@ impl Run<'_> {
         }
         let open = hasty && decision != Decision::Leave && seen.is_some_and(look::is_open);
         let (bytes, read) = (seen.map_or(0, |seen| seen.stat.size), read.map(|source| (source, before)));
-        let mut found = Found { judged, decision, wrong, tag, level, stopped: false, bytes, read, open };
+        let mode = head.map(Head::mode);
+        let mut found = Found { judged, decision, wrong, tag, level, mode, stopped: false, bytes, read, open };
         if self.job.options.recompile && self.job.command == Command::Verify {
             self.compile_again(folder, artifacts, entry, &mut found);
         }

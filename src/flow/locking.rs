@@ -46,6 +46,7 @@ impl Run<'_> {
             return;
         }
         let only_leftovers = locking.todo.iter().all(|item| !matches!(item, Item::Entry(_)));
+        let taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         match self.try_lock(&locking) {
             Ok(Some((dir, Attempt::Held(lock)))) => {
                 if !lock.excludes() && !self.is_noted("no-room") {
@@ -57,6 +58,7 @@ impl Run<'_> {
                 }
                 let lock = Arc::new(lock);
                 self.note_held(&lock);
+                drop(taking);
                 let guard = Arc::new(Guarded { folder: locking.folder, dir, lock });
                 for item in locking.todo {
                     self.queue.push(Task::Act(Arc::clone(&guard), item));
@@ -65,13 +67,15 @@ impl Run<'_> {
             // What looked left over belongs to somebody who is at work.
             Ok(Some((_, Attempt::Busy(_)))) if only_leftovers => self.forget(locking.todo.len()),
             Ok(Some((dir, Attempt::Busy(holder)))) => {
+                // What this run is letting go just now is no longer its own, and free the next time.
+                let is_first = locking.busy.is_none();
                 let now = Instant::now();
                 let fresh = || Busy { since: now, limit: self.patience(), tried: now, dir: Arc::clone(&dir), told: false };
                 let busy = locking.busy.get_or_insert_with(fresh);
                 (busy.tried, busy.dir) = (now, Arc::clone(&dir));
                 // We are at work there ourselves, under another name of it: that ends without anybody's help.
                 let ours = dir.stat().is_ok_and(|stat| self.holds(&stat));
-                if !ours && busy.since.elapsed() >= busy.limit {
+                if !ours && !is_first && busy.since.elapsed() >= busy.limit {
                     let who = holder.pid.map(|pid| format!(" by process {pid}")).unwrap_or_default();
                     let seconds = self.job.options.lock_timeout.as_secs_f64();
                     let text = if busy.limit == self.job.options.lock_timeout {

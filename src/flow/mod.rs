@@ -104,6 +104,8 @@ struct Run<'r> {
     halted: AtomicBool,
     /// Was a lock waited for until the time-out?
     waited_in_vain: AtomicBool,
+    /// One lock is taken and noted after the other: else a thread would find busy, and not its own, what another is just taking.
+    taking: Mutex<()>,
     deadline: Option<Instant>,
 }
 
@@ -119,7 +121,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         Some(path) => Some(open_prefix(path, job)?),
         None => None,
     };
-    let keep = job.options.keep_bad.as_ref().map(|path| Dir::open_root(path)).transpose()?;
+    let keep = job.options.keep_bad.as_ref().map(|path| open_or_make(path)).transpose()?;
     let descriptors = sys::raise_open_file_limit();
     let open = Open::default();
     let bounds = Bounds::within(descriptors);
@@ -144,6 +146,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         starved: Mutex::new(Starved { done: 0, since: started, over: false }),
         halted: AtomicBool::new(false),
         waited_in_vain: AtomicBool::new(false),
+        taking: Mutex::default(),
         deadline: job.options.max_time.and_then(|limit| started.checked_add(limit)),
     };
     for maker in &job.makers {
@@ -249,6 +252,18 @@ fn check_makers(job: &Job<'_>) -> Result<(), JobError> {
         }
     }
     Ok(())
+}
+
+/// Opens the directory for evidence; where only that is missing it is made, for this user alone.
+fn open_or_make(path: &Path) -> crate::base::Result<Dir> {
+    match (Dir::open_root(path), path.file_name().and_then(Name::new)) {
+        (Err(error), Some(name)) if error.is_absent() => {
+            let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Dir::open_root(above)?.make_dir(&name, 0o700)?;
+            Dir::open_root(path)
+        }
+        (opened, _) => opened,
+    }
 }
 
 /// Opens the directory that artifacts stand in instead of beside their sources; `compile` makes it, with those above it, and flushes

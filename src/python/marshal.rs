@@ -6,7 +6,7 @@
 //!
 //! It is stricter than `marshal.loads` where no compiler writes what `loads` would take: text in ASCII fields that is none, references
 //! to what is not finished, big integers with leading zeros, flags on singletons, fields of a code object that contradict each
-//! other, bytes behind the end. Into the instructions and their tables looks who listens: [`super::bytecode`].
+//! other, bytes behind the end. Into the instructions and their tables looks who listens: `bytecode`.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 

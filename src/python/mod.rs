@@ -3,7 +3,7 @@
 //! - [`magic`] is the table of magic numbers: who writes which, and how long the header behind it is.
 //! - [`pyc`] knows names, headers and labels: [`Pyc`] is the [`crate::model::Format`] of `.pyc` files.
 //! - [`marshal`] walks the body behind the header to its last byte and trusts none of it.
-//! - [`bytecode`] looks deeper: into the instructions and their tables, by what [`opcodes`] knows of each interpreter.
+//! - `bytecode` looks deeper: into the instructions and their tables, by what `opcodes` knows of each interpreter.
 //! - [`objects`] lists what the body holds, for whoever explains, compares or rewrites it.
 //! - [`way`] gives places in it their names: which function, which constant.
 //! - [`rewrite`] changes a body without an interpreter: the file name in its code, the numbers of its references.

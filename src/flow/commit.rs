@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::base::seam;
 use crate::base::sys::Dir;
 use crate::base::write::{self, Outcome, Staged};
 use crate::model::{Cause, Entry, Warning};
@@ -231,6 +232,9 @@ enum Stands {
 
 /// What was written stands in the directory that was opened, wherever that is now; what was asked for is that it stands under its path.
 fn stands_now(folder: &Folder, dir: (u64, u64)) -> Stands {
+    if seam::without("gone-directory") {
+        return Stands::Here;
+    }
     let is_home = |home: &Dir| Dir::is_at(home.path(), home.stat()?.id());
     let stands = Dir::is_at(&folder.path, dir).and_then(|here| match folder.home_dir() {
         _ if here => Ok(Stands::Here),

@@ -59,7 +59,7 @@ pub fn effective_groups() -> Vec<u32> {
     groups
 }
 
-/// What a path leads to, through links. To judge permissions by: nothing is opened.
+/// What a path leads to, through links. To judge permissions by, and whether a directory is where it was: nothing is opened.
 pub fn look_up(path: &Path) -> Result<Stat> {
     call("stat", path, || rustix::fs::stat(path)).map(|raw| Stat::from_raw(&raw))
 }
@@ -189,7 +189,7 @@ impl Dir {
     pub fn is_in_place(&self, own: &Stat) -> Result<bool> {
         let named = match &self.parent {
             Some((parent, name)) => parent.stat_of(name),
-            None => call("stat", &self.path, || rustix::fs::stat(&self.path)).map(|raw| Stat::from_raw(&raw)),
+            None => look_up(&self.path),
         };
         match named {
             Ok(named) => Ok(named.same_file(own)),
@@ -201,7 +201,7 @@ impl Dir {
     /// Does its whole path, as it is written, lead to it now? [`Dir::is_in_place`] asks for the last component alone, and a directory
     /// above may have been moved. A path that is too long to ask for counts as one that leads here.
     pub fn is_at(path: &Path, own: (u64, u64)) -> Result<bool> {
-        match call("stat", path, || rustix::fs::stat(path)).map(|raw| Stat::from_raw(&raw)) {
+        match look_up(path) {
             Ok(named) => Ok(named.id() == own),
             Err(error) if error.is_gone() || error.kind() == io::ErrorKind::NotADirectory => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename => Ok(true),

@@ -204,12 +204,6 @@ fn see_file(
     Ok(ArtifactSeen::Seen(Box::new(seen)))
 }
 
-/// Was the source written to after the artifact, and within one second? Where the artifact's time has no fraction, or is of another
-/// second, somebody has set it (archives do), and it says nothing.
-pub(super) fn is_outrun(artifact: &sys::Stat, source: &sys::Stat) -> bool {
-    artifact.mtime < source.mtime && artifact.mtime.sec == source.mtime.sec && artifact.mtime.nsec != 0
-}
-
 /// The same of an artifact that was read as a whole, and a source too: every byte is looked at.
 pub(super) fn of_bytes(spot: &Spot<'_>, entry: &Entry, stat: Stat, bytes: &[u8], source: &Source) -> Evidence {
     let head = spot.format.head(&bytes[..bytes.len().min(HEAD_LEN)], entry.tag.as_deref(), spot.here);
@@ -233,6 +227,12 @@ pub(super) fn of_bytes(spot: &Spot<'_>, entry: &Entry, stat: Stat, bytes: &[u8],
     let seen = Seen { stat, head, seal, label_fits: label_fit, body, proof, time_agrees, in_vain, outrun };
     let source = SourceSeen::Seen { stat: source.stat, digest: Some(source.digest), hash };
     Evidence { source, artifact: ArtifactSeen::Seen(Box::new(seen)), layout: spot.layout, wanted_magic: None, wanted_mode: None }
+}
+
+/// Was the source written to after the artifact, and within one second? Where the artifact's time has no fraction, or is of another
+/// second, somebody has set it (archives do), and it says nothing.
+pub(super) fn is_outrun(artifact: &sys::Stat, source: &sys::Stat) -> bool {
+    artifact.mtime < source.mtime && artifact.mtime.sec == source.mtime.sec && artifact.mtime.nsec != 0
 }
 
 /// The first 16 and the last 96 bytes.

@@ -136,8 +136,11 @@ fn a_source_that_does_not_compile_or_takes_too_long_is_a_problem() {
     let outcome = tree.bytekeep(Some(python), ["verify", "--recompile", "--format", "json", "."]).run().exits(1);
     assert_eq!(outcome.entry("pkg/m.py")["cause"]["code"], "source");
 
-    let slow = tree_with(python, SOURCE);
-    let outcome = slow.bytekeep(Some(python), ["verify", "--recompile", "--timeout", "0.000001", "--format", "json", "."]).run().exits(1);
+    // Half a second of compiling and more: no machine is done with it in the given time.
+    let slow = Tree::new();
+    slow.old_file("pkg/m.py", "f(1, 2, [3, 4], x=5)\n".repeat(20_000).as_bytes());
+    compile(&slow, python, "pkg/m.py", &slow.path("pkg/m.py"));
+    let outcome = slow.bytekeep(Some(python), ["verify", "--recompile", "--timeout", "0.01", "--format", "json", "."]).run().exits(1);
     assert_eq!(outcome.entry("pkg/m.py")["cause"]["code"], "timeout");
 }
 

@@ -30,6 +30,9 @@ pub struct Interpreter {
     pub stdlib: PathBuf,
     /// Is it a 64-bit program?
     pub wide: bool,
+    /// What tells it from others with the same magic number that may compile otherwise: its version in full, with the build, and what a
+    /// build may choose (word size, width of 2.7's `unicode`, hash, repr of floats).
+    pub build: String,
 }
 
 /// Why an interpreter cannot be had.
@@ -130,6 +133,7 @@ pub(super) struct Answer {
     /// What really runs, where the system tells.
     pub(super) executable: String,
     wide: bool,
+    build: String,
 }
 
 /// Bytes from hex.
@@ -246,6 +250,7 @@ impl Interpreter {
             implementation,
             stdlib: PathBuf::from(OsString::from_vec(unhex(&answer.stdlib).ok_or_else(broken)?)),
             wide: answer.wide,
+            build: text(&answer.build)?,
         })
     }
 

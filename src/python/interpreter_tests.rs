@@ -38,7 +38,7 @@ fn script(dir: &Path, text: &str) -> PathBuf {
 fn answer(version: &str, tag: &str, implementation: &str) -> String {
     let hex = |text: &str| text.bytes().fold(String::new(), |all, byte| all + &format!("{byte:02x}"));
     format!(
-        r#"{{"tag": "{}", "magic": "00010d0a", "implementation": "{}", "version": [{version}], "variant": "", "stdlib": "2f", "library": "", "executable": "", "wide": true}}"#,
+        r#"{{"tag": "{}", "magic": "00010d0a", "implementation": "{}", "version": [{version}], "variant": "", "stdlib": "2f", "library": "", "executable": "", "wide": true, "build": "78"}}"#,
         hex(tag),
         hex(implementation)
     )
@@ -147,7 +147,7 @@ fn an_answer_is_remembered_while_nothing_changed() {
     assert_eq!(probes.recall(&path, &real), None, "others may have written it");
     std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(probes.recall(&path, &real), Some(answer.clone()));
-    std::fs::OpenOptions::new().write(true).open(cache.join("interpreters-2.json")).unwrap().write_all(b"{{{").unwrap();
+    std::fs::OpenOptions::new().write(true).open(cache.join("interpreters-3.json")).unwrap().write_all(b"{{{").unwrap();
     assert_eq!(probes.recall(&path, &real), None);
     probes.remember(&path, &real, &answer);
     assert_eq!(probes.recall(&path, &real), Some(answer.clone()));

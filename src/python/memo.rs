@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(40);
 /// How much it may say.
 const LONGEST: usize = 64 << 10;
-const FILE: &str = "interpreters-2.json";
+const FILE: &str = "interpreters-3.json";
 /// How much of a memo is believed to be one, bytes and entries.
 const MEMO_BYTES: u64 = 1 << 20;
 const MEMO_ENTRIES: usize = 200;

@@ -35,14 +35,20 @@ except (IOError, OSError):
     pass
 
 
+# Two interpreters with one magic number may compile one source to different code: by a mended compiler, a distribution's patch, a narrow
+# `unicode`, another word size, another order in sets. The text of the version names the build; the rest is what a build may choose.
+build = '\n'.join([sys.version, str(sys.maxsize), str(sys.maxunicode), str(getattr(sys, 'hash_info', '')), getattr(sys, 'float_repr_style', '')])
+
+
 def hexed(value):
     if not isinstance(value, bytes):
         value = os.fsencode(value)
     return '"' + ''.join('%02x' % b for b in bytearray(value)) + '"'
 
 
-print('{"tag": %s, "magic": %s, "implementation": %s, "version": [%d, %d, %d], "variant": "%s", "stdlib": %s, "library": %s, "executable": %s, "wide": %s}' % (
+print('{"tag": %s, "magic": %s, "implementation": %s, "version": [%d, %d, %d], "variant": "%s", "stdlib": %s, "library": %s, "executable": %s, "wide": %s, "build": %s}' % (
     hexed(tag), hexed(magic), hexed(implementation.name if implementation else 'pypy' if pypy else 'cpython'),
     sys.version_info[0], sys.version_info[1], sys.version_info[2],
     ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else ''),
-    hexed(os.path.dirname(os.path.abspath(os.__file__))), hexed(library), hexed(executable), 'true' if sys.maxsize > 2 ** 32 else 'false'))
+    hexed(os.path.dirname(os.path.abspath(os.__file__))), hexed(library), hexed(executable), 'true' if sys.maxsize > 2 ** 32 else 'false',
+    hexed(build)))

@@ -143,15 +143,19 @@ def prepare():
 
 # As in the probe: the executable may be another one by now than that which was asked.
 def identity():
+    build = raw('\n'.join([sys.version, str(sys.maxsize), str(sys.maxunicode), str(getattr(sys, 'hash_info', '')),
+                           getattr(sys, 'float_repr_style', '')]))
+    variant = ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else '')
     if PY2:
         import imp
-        return imp.get_magic() + b'cpython-27\0'
-    try:
-        from _frozen_importlib_external import MAGIC_NUMBER as magic
-    except ImportError:
-        from importlib.util import MAGIC_NUMBER as magic
-    variant = ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else '')
-    return magic + raw(sys.implementation.cache_tag or '') + b'\0' + raw(variant)
+        magic, tag = imp.get_magic(), 'cpython-27'
+    else:
+        tag = sys.implementation.cache_tag or ''
+        try:
+            from _frozen_importlib_external import MAGIC_NUMBER as magic
+        except ImportError:
+            from importlib.util import MAGIC_NUMBER as magic
+    return magic + b'\0'.join([raw(tag), raw(variant), build])
 
 
 def main():

@@ -13,7 +13,6 @@ use super::process;
 use super::room::Seat;
 use crate::base::children::{self, ChildLimits};
 use crate::base::seam::without;
-use crate::model::Target;
 
 /// What every worker runs.
 const PROGRAM: &str = include_str!("worker.py");
@@ -57,8 +56,9 @@ pub(super) enum Strange {
 }
 
 /// What `worker.py` says in its hello.
-fn identity(target: &Target) -> Vec<u8> {
-    [&target.magic[..], target.tag.as_bytes(), b"\0", target.variant.as_bytes()].concat()
+fn identity(interpreter: &Interpreter) -> Vec<u8> {
+    let target = &interpreter.target;
+    [&target.magic[..], target.tag.as_bytes(), b"\0", target.variant.as_bytes(), b"\0", interpreter.build.as_bytes()].concat()
 }
 
 /// A running interpreter with our program in it. Killed and reaped when dropped.
@@ -104,7 +104,7 @@ impl Worker {
             decoder: Decoder::default(),
             tail: Vec::new(),
             ended: false,
-            identity: identity(&start.interpreter.target),
+            identity: identity(start.interpreter),
             ready: false,
             cwd: Some(cwd),
             ear: None,

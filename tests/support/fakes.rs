@@ -21,7 +21,8 @@ def hello():
     os.close(free)
     from importlib.util import MAGIC_NUMBER as magic
     variant = ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else '')
-    identity = magic + sys.implementation.cache_tag.encode() + b'\0' + variant.encode()
+    build = '\n'.join([sys.version, str(sys.maxsize), str(sys.maxunicode), str(sys.hash_info), sys.float_repr_style])
+    identity = magic + '\0'.join([sys.implementation.cache_tag, variant, build]).encode()
     write(frame(0, b'H' + fields(b'2', str(os.getpid()).encode(), str(free).encode(), identity)))
 def read(size):
     got = b''

@@ -83,3 +83,4 @@ pub mod cli;
 pub mod flow;
 pub mod model;
 pub mod python;
+pub mod store;

@@ -61,11 +61,12 @@ const RULES: &[(&str, Rule)] = &[
 const ARROWS: &[(&str, &[&str])] = &[
     ("base", &["base"]),
     ("model", &["model", "base"]),
-    ("flow", &["flow", "model", "base"]),
+    ("store", &["store", "base"]),
+    ("flow", &["flow", "store", "model", "base"]),
     ("python", &["python", "model", "base"]),
-    ("cli", &["cli", "flow", "python", "model", "base"]),
+    ("cli", &["cli", "flow", "store", "python", "model", "base"]),
     ("main", &["cli"]),
-    ("lib", &["cli", "flow", "python", "model", "base"]),
+    ("lib", &["cli", "flow", "store", "python", "model", "base"]),
 ];
 
 /// What stands at the crate's root beside the layers: macros.

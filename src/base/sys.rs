@@ -136,6 +136,24 @@ impl Dir {
         self.open_by_steps(relative)
     }
 
+    /// Opens a file some levels below this directory for reading: [`Dir::open_beneath`] and [`Dir::open_file`] in one call, where the
+    /// system has one.
+    pub fn open_file_beneath(self: &Arc<Self>, relative: &Path) -> Result<File> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::ResolveFlags;
+            let path = self.path.join(relative);
+            let strict = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            match call("open", &path, || rustix::fs::openat2(&self.fd, relative, LOOK | OFlags::NOFOLLOW, Mode::empty(), strict)) {
+                Err(error) if matches!(error.cause.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EAGAIN)) => {}
+                opened => return opened.map(File::from),
+            }
+        }
+        let invalid = || Error::new("open", self.path.join(relative), io::ErrorKind::InvalidInput);
+        let name = relative.file_name().and_then(Name::new).ok_or_else(invalid)?;
+        self.open_beneath(relative.parent().ok_or_else(invalid)?)?.open_file(&name)
+    }
+
     fn open_by_steps(self: &Arc<Self>, relative: &Path) -> Result<Arc<Self>> {
         // Put together once: a path for each step of each directory takes minutes of copying in a tree of thousands of levels.
         let path = self.path.join(relative);

@@ -118,6 +118,14 @@ pub(crate) struct Compiling {
     /// The largest source that is compiled (K, M and G are understood)
     #[arg(long, value_name = "SIZE", default_value = "16M", value_parser = parse_size)]
     pub(crate) max_source: Size,
+    /// Where compiled code is kept that all trees share [default: the user's cache directory, /var/cache/bytekeep for root]
+    ///
+    /// A source that any tree has had compiled by the same interpreter is not compiled again.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) store: Option<PathBuf>,
+    /// Take nothing from the store, and put nothing there, whatever names one
+    #[arg(long)]
+    pub(crate) no_store: bool,
 }
 
 /// How commands that walk trees do it.

@@ -244,7 +244,7 @@ mod tests {
     fn event<'a>(path: &'a str, verdict: Verdict, action: Action, cause: Option<&'a Cause>) -> EntryEvent<'a> {
         let wrong = verdict.is_problem() && matches!(action, Action::None | Action::Failed | Action::Skipped);
         let artifact = Path::new(path);
-        EntryEvent { artifact, source: None, tag: None, level: None, verdict, action, cause, warnings: &[], wrong, bytes: 0 }
+        EntryEvent { artifact, source: None, tag: None, level: None, verdict, action, cause, warnings: &[], wrong, bytes: 0, stored: false }
     }
 
     fn told(command: Command, dry_run: bool, loudness: Loudness, events: &[EntryEvent<'_>]) -> (String, String) {

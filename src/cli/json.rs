@@ -39,6 +39,8 @@ struct EntryLine<'a> {
     action: &'static str,
     cause: Option<CauseLine<'a>>,
     wrong: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stored: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<WarningLine<'a>>,
 }
@@ -94,6 +96,16 @@ struct SummaryLine<'a> {
     verdicts: BTreeMap<&'static str, u64>,
     actions: BTreeMap<&'static str, u64>,
     interpreters: BTreeMap<&'a str, BTreeMap<&'static str, u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<StoreLine>,
+}
+
+#[derive(Serialize)]
+struct StoreLine {
+    hits: u64,
+    misses: u64,
+    puts: u64,
+    saved_seconds: f64,
 }
 
 /// Writes lines.
@@ -129,6 +141,7 @@ impl<'a> Json<'a> {
             action: event.action.word(),
             cause: event.cause.map(CauseLine::from),
             wrong: event.wrong,
+            stored: event.stored,
             warnings: warnings.collect(),
         });
     }
@@ -156,6 +169,12 @@ impl<'a> Json<'a> {
             verdicts: summary.verdicts.iter().map(|(verdict, number)| (verdict.word(), *number)).collect(),
             actions: summary.actions.iter().map(|(action, number)| (action.word(), *number)).collect(),
             interpreters: tags.collect(),
+            store: summary.store.map(|counts| StoreLine {
+                hits: counts.hits,
+                misses: counts.misses,
+                puts: counts.puts,
+                saved_seconds: counts.saved.as_secs_f64(),
+            }),
         });
     }
 }
@@ -189,6 +208,7 @@ mod tests {
     use crate::base::lock::Holder;
     use crate::flow::Action;
     use crate::model::{Verdict, Warning};
+    use crate::store::Counts;
 
     fn full() -> String {
         let (out, stdout, _) = capture::plain();
@@ -206,14 +226,17 @@ mod tests {
             warnings: &warnings,
             wrong: false,
             bytes: 7,
+            stored: true,
         };
         json.event(&Event::Entry(event));
         (event.artifact, event.source, event.tag, event.level, event.cause, event.warnings) =
             (Path::new("a\nb"), None, None, None, None, &[]);
+        event.stored = false;
         json.event(&Event::Entry(event));
         json.event(&Event::Waiting { dir: Path::new("d"), holder: &Holder { pid: Some(7), command: None, since: None } });
         json.event(&Event::Note { code: "no-locks", text: "no locks here", path: Path::new(OsStr::from_bytes(b"\xff")) });
-        let mut summary = Summary { elapsed: Duration::from_millis(1500), ..Summary::default() };
+        let store = Counts { hits: 3, misses: 2, puts: 1, saved: Duration::from_millis(250) };
+        let mut summary = Summary { elapsed: Duration::from_millis(1500), store: Some(store), ..Summary::default() };
         summary.count(&event);
         json.summary(Command::Repair, false, &summary);
         stdout.text()
@@ -228,7 +251,7 @@ mod tests {
             "{\"v\":1,\"kind\":\"entry\",\"path\":\"a\u{fffd}.pyc\",\"path_b64\":\"Yf8ucHlj\",\"source\":\"a\u{fffd}.py\",\"source_b64\":\"Yf8ucHk=\",\
              \"interpreter\":\"cpython-313\",\"optimize\":0,\"verdict\":\"corrupt\",\"action\":\"built\",\
              \"cause\":{\"code\":\"digest\",\"text\":\"its bytes are not those that were sealed\",\"path\":\"c\u{fffd}\",\"path_b64\":\"Y/8=\"},\
-             \"wrong\":false,\"warnings\":[{\"category\":\"SyntaxWarning\",\"text\":\"odd\",\"line\":3}]}"
+             \"wrong\":false,\"stored\":true,\"warnings\":[{\"category\":\"SyntaxWarning\",\"text\":\"odd\",\"line\":3}]}"
         );
         assert_eq!(
             lines[1],
@@ -237,7 +260,7 @@ mod tests {
         assert!(lines[2].contains("\"code\":\"waiting\"") && lines[2].contains("PID 7"), "{}", lines[2]);
         assert_eq!(
             lines[4],
-            r#"{"v":1,"kind":"summary","command":"repair","dry_run":false,"entries":1,"wrong":0,"stopped":false,"out_of_time":false,"seconds":1.5,"bytes":7,"verdicts":{"corrupt":1},"actions":{"built":1},"interpreters":{"":{"corrupt":1}}}"#
+            r#"{"v":1,"kind":"summary","command":"repair","dry_run":false,"entries":1,"wrong":0,"stopped":false,"out_of_time":false,"seconds":1.5,"bytes":7,"verdicts":{"corrupt":1},"actions":{"built":1},"interpreters":{"":{"corrupt":1}},"store":{"hits":3,"misses":2,"puts":1,"saved_seconds":0.25}}"#
         );
     }
 

@@ -21,6 +21,7 @@ mod record;
 mod roots;
 mod setup;
 mod signals;
+mod store;
 mod summary;
 mod text;
 mod until;
@@ -250,6 +251,7 @@ fn tell_unusable(path: &Path, cause: &Cause, report: &dyn Report, summary: &mut 
         warnings: &[],
         wrong: true,
         bytes: 0,
+        stored: false,
     };
     summary.count(&event);
     report.event(&Event::Entry(event));

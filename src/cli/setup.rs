@@ -12,7 +12,7 @@ use super::exclude::Excludes;
 use super::explain::Asked;
 use super::failure::Failure;
 use super::until::Until;
-use super::{record, roots, text};
+use super::{record, roots, store, text};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
 use crate::base::user::User;
@@ -22,6 +22,7 @@ use crate::python::Pyc;
 use crate::python::interpreter::{Interpreter, InterpreterError};
 use crate::python::memo::Probes;
 use crate::python::pool::{Limits, WorkerPool};
+use crate::store::Store;
 
 /// How long compiling one source may take where nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,6 +50,7 @@ pub(crate) struct Plan {
     levels: Vec<u8>,
     excludes: Excludes,
     memo: Option<Memo>,
+    store: Option<Store>,
     options: Options<'static>,
 }
 
@@ -196,6 +198,8 @@ impl Plan {
             paths: place.paths,
             prefix: options.prefix.clone(),
         });
+        let is_compiling = !found.is_empty() && !options.dry_run;
+        let store = compiling.filter(|_| is_compiling).map(|args| store::open(args, &mut place.notes)).transpose()?.flatten();
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,
@@ -208,6 +212,7 @@ impl Plan {
             notes: place.notes,
             lacking,
             memo,
+            store,
             options,
         }))
     }
@@ -225,6 +230,7 @@ impl Plan {
             options.exclude = Some(&exclude);
         }
         options.memo = self.memo.as_ref();
+        options.store = self.store.as_ref();
         let makers = self.pools.iter().map(|pool| Maker { compiler: pool as &dyn Compiler, levels: self.levels.clone() }).collect();
         run(&Job { command: self.command, roots: self.roots.clone(), format: format(), makers, options, stop })
     }
@@ -333,7 +339,7 @@ fn heeded(prefix: Option<PathBuf>, found: &[Interpreter]) -> Result<Option<PathB
 }
 
 /// Where this user's own caches are kept. `None`: nowhere, and nothing is remembered.
-fn cache_dir() -> Option<PathBuf> {
+pub(crate) fn cache_dir() -> Option<PathBuf> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let absolute = |dir: std::ffi::OsString| Some(PathBuf::from(dir)).filter(|dir| dir.is_absolute());
     let var = |name: &str| absolute(std::env::var_os(name)?);

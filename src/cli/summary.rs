@@ -33,6 +33,7 @@ pub(crate) fn line(command: Command, dry_run: bool, summary: &Summary, style: St
         Command::Verify | Command::Status => Verdict::ALL.map(|verdict| (summary.verdict(verdict), verdict.word())).to_vec(),
         _ => vec![
             (if command == Command::Repair { action(Action::Built) } else { 0 }, "built"),
+            (summary.store.map_or(0, |store| store.hits), "from the store"),
             (if only_restamped { 0 } else { action(Action::Restamped) }, "restamped"),
             (if command == Command::Seal { 0 } else { action(Action::Sealed) }, "sealed"),
             (if command == Command::Clean { 0 } else { action(Action::Removed) }, "removed"),
@@ -213,6 +214,7 @@ mod tests {
                 warnings: &[],
                 wrong,
                 bytes: 10,
+                stored: false,
             };
             (0..*number).for_each(|_| summary.count(&event));
         }

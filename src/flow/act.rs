@@ -24,6 +24,7 @@ use super::look;
 use super::policy::Decision;
 use super::queue::{Locking, Task};
 use super::report::Action;
+use super::stored::Code;
 use super::{Run, Told};
 
 /// What a look says.
@@ -200,15 +201,15 @@ impl Run<'_> {
         let before = Time::now();
         let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         let filename = guard.folder.absolute.join(&entry.source);
-        let made = self.compile(maker, &guard.folder, entry, &source, level)?;
+        let Code { made, stored } = self.code(maker, &guard.folder, entry, &source, level)?;
         let target = maker.compiler.target();
         // What is mended stays of the mode that it has: an image's artifacts go by a hash for a reason.
         let kept = found.mode.filter(|_| self.job.command == Command::Repair);
         let mode = self.job.options.mode.or(kept).unwrap_or(Mode::Timestamp);
         let payload = self.job.format.dress(target, mode, &source, &made.code);
-        // A seal would prove whatever it was given.
+        // A seal would prove whatever it was given. What the store has was looked at when it was made.
         let head = self.job.format.head(&payload[..payload.len().min(16)], Some(&target.tag), Some(target));
-        match head.and_then(|head| self.job.format.body(&head, &payload)) {
+        match head.and_then(|head| if stored { Ok(()) } else { self.job.format.body(&head, &payload) }) {
             Err(flaw) if flaw.kind != FlawKind::Unknown => {
                 let text = format!("what the interpreter answered is no code: {}", flaw.text);
                 return Err(Trouble::Cause(Cause::new("compiler-wrong", text).at(filename)));
@@ -219,7 +220,8 @@ impl Run<'_> {
         let bytes = seal::sealed(payload, source.digest, label, false);
         let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, &source.stat, before)?;
         self.has_built.store(true, Ordering::SeqCst);
-        self.stage(staged, guard, entry, found, Action::Built, made.warnings);
+        let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone(), stored };
+        self.stage_as(told, staged, guard, entry, Action::Built, made.warnings);
         Ok(Done::Staged)
     }
 
@@ -232,13 +234,31 @@ impl Run<'_> {
         })
     }
 
-    /// Compiles a source as its folder names it.
-    pub(super) fn compile(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, source: &Source, level: u8) -> Result<Made, Trouble> {
+    /// The file name that the code of an entry shall carry.
+    pub(super) fn code_name_of(&self, folder: &Folder, entry: &Entry) -> PathBuf {
         let filename = folder.absolute.join(&entry.source);
         let written = folder.sources.as_ref().map_or_else(|| filename.clone(), |sources| sources.path_of(&entry.source));
-        let named = self.code_name(&written, &filename);
-        let request = Request { source: &source.bytes, filename: std::os::unix::ffi::OsStrExt::as_bytes(named.as_os_str()), level };
-        maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &filename))
+        self.code_name(&written, &filename)
+    }
+
+    /// Compiles a source as its folder names it.
+    pub(super) fn compile(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, source: &Source, level: u8) -> Result<Made, Trouble> {
+        let name = self.code_name_of(folder, entry);
+        self.compile_as(maker, folder, entry, source, level, std::os::unix::ffi::OsStrExt::as_bytes(name.as_os_str()))
+    }
+
+    /// Compiles a source under a name; what is wrong with it is told under its own.
+    pub(super) fn compile_as(
+        &self,
+        maker: &Maker<'_>,
+        folder: &Folder,
+        entry: &Entry,
+        source: &Source,
+        level: u8,
+        name: &[u8],
+    ) -> Result<Made, Trouble> {
+        let request = Request { source: &source.bytes, filename: name, level };
+        maker.compiler.compile(&request).map_err(|error| self.compile_trouble(error, &folder.absolute.join(&entry.source)))
     }
 
     pub(super) fn maker_for(&self, entry: &Entry, found: &Found) -> Option<&Maker<'_>> {
@@ -246,8 +266,12 @@ impl Run<'_> {
     }
 
     pub(super) fn stage(&self, staged: Staged, guard: &Arc<Guarded>, entry: &Entry, found: &Found, action: Action, warnings: Vec<Warning>) {
+        let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone(), stored: false };
+        self.stage_as(told, staged, guard, entry, action, warnings);
+    }
+
+    fn stage_as(&self, told: Told, staged: Staged, guard: &Arc<Guarded>, entry: &Entry, action: Action, warnings: Vec<Warning>) {
         self.queue.staged();
-        let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone() };
         let pending = Pending { staged, folder: Arc::clone(&guard.folder), entry: entry.clone(), told, action, warnings };
         self.commit_soon(pending);
     }
@@ -297,7 +321,7 @@ impl Run<'_> {
         cause: Option<&Cause>,
         warnings: &[Warning],
     ) {
-        let told = Told { verdict: found.judged.verdict, cause: cause.cloned(), tag: found.tag.clone() };
+        let told = Told { verdict: found.judged.verdict, cause: cause.cloned(), tag: found.tag.clone(), stored: false };
         self.tell(folder, entry, &told, action, warnings, found.wrong, found.bytes);
     }
 }

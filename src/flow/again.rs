@@ -83,7 +83,16 @@ impl Run<'_> {
             return Err(Trouble::Skip(Cause::new("level", text)));
         };
         let made = self.compile(maker, folder, entry, &sound.source, level)?;
-        self.job.format.compare(&sound.head, &sound.payload, &made.code).map_err(flaw)
+        let compared = self.job.format.compare(&sound.head, &sound.payload, &made.code).map_err(flaw)?;
+        // It never takes from the store what it shall prove; but it says where the store would have given something else.
+        let name = self.code_name_of(folder, entry);
+        let stored = self.compare_stored(maker, &sound.head, &sound.payload, &sound.source.digest, level, &name);
+        match (&compared, stored) {
+            (Compared::Same | Compared::Renamed(_), Some(Compared::Other(text))) => {
+                Err(Trouble::Cause(Cause::new("store", format!("the store has other code for its source: {text}"))))
+            }
+            _ => Ok(compared),
+        }
     }
 
     /// Reads an artifact that was judged to be sound, and its source: judged once more on the very bytes that are used.

@@ -9,6 +9,7 @@ use crate::base::sys::{Name, Time};
 use crate::base::user::User;
 use crate::base::write::Durability;
 use crate::model::{Compiler, Format, Mode};
+use crate::store::Store;
 
 /// What is done with verdicts: a column of the table in [`policy`](super::policy).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -123,6 +124,8 @@ pub struct Options<'a> {
     pub exclude: Option<&'a Exclude<'a>>,
     /// What was found sound before.
     pub memo: Option<&'a Memo>,
+    /// Compiled code that other trees share.
+    pub store: Option<&'a Store>,
     /// The file names that compiled code carries.
     pub code_names: CodeNames,
     /// How safe from a power cut.
@@ -211,6 +214,7 @@ impl Default for Options<'_> {
             prefix: None,
             exclude: None,
             memo: None,
+            store: None,
             code_names: CodeNames::default(),
             durability: Durability::Batch,
             jobs: std::thread::available_parallelism().map_or(1, usize::from),

@@ -28,6 +28,7 @@ pub mod report;
 mod restamp;
 mod roots;
 mod scan;
+mod stored;
 mod sweep;
 mod trim;
 
@@ -44,6 +45,7 @@ use crate::base::user::User;
 use crate::base::write::Durability;
 use crate::ignored;
 use crate::model::{Cause, Entry, Verdict, Warning};
+use crate::store::Store;
 
 use commit::{Bounds, Inbox};
 use folder::{Folder, Open};
@@ -73,6 +75,8 @@ struct Told {
     verdict: Verdict,
     cause: Option<Cause>,
     tag: Option<Arc<str>>,
+    /// Was its code in the store?
+    stored: bool,
 }
 
 /// A run under way: what all its threads share.
@@ -213,6 +217,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     }
     let mut summary = run.summary.into_inner().unwrap_or_else(PoisonError::into_inner);
     summary.elapsed = started.elapsed();
+    summary.store = job.options.store.map(Store::counts);
     let halted = run.halted.load(Ordering::SeqCst);
     // A compiler that another run has stopped leaves everything undone, and nobody has told so.
     let without_compiler = !halted && job.makers.iter().any(|maker| maker.compiler.is_stopped());
@@ -384,6 +389,7 @@ impl Run<'_> {
             warnings,
             wrong,
             bytes,
+            stored: told.stored,
         });
     }
 
@@ -408,7 +414,7 @@ impl Run<'_> {
     /// Tells something of a path that is no entry: a left-over, a directory.
     fn tell_path(&self, path: &Path, verdict: Verdict, action: Action, cause: Option<&Cause>, wrong: bool) {
         let (source, tag, level, warnings, bytes) = (None, None, None, &[][..], 0);
-        self.emit(&EntryEvent { artifact: path, source, tag, level, verdict, action, cause, warnings, wrong, bytes });
+        self.emit(&EntryEvent { artifact: path, source, tag, level, verdict, action, cause, warnings, wrong, bytes, stored: false });
     }
 
     fn tell_directory(&self, error: &Error) {

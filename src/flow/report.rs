@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::import::Answer;
 use crate::base::lock::Holder;
 use crate::model::{Cause, Verdict, Warning};
+use crate::store::Counts;
 
 /// What was done about an entry (or would be, in a dry run).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,6 +106,8 @@ pub struct EntryEvent<'a> {
     pub wrong: bool,
     /// Length of the artifact in bytes, where it was looked at or written.
     pub bytes: u64,
+    /// Was its code in the store, so that nothing was compiled?
+    pub stored: bool,
 }
 
 /// What an import would do with one entry.
@@ -161,6 +164,8 @@ pub struct Summary {
     pub stopped: bool,
     /// Was the time for the whole run ([`Options::max_time`](super::Options::max_time)) over before its end? Not where it was stopped.
     pub out_of_time: bool,
+    /// What the store was good for since it was opened, where there is one.
+    pub store: Option<Counts>,
     /// How long it took.
     pub elapsed: Duration,
 }

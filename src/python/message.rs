@@ -1,5 +1,7 @@
 //! The answers of a worker, as values. Pure.
 
+use std::time::Duration;
+
 use super::frame::{self, FrameError};
 use crate::model::{Made, Warning};
 
@@ -51,7 +53,7 @@ pub(super) fn request(id: u32, level: u8, filename: &[u8], source: &[u8]) -> Opt
 pub(super) fn answer(body: &[u8]) -> Result<Answer, FrameError> {
     let (kind, fields) = frame::fields(body)?;
     match (kind, fields.as_slice()) {
-        (b'C', [code, warnings @ ..]) if !code.is_empty() && warnings.len().is_multiple_of(3) => {
+        (b'C', [code, took, warnings @ ..]) if !code.is_empty() && warnings.len().is_multiple_of(3) => {
             let mut seen: Vec<Warning> = Vec::new();
             for warning in warnings.chunks_exact(3) {
                 let warning = Warning { kind: text(warning[0]), text: text(warning[1]), line: number(warning[2])?.unwrap_or_default() };
@@ -60,7 +62,8 @@ pub(super) fn answer(body: &[u8]) -> Result<Answer, FrameError> {
                     seen.push(warning);
                 }
             }
-            Ok(Answer::Made(Made { code: code.to_vec(), warnings: seen }))
+            let took = Duration::from_micros(number(took)?.unwrap_or_default());
+            Ok(Answer::Made(Made { code: code.to_vec(), took, warnings: seen }))
         }
         (b'S', [kind, words, line, offset, origin, end_line, end_offset]) => Ok(Answer::Syntax(SyntaxFault {
             kind: text(kind),
@@ -105,9 +108,9 @@ mod tests {
 
     #[test]
     fn answers_are_read() {
-        let made = answer(&body(b'C', &[b"code", b"W", b"text", b"3", b"W", b"text", b"3"])).unwrap();
+        let made = answer(&body(b'C', &[b"code", b"1500", b"W", b"text", b"3", b"W", b"text", b"3"])).unwrap();
         let warning = Warning { kind: "W".into(), text: "text".into(), line: 3 };
-        assert_eq!(made, Answer::Made(Made { code: b"code".to_vec(), warnings: vec![warning] }));
+        assert_eq!(made, Answer::Made(Made { code: b"code".to_vec(), took: Duration::from_micros(1500), warnings: vec![warning] }));
         let Answer::Syntax(fault) = answer(&body(b'S', &[b"SyntaxError", b"m", b"2", b"5", b"n", b"", b"-1"])).unwrap() else { panic!() };
         assert_eq!((fault.line, fault.offset, fault.end_line, fault.end_offset), (Some(2), Some(5), None, None));
     }
@@ -117,8 +120,10 @@ mod tests {
         for body in [
             body(b'C', &[]),
             body(b'C', &[b""]),
-            body(b'C', &[b"code", b"W"]),
-            body(b'C', &[b"code", b"W", b"t", b"x"]),
+            body(b'C', &[b"code"]),
+            body(b'C', &[b"code", b"x"]),
+            body(b'C', &[b"code", b"1", b"W"]),
+            body(b'C', &[b"code", b"1", b"W", b"t", b"x"]),
             body(b'S', &[b"k"]),
             body(b'S', &[b"k", b"t", b"", b"", b"?", b"", b""]),
             body(b'E', &[b"k"]),

@@ -31,6 +31,7 @@ pub mod magic;
 pub mod marshal;
 pub mod memo;
 mod message;
+mod nameless;
 pub mod objects;
 mod opcodes;
 pub mod pool;

@@ -119,6 +119,11 @@ impl Listener for Listing<'_> {
 }
 
 impl<'a> Objects<'a> {
+    /// How its interpreter dumps.
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// Lists the objects of `payload`, an artifact without its seal.
     pub fn read(head: &Head, payload: &'a [u8]) -> Result<Self, Broken> {
         Self::read_with(head, payload, None)

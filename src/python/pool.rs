@@ -263,6 +263,10 @@ impl Compiler for WorkerPool {
         self.shared.limits.jobs.max(1) * self.shared.limits.in_flight.max(1)
     }
 
+    fn build(&self) -> Option<&str> {
+        Some(&self.shared.interpreter.build)
+    }
+
     fn prepare(&self, level: u8) {
         let nothing = Request { source: b"", filename: b"", level };
         if let Err(error) = self.compile(&nothing) {

@@ -19,9 +19,11 @@ use std::sync::{Arc, LazyLock};
 use siphasher::sip::{SipHasher13, SipHasher24};
 
 use super::bytecode::Deep;
-use super::differences;
+use super::code_object::Dialect;
 use super::magic::{self, Standing};
 use super::marshal;
+use super::{differences, nameless};
+use crate::base::seal::Digest;
 use crate::base::source::Source;
 use crate::base::sys::{Name, Stat, Time};
 use crate::base::{Flaw, FlawKind};
@@ -404,6 +406,14 @@ impl Format for Pyc {
 
     fn variants(&self) -> &'static [&'static str] {
         &["", "t", "d", "td"]
+    }
+
+    fn placeholder(&self, target: &Target, source: &Digest) -> Option<Vec<u8>> {
+        Dialect::of(target.magic).map(|_| nameless::placeholder(source).into_bytes())
+    }
+
+    fn named(&self, target: &Target, code: &[u8], source: &Digest, filename: &[u8]) -> Option<Vec<u8>> {
+        nameless::named(Dialect::of(target.magic)?, code, source, filename)
     }
 
     /// Versions before 3.7 have no stamp by hash: they get one by time whatever `mode` says, as their own compiler would write it.

@@ -53,8 +53,7 @@ pub fn rename(head: &Head, payload: &[u8], filename: &[u8]) -> Result<Vec<u8>, R
     let is_named = |object: Object<'_>| named.get(object.number()).copied().unwrap_or(false);
     let mut spliced = Vec::new();
     let mut done = 0;
-    let dialect = Dialect::of(head.magic);
-    let name = if dialect.is_some_and(|dialect| dialect.two) { filename.to_vec() } else { as_text(filename) };
+    let name = if objects.dialect().two { filename.to_vec() } else { as_text(filename) };
     for object in objects.iter() {
         let target = object.resolved();
         let is_reference = target.number() != object.number();
@@ -64,7 +63,8 @@ pub fn rename(head: &Head, payload: &[u8], filename: &[u8]) -> Result<Vec<u8>, R
         }
         if is_named(object) && !is_reference {
             spliced.extend_from_slice(payload.get(done..object.place()).unwrap_or_default());
-            encode(object, &name, dialect, &mut spliced);
+            let byte = object.type_code() | if object.is_flagged() { 0x80 } else { 0 };
+            encode_name(byte, &name, objects.dialect(), &mut spliced);
             done = object.end();
         }
     }
@@ -89,12 +89,12 @@ fn filename_fields(objects: &Objects<'_>) -> Result<Vec<bool>, Refusal> {
     Ok(named)
 }
 
-/// The new name in the place of `old`: as interned and as ready to be referred to as that, in the form that a dump has for it.
-fn encode(old: Object<'_>, name: &[u8], dialect: Option<Dialect>, into: &mut Vec<u8>) {
-    let (two, short_forms) = dialect.map_or((false, true), |dialect| (dialect.two, dialect.refs));
-    let interned = matches!(old.type_code(), b't' | b'A' | b'Z');
-    let code = match (two, short_forms && name.is_ascii(), name.len() <= SHORT, interned) {
-        (true, ..) => old.type_code(),
+/// The new name in the place of the name whose first byte in the dump is `old`: as interned and as ready to be referred to as that, in the form that a dump has for it.
+pub(super) fn encode_name(old: u8, name: &[u8], dialect: Dialect, into: &mut Vec<u8>) {
+    let kind = old & 0x7F;
+    let interned = matches!(kind, b't' | b'A' | b'Z');
+    let code = match (dialect.two, dialect.refs && name.is_ascii(), name.len() <= SHORT, interned) {
+        (true, ..) => kind,
         (false, true, true, true) => b'Z',
         (false, true, true, false) => b'z',
         (false, true, false, true) => b'A',
@@ -102,7 +102,7 @@ fn encode(old: Object<'_>, name: &[u8], dialect: Option<Dialect>, into: &mut Vec
         (false, false, _, true) => b't',
         (false, false, _, false) => b'u',
     };
-    into.push(code | if old.is_flagged() { 0x80 } else { 0 });
+    into.push(code | (old & 0x80));
     match (code, u8::try_from(name.len())) {
         (b'z' | b'Z', Ok(len)) => into.push(len),
         // Paths have no 4 GiB.
@@ -112,7 +112,7 @@ fn encode(old: Object<'_>, name: &[u8], dialect: Option<Dialect>, into: &mut Vec
 }
 
 /// A path as Python 3 has it as text, in marshal's UTF-8: a byte that is none becomes a lone surrogate (`surrogateescape`).
-fn as_text(path: &[u8]) -> Vec<u8> {
+pub(super) fn as_text(path: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         text.extend_from_slice(chunk.valid().as_bytes());

@@ -1,13 +1,14 @@
 # The worker: compiles what it is sent, and nothing else. Runs on CPython 2.7, 3.6 and later, and on PyPy.
 import sys
 sys.path[:] = [p for p in sys.path if p[:1] == '/']
-import gc, marshal, os, struct, warnings
+import gc, marshal, os, struct, time, warnings
 try:
     from binascii import crc32
 except ImportError:
     from zlib import crc32
 
 PY2 = sys.version_info[0] == 2
+clock = getattr(time, 'perf_counter', time.time)
 MAGIC = b'\x8bBKf'
 
 # What a stray print writes must not tear a frame, so the frames' pipes leave 0 and 1.
@@ -98,6 +99,7 @@ warnings.simplefilter('always')
 def answer(level, filename, source):
     """Kind and fields of the answer."""
     del collected[:]
+    began = clock()
     try:
         if PY2:
             code = compile(source, filename, 'exec', 0, True)
@@ -112,7 +114,7 @@ def answer(level, filename, source):
                       number(getattr(error, 'end_lineno', None)), number(getattr(error, 'end_offset', None))]
     except Exception as error:
         return b'E', [raw(error.__class__.__name__), words(error)]
-    fields = [code]
+    fields = [code, b'%d' % max(0, int((clock() - began) * 1000000))]
     for warning in collected:
         fields.extend(warning)
     return b'C', fields
@@ -173,7 +175,7 @@ def main():
     prepare()
     free = os.dup(IN)
     os.close(free)
-    send(0, b'H', [b'2', b'%d' % os.getpid(), b'%d' % free, identity()])
+    send(0, b'H', [b'3', b'%d' % os.getpid(), b'%d' % free, identity()])
     while True:
         ident, kind, fields = receive()
         if kind == b'L':

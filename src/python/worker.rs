@@ -19,7 +19,7 @@ const PROGRAM: &str = include_str!("worker.py");
 /// What of its standard error is kept.
 const TAIL: usize = 4096;
 /// What both ends must speak.
-const PROTOCOL: &[u8] = b"2";
+const PROTOCOL: &[u8] = b"3";
 
 /// How a worker is started.
 #[derive(Debug, Clone, Copy)]

@@ -23,7 +23,7 @@ def hello():
     variant = ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else '')
     build = '\n'.join([sys.version, str(sys.maxsize), str(sys.maxunicode), str(sys.hash_info), sys.float_repr_style])
     identity = magic + '\0'.join([sys.implementation.cache_tag, variant, build]).encode()
-    write(frame(0, b'H' + fields(b'2', str(os.getpid()).encode(), str(free).encode(), identity)))
+    write(frame(0, b'H' + fields(b'3', str(os.getpid()).encode(), str(free).encode(), identity)))
 def read(size):
     got = b''
     while len(got) < size:
@@ -37,7 +37,7 @@ def request():
     length, ident, crc = struct.unpack('<III', head[4:])
     return ident, read(length)
 def good(ident, body):
-    write(frame(ident, b'C' + fields(b'code of ' + body[-20:])))
+    write(frame(ident, b'C' + fields(b'code of ' + body[-20:], b'0')))
 ";
 
 /// An interpreter like `model` that runs `behaviour`, called with `ident` and `body` for each request (a request whose source holds `BAD`

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytekeep::base::seal::Digest;
 use bytekeep::base::source::Source;
 use bytekeep::base::sys::{Name, Stat};
 use bytekeep::base::{Flaw, FlawKind};
@@ -99,6 +100,14 @@ impl Format for Toy {
         &[""]
     }
 
+    fn placeholder(&self, _target: &Target, _source: &Digest) -> Option<Vec<u8>> {
+        Some(Vec::new())
+    }
+
+    fn named(&self, _target: &Target, code: &[u8], _source: &Digest, _filename: &[u8]) -> Option<Vec<u8>> {
+        Some(code.to_vec())
+    }
+
     fn dress(&self, target: &Target, _mode: Mode, source: &Source, code: &[u8]) -> Vec<u8> {
         let mtime = u32::try_from(source.stat.mtime.sec).unwrap();
         let size = u32::try_from(source.stat.size).unwrap();
@@ -155,6 +164,6 @@ impl Compiler for Capitals {
         }
         let code = request.source.to_ascii_uppercase();
         let length = u32::try_from(code.len()).unwrap().to_le_bytes();
-        Ok(Made { code: [&length[..], &code].concat(), warnings: Vec::new() })
+        Ok(Made { code: [&length[..], &code].concat(), took: std::time::Duration::ZERO, warnings: Vec::new() })
     }
 }

@@ -209,6 +209,8 @@ impl Tree {
         command.current_dir(self.root()).env_clear().stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home()).env("LC_ALL", "C.UTF-8");
+        // Root's own is one for the whole machine.
+        command.env("BYTEKEEP_STORE", self.home().join(".cache/bytekeep"));
         // pyenv's own wrappers look for this.
         if let Some(root) = std::env::var_os("PYENV_ROOT") {
             command.env("PYENV_ROOT", root);
@@ -343,7 +345,8 @@ impl Run {
 
     /// The same command as a user who is nobody (root only).
     pub fn by_nobody(self) -> Self {
-        self.by(&["setpriv"].into_iter().chain(NOBODY).collect::<Vec<_>>())
+        let own = self.without("BYTEKEEP_STORE"); // theirs is in their home
+        own.by(&["setpriv"].into_iter().chain(NOBODY).collect::<Vec<_>>())
     }
 
     /// Starts it.

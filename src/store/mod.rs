@@ -1,0 +1,267 @@
+//! Compiled code that all trees of one user share: whoever compiles a source puts the code here, and the next tree with the same source
+//! starts no interpreter.
+//!
+//! Bytes, files and digests: what the code is, and how a name gets into it, the [`Format`](crate::model::Format) knows.
+//!
+//! - **T1** A value is believed only when its seal proves every byte of it, it was put there under this very key, and it was made from this
+//!   very source. Any other one is a miss with a cause, and is removed where it may be.
+//! - **T2** Reading takes no lock, and neither does putting: a value appears whole, by a rename, and one that goes while it is read stays
+//!   readable for who has it open.
+//! - **T3** A store is used only where nobody else could have written to it: see [`own_dir`].
+//! - **T4** Whatever goes wrong here costs time only: what should have been a hit is compiled.
+//!
+//! Nothing is flushed: after a power cut a value may be torn, and T1 finds that.
+
+pub mod key;
+mod value;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::base::memo::{own_dir, replace};
+use crate::base::seal::Digest;
+use crate::base::sys::{self, Dir, Kind, Name, Time};
+use crate::base::{Error, Flaw, Result};
+use crate::ignored;
+
+pub use key::{Key, Parts};
+pub use value::Value;
+
+/// The directory in a store that holds all of this version: one that keeps its things in another way has another name.
+const VERSION_DIR: &str = "store-1";
+/// A value that was used is marked so no more often than this, seconds: each mark is a write.
+const MARK_EVERY: i64 = 3600;
+/// No value of ours is larger: a source has a limit, and so has what is made of it. Bytes.
+const LARGEST: u64 = 256 << 20;
+/// As the specification of cache directories has it: programs that make backups leave out what lies beside this.
+const TAG_NAME: &str = "CACHEDIR.TAG";
+const TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n# What is in here can be made again. Made by bytekeep.\n";
+
+/// What a store was good for in one run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Values that were found and used.
+    pub hits: u64,
+    /// Keys that were asked for and not there, or not to be believed.
+    pub misses: u64,
+    /// Values that were put there.
+    pub puts: u64,
+    /// How long compiling took of what was found.
+    pub saved: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    puts: AtomicU64,
+    saved_micros: AtomicU64,
+}
+
+/// A store of this user's own.
+#[derive(Debug)]
+pub struct Store {
+    dir: Arc<Dir>,
+    counters: Counters,
+}
+
+/// What is there for a key.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The code.
+    Hit(Value),
+    /// Nothing.
+    Miss,
+    /// Something that is not to be believed. It is gone now.
+    Bad(Flaw),
+}
+
+impl Store {
+    /// Opens the store in a directory, and makes it where it is not there. The directory must be this user's own, and on the way there
+    /// nobody else may have a say: what is in it is believed.
+    pub fn open(path: &Path) -> Result<Self> {
+        let top = own_dir(path, true)?;
+        let version = name(VERSION_DIR)?;
+        top.make_dir(&version, 0o700)?;
+        let dir = Arc::new(top.open_in(&version)?);
+        let own = dir.stat()?;
+        if own.uid != sys::effective_user() || own.mode & 0o022 != 0 {
+            return Err(Error::new("trust", dir.path(), io::Error::new(io::ErrorKind::PermissionDenied, "it is not this user's alone")));
+        }
+        let tag = name(TAG_NAME)?;
+        if top.stat_of(&tag).is_err_and(|error| error.is_gone()) {
+            ignored!(replace(&top, &tag, TAG), "programs that make backups are not told that this is a cache");
+        }
+        Ok(Self { dir, counters: Counters::default() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().parent().unwrap_or(self.dir.path()).to_path_buf()
+    }
+
+    /// Where the value of a key is, or would be.
+    pub fn path_of(&self, key: &Key) -> PathBuf {
+        self.dir.path().join(key.relative())
+    }
+
+    /// What it was good for since it was opened.
+    pub fn counts(&self) -> Counts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            hits: of(&self.counters.hits),
+            misses: of(&self.counters.misses),
+            puts: of(&self.counters.puts),
+            saved: Duration::from_micros(of(&self.counters.saved_micros)),
+        }
+    }
+
+    /// Looks for the code of a key, made from this source.
+    ///
+    /// # Errors
+    /// Of the system. It says nothing of what is there.
+    pub fn find(&self, key: &Key, source: &Digest) -> Result<Lookup> {
+        let found = self.read(key, source);
+        match &found {
+            Ok(Lookup::Hit(value)) => {
+                self.counters.hits.fetch_add(1, Ordering::Relaxed);
+                self.counters.saved_micros.fetch_add(value.took().as_micros().try_into().unwrap_or(0), Ordering::Relaxed);
+            }
+            _ => {
+                self.counters.misses.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        found
+    }
+
+    fn read(&self, key: &Key, source: &Digest) -> Result<Lookup> {
+        let relative = key.relative();
+        let path = self.path_of(key);
+        let file = match self.dir.open_file_beneath(&relative) {
+            Ok(file) => file,
+            Err(error) if error.is_absent() => return Ok(Lookup::Miss),
+            Err(error) => return Err(error),
+        };
+        let stat = sys::stat(&file, &path)?;
+        let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
+        let bytes = bytes.ok_or_else(|| Error::new("read", &path, io::ErrorKind::InvalidData))?;
+        match Value::prove(bytes, key, source) {
+            Ok(value) => {
+                if stat.mtime < Time::now().minus_seconds(MARK_EVERY) {
+                    ignored!(sys::set_mtime(&file, Time::now(), &path), "the last use of a stored value is not marked");
+                }
+                Ok(Lookup::Hit(value))
+            }
+            Err(flaw) => {
+                self.remove(key);
+                Ok(Lookup::Bad(flaw))
+            }
+        }
+    }
+
+    fn remove(&self, key: &Key) {
+        let removed = self.dir.open_beneath(Path::new(key.shard())).and_then(|shard| shard.unlink(&key.name()));
+        match removed {
+            Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "somebody else removed it"),
+            removed => ignored!(removed, "a bad value stays in the store"),
+        }
+    }
+
+    /// Puts the code of a key, made from this source within so long.
+    pub fn put(&self, key: &Key, source: &Digest, magic: [u8; 4], took: Duration, code: &[u8]) -> Result<()> {
+        let bytes = Value::bytes(key, source, magic, took, code);
+        let shard = self.shard(key)?;
+        replace(&shard, &key.name(), &bytes)?;
+        self.counters.puts.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn shard(&self, key: &Key) -> Result<Arc<Dir>> {
+        match self.dir.open_beneath(Path::new(key.shard())) {
+            Err(error) if error.is_gone() => {
+                self.dir.make_dir(&name(key.shard())?, 0o700)?;
+                self.dir.open_beneath(Path::new(key.shard()))
+            }
+            opened => opened,
+        }
+    }
+}
+
+fn name(text: &str) -> Result<Name> {
+    Name::new(text).ok_or_else(|| Error::new("name", text, io::ErrorKind::InvalidInput))
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
+mod tests {
+    use super::*;
+
+    const MAGIC: [u8; 4] = [1, 2, b'\r', b'\n'];
+
+    fn key(source: &Digest, level: u8) -> Key {
+        Parts { source, tag: "toy-1", magic: MAGIC, variant: "", level, build: "here" }.key()
+    }
+
+    fn put(store: &Store, source: &Digest, level: u8) -> PathBuf {
+        store.put(&key(source, level), source, MAGIC, Duration::from_millis(5), b"the code").unwrap();
+        store.dir.path().join(key(source, level).relative())
+    }
+
+    #[test]
+    fn what_was_put_is_found_by_its_key_alone() {
+        let top = tempfile::tempdir().unwrap();
+        let store = Store::open(&top.path().join("a/b")).unwrap();
+        let source = Digest::of(b"x");
+        assert!(matches!(store.find(&key(&source, 0), &source), Ok(Lookup::Miss)));
+        put(&store, &source, 0);
+        let Ok(Lookup::Hit(value)) = store.find(&key(&source, 0), &source) else { panic!("no hit") };
+        assert_eq!((value.code(), value.took()), (&b"the code"[..], Duration::from_millis(5)));
+        assert!(matches!(store.find(&key(&source, 1), &source), Ok(Lookup::Miss)));
+        let counts = store.counts();
+        assert_eq!((counts.hits, counts.misses, counts.puts, counts.saved), (1, 2, 1, Duration::from_millis(5)));
+        let again = Store::open(&store.path()).unwrap();
+        assert!(matches!(again.find(&key(&source, 0), &source), Ok(Lookup::Hit(_))));
+        assert!(top.path().join("a/b/CACHEDIR.TAG").is_file());
+    }
+
+    #[test]
+    fn what_is_not_to_be_believed_is_removed() {
+        let top = tempfile::tempdir().unwrap();
+        let store = Store::open(top.path()).unwrap();
+        let source = Digest::of(b"x");
+        let path = put(&store, &source, 0);
+        let good = std::fs::read(&path).unwrap();
+        let whole = good.len();
+        let flipped = (0..whole).map(|at| [&good[..at], &[good[at] ^ 4], &good[at + 1..]].concat());
+        let cut = (0..whole).map(|len| good[..len].to_vec());
+        for bad in flipped.chain(cut) {
+            std::fs::write(&path, &bad).unwrap();
+            assert!(matches!(store.find(&key(&source, 0), &source), Ok(Lookup::Bad(_))));
+            assert!(!path.exists());
+            std::fs::write(&path, &good).unwrap();
+        }
+        // A sound value under another one's key, or of another source.
+        let other = put(&store, &source, 1);
+        std::fs::copy(&path, &other).unwrap();
+        assert!(matches!(store.find(&key(&source, 1), &source), Ok(Lookup::Bad(_))));
+        assert!(matches!(store.find(&key(&source, 0), &Digest::of(b"y")), Ok(Lookup::Bad(_))));
+    }
+
+    #[test]
+    fn what_others_can_write_is_no_store() {
+        use std::os::unix::fs::PermissionsExt;
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("loose");
+        drop(Store::open(&path).unwrap());
+        for (dir, mode) in [(path.clone(), 0o777), (path.join(VERSION_DIR), 0o770)] {
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).unwrap();
+            let error = Store::open(&path).unwrap_err();
+            assert!(error.sentence().contains(&dir.display().to_string()), "{}", error.sentence());
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        assert!(Store::open(&path).is_ok());
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::bench::{Bench, Op};
-use crate::run::{self, Random, Setting, Tally, children_of, interrupted, kill, measure, strays_after};
+use crate::run::{self, Random, Setting, Tally, children_of, interrupted, kill, measure, strays_after, without_options};
 use crate::strace_log;
 use crate::writer::{COMMANDS, INSIDE, STAND_INS, Writer};
 
@@ -142,6 +142,7 @@ fn kill_worker(bench: &Bench<'_>, case: &Case, complain: &dyn Fn(String)) -> Res
     let arguments = case.writer.arguments(bench)?;
     let mut command = Command::new(&arguments[0]);
     command.args(&arguments[1..]).env("XDG_CACHE_HOME", bench.room.join("cache"));
+    without_options(&mut command);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     std::thread::sleep(Duration::from_millis(4 * u64::try_from(case.number)?));
     let workers = children_of(child.id());

@@ -84,7 +84,7 @@ fn a_worker_that_hangs_or_stops_runs_into_the_time_limit() {
 #[test]
 fn slow_bytes_are_put_together() {
     let top = tempfile::tempdir().unwrap();
-    let slow = "for byte in frame(ident, b'C' + fields(b'code of ' + body[-20:])):\n    write(bytes([byte]))\n    time.sleep(0.001)";
+    let slow = "for byte in frame(ident, b'C' + fields(b'code of ' + body[-20:], b'0')):\n    write(bytes([byte]))\n    time.sleep(0.001)";
     let pool = WorkerPool::new(&fakes::fake(top.path(), &model(), "", slow), Limits { timeout: Some(Duration::from_secs(20)), ..limits() });
     assert!(twelve(&pool).iter().all(Result::is_ok));
 }

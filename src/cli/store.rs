@@ -7,12 +7,18 @@ use super::failure::Failure;
 use super::setup::cache_dir;
 use crate::base::error::chain;
 use crate::base::sys;
+use crate::flow::FEW_DESCRIPTORS;
 use crate::store::Store;
 
 /// Opens it. One that was named must be of use; the default one is done without, and that is worth a word only where somebody else could
 /// have written to it.
 pub(crate) fn open(compiling: &Compiling, notes: &mut Vec<String>) -> Result<Option<Store>, Failure> {
     if compiling.no_store {
+        return Ok(None);
+    }
+    // Each folder that is open counts then; see `FEW_DESCRIPTORS`.
+    if sys::raise_open_file_limit() < FEW_DESCRIPTORS {
+        tracing::debug!(cause = "there are too few descriptors", "the store is not used");
         return Ok(None);
     }
     let named = compiling.store.as_ref();

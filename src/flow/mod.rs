@@ -56,8 +56,8 @@ pub use import::{Answer, Outcome};
 pub use job::{Clean, CodeNames, Command, Exclude, Explain, Job, JobError, Maker, Options, Root, What};
 pub use report::{Action, AnswerEvent, EntryEvent, Event, Report, Summary};
 
-/// With fewer descriptors than this, one folder is worked on after the other.
-const FEW_DESCRIPTORS: u64 = 256;
+/// With fewer descriptors than this, one folder is worked on after the other, and a store is better done without.
+pub const FEW_DESCRIPTORS: u64 = 256;
 
 /// For so long at least others in this process may give descriptors back.
 const STARVED: Duration = Duration::from_secs(10);

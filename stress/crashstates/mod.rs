@@ -15,7 +15,7 @@ use crate::corpus::module;
 use crate::crashstates::replay::Disk;
 use crate::crashstates::states::{Artifact, Artifacts, States};
 use crate::mount::{check, copy};
-use crate::run::{Random, Setting, Tally, interrupted, measure};
+use crate::run::{Random, Setting, Tally, interrupted, measure, without_options};
 use crate::standin;
 use crate::strace_log::{Log, strace};
 use crate::whole::{digest, files, is_artifact};
@@ -253,6 +253,7 @@ impl<'a> Bench<'a> {
         let log = self.room.join("log");
         let mut command = strace(&log);
         command.args(arguments).env("XDG_CACHE_HOME", self.room.join("cache"));
+        without_options(&mut command);
         let cost = measure(vec![command])?;
         if cost.code != Some(0) {
             bail!("{name} does not exit 0 but {:?}: {}", cost.code, cost.text.trim());

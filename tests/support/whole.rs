@@ -210,7 +210,7 @@ impl Tree {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home()).env("LC_ALL", "C.UTF-8");
         // Root's own is one for the whole machine.
-        command.env("BYTEKEEP_STORE", self.home().join(".cache/bytekeep"));
+        command.env("BYTEKEEP_STORE", self.top.path().join("store"));
         // pyenv's own wrappers look for this.
         if let Some(root) = std::env::var_os("PYENV_ROOT") {
             command.env("PYENV_ROOT", root);

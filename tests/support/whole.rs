@@ -209,6 +209,8 @@ impl Tree {
         command.current_dir(self.root()).env_clear().stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home()).env("LC_ALL", "C.UTF-8");
+        // What this machine's administrator has set is no part of a test.
+        command.env("BYTEKEEP_NO_CONFIG", "1");
         // pyenv's own wrappers look for this.
         if let Some(root) = std::env::var_os("PYENV_ROOT") {
             command.env("PYENV_ROOT", root);

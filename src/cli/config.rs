@@ -69,9 +69,9 @@ fn rows(settings: &Settings) -> Vec<Row<'_>> {
         let shown = path.map_or("nowhere: HOME is not set".to_owned(), |path| text::path(path, None));
         Row { value_b64: value_b64.flatten(), ..row(key, setting, shown, text.into()) }
     }
-    let durability = word_of(settings.durability.value);
+    let durability = word_of(&settings.durability.value);
     let jobs = settings.jobs.value;
-    let link_mode = word_of(settings.link_mode.value);
+    let link_mode = word_of(&settings.link_mode.value);
     let enabled = settings.store_enabled.value;
     let size = settings.store_max_size.value;
     let shown_jobs = if jobs == 0 { format!("0 (here {})", settings.width()) } else { jobs.to_string() };
@@ -104,7 +104,8 @@ fn table(settings: &Settings, rows: &[Row<'_>]) -> String {
         std::iter::once(head).chain(rows.iter().map(|row| [row.key.to_owned(), row.shown.clone(), origin(row.origin)])).collect();
     let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let (first, second) = (width(0), width(1));
-    let mut table: String = lines.iter().map(|[key, value, from]| format!("{key:first$}  {value:second$}  {from}\n")).collect();
+    let mut table = String::new();
+    table.extend(lines.iter().map(|[key, value, from]| format!("{key:first$}  {value:second$}  {from}\n")));
     for file in &settings.files {
         let state = if file.there { "read" } else { "not there" };
         table.extend([format!("{}: {}, {state}\n", owner(file), text::path(&file.path, None))]);

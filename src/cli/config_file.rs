@@ -210,7 +210,7 @@ fn parse(bytes: &[u8], whose: Whose) -> Result<Vec<Entry>, Vec<String>> {
                 },
                 (None, DeValue::Table(inner)) if is_table(&full) => tables.push((full + ".", inner)),
                 (None, _) if is_table(&full) => {
-                    problems.push((line, format!("`{full}` is a table: its keys stand below a line `[{full}]`")))
+                    problems.push((line, format!("`{full}` is a table: its keys stand below a line `[{full}]`")));
                 }
                 (None, _) => problems.push((line_of(name.span().start), unknown(&prefix, name.get_ref()))),
             }
@@ -339,7 +339,7 @@ mod tests {
         // All of them at once, in the order of the lines, but not without end.
         let told = problem(b"[store]\nenabled = 1\n[extra]\na = 1\n");
         assert_eq!(told.lines().map(|line| line.split(':').next().unwrap()).collect::<Vec<_>>(), ["line 2", "line 3"]);
-        let many: String = (0..100).map(|number| format!("key{number} = 1\n")).collect();
+        let many = (0..100).fold(String::new(), |many, number| format!("{many}key{number} = 1\n"));
         assert!(problem(many.as_bytes()).ends_with("and 90 more"));
         // Neither deep nor long ones cost anything.
         assert!(problem("[".repeat(60_000).as_bytes()).starts_with("line 1: "));

@@ -171,14 +171,14 @@ fn is_truthy(value: &OsStr) -> bool {
 }
 
 /// The word of a value.
-pub(crate) fn word_of<T: ValueEnum>(value: T) -> String {
+pub(crate) fn word_of<T: ValueEnum>(value: &T) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// What is understood, for messages.
 pub(crate) fn allowed(key: &str) -> String {
     fn words<T: ValueEnum>() -> String {
-        let mut words: Vec<String> = T::value_variants().iter().map(|value| format!("`{}`", word_of(value.clone()))).collect();
+        let mut words: Vec<String> = T::value_variants().iter().map(|value| format!("`{}`", word_of(value))).collect();
         let last = words.pop().unwrap_or_default();
         format!("{} or {last}", words.join(", "))
     }
@@ -412,8 +412,9 @@ mod tests {
             ("store.system-dir", vec![text("/usr/lib/x")], vec![text("x"), Raw::Number(1)]),
         ] {
             assert!(KEYS.iter().any(|(name, _)| *name == key));
-            good.iter().for_each(|raw| assert!(takes(key, raw), "{key} {raw:?}"));
-            bad.iter().for_each(|raw| assert!(!takes(key, raw), "{key} {raw:?}"));
+            for (raw, fits) in good.iter().map(|raw| (raw, true)).chain(bad.iter().map(|raw| (raw, false))) {
+                assert_eq!(takes(key, raw), fits, "{key} {raw:?}");
+            }
             assert!(!takes(key, &Raw::Other("table")) && !allowed(key).is_empty(), "{key}");
         }
         assert_eq!(KEYS.len(), 7, "and that is all of them");
@@ -445,15 +446,15 @@ mod tests {
             assert_eq!(variables, name.into_iter().collect::<Vec<_>>(), "{key}");
         }
         for (key, words) in [("durability", words_of::<DurabilityArg>()), ("link-mode", words_of::<LinkModeArg>())] {
-            words.iter().for_each(|word| {
-                assert!(about(key).contains(&format!(".Cm {word}\n")) || about(key).contains(&format!(".Cm {word} ,")), "{key} {word}")
-            });
+            for word in words {
+                assert!([" ,", "\n"].iter().any(|end| about(key).contains(&format!(".Cm {word}{end}"))), "{key} {word}");
+            }
         }
         let default = |key: &str| about(key).split_once("Default").unwrap().1.trim_start().lines().next().unwrap().to_owned();
         for (key, text) in [
-            ("durability", format!(".Cm {} .", word_of(built_in.durability.value))),
+            ("durability", format!(".Cm {} .", word_of(&built_in.durability.value))),
             ("jobs", format!("{}.", built_in.jobs.value)),
-            ("link-mode", format!(".Cm {} .", word_of(built_in.link_mode.value))),
+            ("link-mode", format!(".Cm {} .", word_of(&built_in.link_mode.value))),
             ("store.enabled", format!(".Cm {} .", built_in.store_enabled.value)),
             ("store.max-size", format!(".Ql {}GiB .", built_in.store_max_size.value >> 30)),
             ("store.system-dir", format!(".Pa {} .", built_in.store_system_dir.value.display())),
@@ -481,6 +482,6 @@ mod tests {
     }
 
     fn words_of<T: ValueEnum>() -> Vec<String> {
-        T::value_variants().iter().map(|value| word_of(value.clone())).collect()
+        T::value_variants().iter().map(|value| word_of(value)).collect()
     }
 }

@@ -110,7 +110,7 @@ fn every_command_and_option_that_is_written_about_exists() {
         commands(&help(&[])).into_iter().map(|command| (command.clone(), self::help(&[&command]))).collect();
     assert!(help.len() > 3, "`bytekeep --help` lists its commands: {:?}", help.keys());
     let mut sources = vec![("README.md".to_owned(), code(&text("README.md"))), ("CHANGELOG.md".to_owned(), code(&text("CHANGELOG.md")))];
-    for page in ["bytekeep-seal.5", "bytekeep-durability.7"] {
+    for page in ["bytekeep-seal.5", "bytekeep-durability.7", "bytekeep.toml.5"] {
         sources.push((page.to_owned(), code_of_page(&text(&format!("man/{page}")))));
     }
     let mut unknown = Vec::new();
@@ -140,7 +140,11 @@ fn a_command_or_option_that_is_not_there_is_found() {
 
 /// `bytekeep-seal(5)` and `man/bytekeep-seal.5` in a text; `.Xr bytekeep-seal 5` in a page: as names of files.
 fn mentioned_pages(text: &str) -> BTreeSet<String> {
-    let name = |text: &str| -> String { text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect() };
+    let name = |text: &str| -> String {
+        let name: String = text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+        // The page that is named as its file.
+        if text[name.len()..].starts_with(".toml") { name + ".toml" } else { name }
+    };
     let mut mentioned = BTreeSet::new();
     for (at, _) in text.match_indices("bytekeep") {
         let name = name(&text[at..]);
@@ -169,8 +173,10 @@ fn every_page_that_is_mentioned_exists() {
         let missing: Vec<String> = mentioned_pages(&text(&file)).difference(&there).cloned().collect();
         assert!(missing.is_empty(), "{file} mentions {missing:?}");
     }
-    let found = mentioned_pages("see bytekeep-a(5), (man/bytekeep-b.7),\n.Xr bytekeep-c 1 ,\nbytekeep 1, bytekeep(s)");
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["bytekeep-a.5", "bytekeep-b.7", "bytekeep-c.1"]);
+    let found = mentioned_pages(
+        "see bytekeep-a(5), (man/bytekeep-b.7),\n.Xr bytekeep-c 1 ,\nbytekeep 1, bytekeep(s), bytekeep.toml(5), bytekeep.toml",
+    );
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["bytekeep-a.5", "bytekeep-b.7", "bytekeep-c.1", "bytekeep.toml.5"]);
 }
 
 #[test]
@@ -240,7 +246,7 @@ fn mandoc_has_nothing_against_the_pages_written_by_hand() {
     if !have(&["mandoc"]) {
         return;
     }
-    for page in ["bytekeep-seal.5", "bytekeep-durability.7"] {
+    for page in ["bytekeep-seal.5", "bytekeep-durability.7", "bytekeep.toml.5"] {
         let done = Command::new("mandoc").args(["-Tlint", "-W", "warning"]).arg(top().join("man").join(page)).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&done.stdout), "", "{page}");
     }

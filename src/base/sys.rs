@@ -64,6 +64,11 @@ pub fn look_up(path: &Path) -> Result<Stat> {
     call("stat", path, || rustix::fs::stat(path)).map(|raw| Stat::from_raw(&raw))
 }
 
+/// Opens a file that somebody named for reading, through links: their word counts, and only for it. A FIFO does not block.
+pub fn open_named(path: &Path) -> Result<File> {
+    call("open", path, || rustix::fs::openat(rustix::fs::CWD, path, LOOK, Mode::empty())).map(File::from)
+}
+
 /// Is what a path leads to on a file system that is mounted read-only?
 pub fn is_read_only(path: &Path) -> bool {
     rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))

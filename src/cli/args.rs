@@ -7,6 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 use super::args_common::{Common, Compiling, Global, Interpreters, Limits, ModeArg, Select, Size, Tree, parse_size, parse_text};
+use super::settings::{self, Given};
 
 /// Keeps compiled bytecode caches whole: writes .pyc files atomically, proves them by checksum, finds and rebuilds what is cut or corrupt.
 #[derive(Debug, Parser)]
@@ -31,6 +32,7 @@ pub(crate) struct Cli {
 const AFTER: &str = "\
 Environment:
   BYTEKEEP_<OPTION>, for each option in capitals with underscores (BYTEKEEP_LOCK_TIMEOUT=5), stands for the option; the command line wins.
+  What is set once stands in bytekeep.toml: see bytekeep.toml(5), and `bytekeep config` for what counts and why.
   BYTEKEEP_LOG=debug tells on stderr what the library does, whatever -v says.
   NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE and TERM=dumb are respected.
 
@@ -59,8 +61,33 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Puts a seal behind sound artifacts that have none
     Seal(Seal),
+    /// Prints the settings that count, and where each comes from
+    Config(Config),
     /// Prints the completions for a shell
     Completions(Completions),
+}
+
+impl Command {
+    /// What its options say of the settings.
+    pub(crate) fn given(&self) -> Given {
+        let (common, limits, compiling) = match self {
+            Self::Compile(args) => (&args.common, Some(&args.limits), Some(&args.limits.compiling)),
+            Self::Repair(args) => (&args.common, Some(&args.limits), Some(&args.limits.compiling)),
+            Self::Verify(args) => (&args.common, None, Some(&args.compiling)),
+            Self::Seal(args) => (&args.common, None, Some(&args.compiling)),
+            Self::Clean(args) => (&args.common, None, None),
+            Self::Status(args) => (&args.common, None, None),
+            Self::Explain(args) => (&args.common, None, None),
+            Self::Inspect(_) | Self::Config(_) | Self::Completions(_) => return Given::default(),
+        };
+        Given {
+            jobs: common.jobs,
+            durability: limits.and_then(|limits| limits.durability),
+            store_dir: compiling.and_then(|compiling| compiling.store.clone()),
+            store_enabled: compiling.filter(|compiling| compiling.no_store).map(|_| false),
+            link_mode: None,
+        }
+    }
 }
 
 /// `compile`.
@@ -340,6 +367,18 @@ pub(crate) struct Seal {
     pub(crate) dry_run: bool,
 }
 
+/// `config`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Options of the other commands win over all of it. bytekeep.toml(5) lists what can be set, and where the files stand.
+
+Examples:
+  bytekeep config                       what counts here, for this user
+  bytekeep config --no-config           and without the files
+  bytekeep config --config ci.toml      is this file in order?
+  bytekeep config --format json | jq -r 'select(.key == \"jobs\").value'")]
+pub(crate) struct Config {}
+
 /// `completions`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -359,6 +398,10 @@ pub(crate) fn definition() -> clap::Command {
 fn with_environment(arg: clap::Arg) -> clap::Arg {
     let Some(long) = arg.get_long() else { return arg };
     let name = format!("BYTEKEEP_{}", long.to_uppercase().replace('-', "_"));
+    // What the settings read themselves is read once: they know files too, and say where a value comes from.
+    if settings::reads(&name) {
+        return arg;
+    }
     // Help names the rule once instead of the variable under each option, and never shows values: pages are the same on every host.
     let arg = if arg.get_env().is_none() { arg.env(name) } else { arg };
     let arg = arg.hide_env(true);
@@ -396,7 +439,9 @@ mod tests {
             assert!(command.get_about().is_some() && command.get_after_help().is_some(), "{}", command.get_name());
             for arg in command.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
-                assert_eq!(arg.get_env().is_some(), arg.get_long().is_some(), "{} {}", command.get_name(), arg.get_id());
+                let variable = arg.get_long().map(|long| format!("BYTEKEEP_{}", long.to_uppercase().replace('-', "_")));
+                let here = variable.filter(|name| !settings::reads(name));
+                assert_eq!(arg.get_env().and_then(|name| name.to_str()), here.as_deref(), "{} {}", command.get_name(), arg.get_id());
             }
         }
     }
@@ -420,6 +465,9 @@ mod tests {
             "bytekeep verify a --recompile --python 3.13 --timeout 5 --max-source 1M",
             "bytekeep seal a",
             "bytekeep seal a --recompile --python 3.13",
+            "bytekeep config",
+            "bytekeep config --no-config --format json",
+            "bytekeep compile a --config f.toml",
             "bytekeep completions zsh",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -441,6 +489,8 @@ mod tests {
             "bytekeep explain a --python 3.12 --python 3.13",
             "bytekeep explain a --optimize 0,1",
             "bytekeep inspect",
+            "bytekeep config a",
+            "bytekeep config --config f.toml --no-config",
             "bytekeep completions tcsh",
         ] {
             assert!(parse(line).is_err(), "{line}");

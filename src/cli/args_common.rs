@@ -27,6 +27,12 @@ pub(crate) struct Global {
     /// Exit with 0 where it would be 1: entries that are wrong are told, and that is all
     #[arg(long, global = true)]
     pub(crate) exit_zero: bool,
+    /// Read this configuration instead of the user's own; see bytekeep.toml(5)
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// Read no configuration, the system's neither
+    #[arg(long, global = true, conflicts_with = "config")]
+    pub(crate) no_config: bool,
 }
 
 /// Where to work.
@@ -100,9 +106,9 @@ impl Interpreters {
 /// How commands that compile do it.
 #[derive(Debug, Args)]
 pub(crate) struct Limits {
-    /// How safe from a power cut: not at all (as Python itself), in groups, or each file on its own
-    #[arg(long, value_name = "HOW", value_enum, default_value = "batch")]
-    pub(crate) durability: DurabilityArg,
+    /// How safe from a power cut: not at all (as Python itself), in groups, or each file on its own [default: batch]
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) durability: Option<DurabilityArg>,
     #[command(flatten)]
     pub(crate) compiling: Compiling,
 }
@@ -131,25 +137,15 @@ pub(crate) struct Compiling {
 /// How commands that walk trees do it.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// How much is done at one time; 0 is as much as there are processor cores
-    #[arg(long, short, value_name = "N", default_value = "0")]
-    pub(crate) jobs: u16,
+    /// How much is done at one time; 0 is as much as there are processor cores [default: 0]
+    #[arg(long, short, value_name = "N")]
+    pub(crate) jobs: Option<u16>,
     /// Seconds to wait for folders that another process works on
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
     pub(crate) lock_timeout: Seconds,
     /// Seconds that the whole run may take; what is left then is left
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) max_time: Option<Seconds>,
-}
-
-impl Common {
-    /// The number of threads or workers.
-    pub(crate) fn width(&self) -> usize {
-        match self.jobs {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            jobs => usize::from(jobs),
-        }
-    }
 }
 
 /// When to use colours.
@@ -212,6 +208,17 @@ impl From<DurabilityArg> for Durability {
             DurabilityArg::Full => Self::Full,
         }
     }
+}
+
+/// How an artifact of the store comes into a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LinkModeArg {
+    /// As a file of its own
+    Copy,
+    /// As a file of its own that shares its blocks with the store (reflink)
+    Clone,
+    /// As another name of the store's file
+    Hardlink,
 }
 
 /// A number of bytes.

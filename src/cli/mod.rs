@@ -4,6 +4,8 @@
 
 mod args;
 mod args_common;
+mod config;
+mod config_file;
 mod differ;
 mod exclude;
 mod exit;
@@ -19,6 +21,7 @@ mod out;
 mod packages;
 mod record;
 mod roots;
+mod settings;
 mod setup;
 mod signals;
 mod store;
@@ -36,12 +39,14 @@ use clap::FromArgMatches;
 
 use self::args::{Cli, Command};
 use self::args_common::{ColorArg, FormatArg, Global};
+use self::config_file::Reach;
 use self::exit::Exit;
 use self::explain::Answers;
 use self::failure::{Failure, error_block, usage_block};
 use self::human::{Human, Loudness};
 use self::json::Json;
 use self::out::Out;
+use self::settings::Settings;
 use self::setup::Plan;
 use crate::flow::{self, Action, EntryEvent, Event, Report, Summary};
 use crate::model::{Cause, Verdict};
@@ -127,9 +132,14 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
         }
         Command::Inspect(args) if args.diff => inspect_two(args, &cli.global, out, cwd.as_deref()),
         Command::Inspect(args) => Ok(inspect_all(args, &cli.global, out, cwd.as_deref())),
+        Command::Config(_) => {
+            config::tell(&settings_of(cli)?, &cli.global, out);
+            Ok(Exit::Good)
+        }
         chosen => {
+            let settings = settings_of(cli)?;
             let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;
-            let plan = match Plan::new(chosen, &setup::Environment::of_process(), &stop) {
+            let plan = match Plan::new(chosen, &settings, &setup::Environment::of_process(), &stop) {
                 // Whatever went wrong: it was to end.
                 Err(_) if stop.load(Ordering::SeqCst) => {
                     if !cli.global.quiet {
@@ -142,6 +152,10 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
             plan.map_or(Ok(Exit::Good), |plan| work(&plan, &cli.global, out, cwd, &stop))
         }
     }
+}
+
+fn settings_of(cli: &Cli) -> Result<Settings, Failure> {
+    Settings::of_process(&cli.global, cli.command.given(), Reach::User)
 }
 
 fn inspect_all(args: &args::Inspect, global: &Global, out: &Out, cwd: Option<&Path>) -> Exit {

@@ -11,6 +11,7 @@ use super::args_common::{Common, Interpreters, ModeArg, Select, Tree};
 use super::exclude::Excludes;
 use super::explain::Asked;
 use super::failure::Failure;
+use super::settings::Settings;
 use super::until::Until;
 use super::{record, roots, store, text};
 use crate::base::memo::Memo;
@@ -84,8 +85,13 @@ impl Environment {
 
 impl Plan {
     /// Of a command that works on trees; `None` for the others. An error where `stop` is set on the way means no more than that.
-    pub(crate) fn new(chosen: &Chosen, environment: &Environment, stop: &Arc<AtomicBool>) -> Result<Option<Self>, Failure> {
-        let mut options = Options::default();
+    pub(crate) fn new(
+        chosen: &Chosen,
+        settings: &Settings,
+        environment: &Environment,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Option<Self>, Failure> {
+        let mut options = Options { jobs: settings.width(), durability: settings.durability.value.into(), ..Options::default() };
         let mut compiling = None;
         let one = if let Chosen::Explain(args) = chosen { Some(Interpreters::one(args.python.clone(), args.optimize)) } else { None };
         let (command, tree, select, interpreters, common) = match chosen {
@@ -93,7 +99,6 @@ impl Plan {
                 options.mode = mode(args.invalidation_mode, environment)?;
                 (options.force, options.adopt, options.dry_run) = (args.force, args.adopt, args.dry_run);
                 options.code_names = code_names(args)?;
-                options.durability = args.limits.durability.into();
                 compiling = Some(&args.limits.compiling);
                 (Command::Compile, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
@@ -105,7 +110,6 @@ impl Plan {
             }
             Chosen::Repair(args) => {
                 (options.keep_bad, options.dry_run) = (args.keep_bad.clone(), args.dry_run);
-                options.durability = args.limits.durability.into();
                 compiling = Some(&args.limits.compiling);
                 (Command::Repair, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
@@ -134,7 +138,7 @@ impl Plan {
                 let interpreters = Some(&args.interpreters).filter(|named| args.recompile || !named.python.is_empty());
                 (Command::Seal, &args.tree, &args.select, interpreters, &args.common)
             }
-            Chosen::Inspect(_) | Chosen::Completions(_) => return Ok(None),
+            Chosen::Inspect(_) | Chosen::Config(_) | Chosen::Completions(_) => return Ok(None),
         };
         set_common(&mut options, common);
         if let Some(compiling) = compiling {
@@ -189,7 +193,7 @@ impl Plan {
         if tree.pycache_prefix.is_none() && roots.iter().all(|root| root.what != What::Prefix) {
             options.prefix = heeded(options.prefix, &found)?;
         }
-        let limits = Limits { jobs: common.width(), timeout, keep_pythonhome: true, ..Limits::default() };
+        let limits = Limits { jobs: settings.width(), timeout, keep_pythonhome: true, ..Limits::default() };
         let asked = options.explain.user.clone().zip(found.first()).map(|(user, python)| Asked {
             tag: python.target.tag.to_string(),
             python: python.executable.clone(),
@@ -199,7 +203,7 @@ impl Plan {
             prefix: options.prefix.clone(),
         });
         let is_compiling = !found.is_empty() && !options.dry_run;
-        let store = compiling.filter(|_| is_compiling).map(|args| store::open(args, &mut place.notes)).transpose()?.flatten();
+        let store = compiling.filter(|_| is_compiling).map(|_| store::open(settings, &mut place.notes)).transpose()?.flatten();
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,
@@ -247,7 +251,6 @@ fn user(spec: Option<&str>) -> Result<User, Failure> {
 }
 
 fn set_common(options: &mut Options<'_>, common: &Common) {
-    options.jobs = common.width();
     options.lock_timeout = common.lock_timeout.0;
     options.max_time = common.max_time.map(|time| time.0);
 }

@@ -28,6 +28,15 @@ pub(crate) fn name(bytes: &[u8]) -> String {
     text
 }
 
+/// The same, no longer than a line.
+pub(crate) fn short_name(bytes: &[u8]) -> String {
+    let whole = name(bytes);
+    match whole.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", whole.get(..end).unwrap_or_default()),
+        None => whole,
+    }
+}
+
 /// A message that may have several lines and quote a source: newlines and tabs stay, all else is made harmless.
 pub(crate) fn message(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
@@ -125,6 +134,7 @@ mod tests {
             assert_eq!(name(bytes), shown);
         }
         assert_eq!(message("  line\n\t^\x1b"), "  line\n\t^\\x1b");
+        assert_eq!((short_name(b"a\n").as_str(), short_name("ö".repeat(99).as_bytes())), ("a\\n", "ö".repeat(80) + "…"));
     }
 
     #[test]

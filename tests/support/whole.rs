@@ -211,6 +211,8 @@ impl Tree {
         command.env("HOME", self.home()).env("LC_ALL", "C.UTF-8");
         // Root's own is one for the whole machine.
         command.env("BYTEKEEP_STORE", self.top.path().join("store"));
+        // What this machine's administrator has set is no part of a test.
+        command.env("BYTEKEEP_NO_CONFIG", "1");
         // pyenv's own wrappers look for this.
         if let Some(root) = std::env::var_os("PYENV_ROOT") {
             command.env("PYENV_ROOT", root);

@@ -2,6 +2,7 @@
 //! A target missed is reported, never a failure. A contender that fails is one.
 
 pub(crate) mod rows;
+pub(crate) mod store;
 pub(crate) mod walk;
 
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ pub(crate) enum Row {
     Unsealed,
     /// A sealed tree whose sources' times were all changed: against a copy of the artifacts, and against compiling
     Restamp,
+    /// A second environment, all of it in the store: against a copy of the artifacts, and against compileall
+    Warm,
     /// Eight processes on one tree: against one
     Eight,
     /// Many small files: memory, and time for each
@@ -162,12 +165,13 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
     println!("{} cores, {} runs", std::thread::available_parallelism()?, plan.runs);
     println!("each measured run {}", if mount::possible() { "on a fresh ext4" } else { "under a directory name never used before" });
     let mut bench = Bench { setting, plan, corpus, tally, sheet: Vec::new() };
-    let all: [(Row, Measured); 8] = [
+    let all: [(Row, Measured); 9] = [
         (Row::Cold, rows::cold),
         (Row::Verify, rows::verify),
         (Row::Nothing, rows::nothing),
         (Row::Unsealed, rows::unsealed),
         (Row::Restamp, rows::restamp),
+        (Row::Warm, store::warm),
         (Row::Eight, rows::eight),
         (Row::Memory, rows::memory),
         (Row::Walk, walk::walk),

@@ -12,7 +12,7 @@ use crate::mount::{Place, check, copy, settle};
 use crate::run::{Cost, Setting, measure};
 use crate::whole::{files, is_artifact};
 
-const JOBS: usize = 2;
+pub(super) const JOBS: usize = 2;
 
 /// What nobody who lets CPython compile can do without: two processes read, compile and marshal, and write nothing.
 const FLOOR: &str = "
@@ -34,14 +34,14 @@ with multiprocessing.get_context('fork').Pool(2) as pool:
 
 /// A tree in a fresh place, with a cache directory in which the interpreter is already known, as it is to uv: nobody is measured
 /// while asking it for its version.
-struct Laid {
+pub(super) struct Laid {
     place: Place,
     site: PathBuf,
     cache: PathBuf,
 }
 
 impl Laid {
-    fn empty(setting: &Setting) -> Result<Self> {
+    pub(super) fn empty(setting: &Setting) -> Result<Self> {
         let place = Place::fresh(&setting.scratch)?;
         let (site, cache) = (place.dir().join("site"), place.dir().join("cache"));
         let laid = Self { place, site, cache };
@@ -49,7 +49,7 @@ impl Laid {
         Ok(laid)
     }
 
-    fn with(setting: &Setting, tree: &Path) -> Result<Self> {
+    pub(super) fn with(setting: &Setting, tree: &Path) -> Result<Self> {
         let laid = Self::empty(setting)?;
         copy(tree, &laid.site)?;
         settle()?;
@@ -64,7 +64,15 @@ impl Laid {
         check(setting.bytekeep("compile", &tree, 1, cache).arg("--force")).map(drop)
     }
 
-    fn compile(&self, setting: &Setting) -> Command {
+    pub(super) fn site(&self) -> &Path {
+        &self.site
+    }
+
+    pub(super) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    pub(super) fn compile(&self, setting: &Setting) -> Command {
         setting.bytekeep("compile", &self.site, JOBS, &self.cache)
     }
 
@@ -73,7 +81,7 @@ impl Laid {
     }
 }
 
-fn laid_out(bench: &Bench<'_>) -> Result<PathBuf> {
+pub(super) fn laid_out(bench: &Bench<'_>) -> Result<PathBuf> {
     Ok(bench.corpus.as_ref().context("no corpus")?.tree.clone())
 }
 
@@ -202,7 +210,7 @@ fn duration(text: &str) -> Option<Duration> {
     Some(whole)
 }
 
-fn with(mut command: Command, more: &[&str]) -> Command {
+pub(super) fn with(mut command: Command, more: &[&str]) -> Command {
     command.args(more);
     command
 }

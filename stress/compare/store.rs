@@ -1,0 +1,89 @@
+//! The row of the store: a second environment, against what a copy of its artifacts costs and against compiling it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::compare::rows::{JOBS, Laid, laid_out, with};
+use crate::compare::{Bench, against};
+use crate::mount::{Place, settle};
+use crate::run::{Cost, Setting, measure};
+use crate::whole::{files, is_artifact};
+
+/// The command with a store.
+fn stored(mut command: Command, store: &Path) -> Command {
+    command.env_remove("BYTEKEEP_NO_STORE").env("BYTEKEEP_STORE", store);
+    command
+}
+
+pub(crate) fn warm(bench: &mut Bench<'_>) -> Result<()> {
+    let (setting, tree) = (bench.setting, laid_out(bench)?);
+    let room = Place::fresh(&setting.scratch)?;
+    let (store, artifacts) = (room.dir().join("store"), room.dir().join("artifacts"));
+    let many = fill(bench, &tree, &store, &artifacts)?;
+    settle()?;
+    let cold = |with_store: bool| -> Result<Cost> {
+        let laid = Laid::with(setting, &tree)?;
+        let own = laid.cache().join("store");
+        measure(vec![if with_store { stored(laid.compile(setting), &own) } else { laid.compile(setting) }])
+    };
+    let warm = |durability: &'static str| -> Result<Cost> {
+        let laid = Laid::with(setting, &tree)?;
+        let cost = measure(vec![with(stored(laid.compile(setting), &store), &["--durability", durability])])?;
+        if !cost.text.contains(&format!("{many} from the store")) {
+            bench.tally.violation(&format!("not all {many} came from the store: {}", cost.text.trim()), "compare --only warm");
+        }
+        Ok(cost)
+    };
+    let copied = |line: &'static str| -> Result<Cost> {
+        let place = Place::fresh(&setting.scratch)?;
+        settle()?;
+        let mut command = Command::new("sh");
+        command.args(["-c", line, "sh"]).arg(&artifacts).arg(place.dir().join("copy"));
+        measure(vec![command])
+    };
+    let all = bench.alternate(&mut [
+        ("bytekeep compile, all in the store, --durability none".into(), Box::new(|| warm("none"))),
+        ("bytekeep compile, all in the store".into(), Box::new(|| warm("batch"))),
+        ("cp -r of the artifacts".into(), Box::new(|| copied("cp -r \"$1\" \"$2\""))),
+        ("cp -r of the artifacts, sync -f".into(), Box::new(|| copied("cp -r \"$1\" \"$2\" && sync -f \"$2\""))),
+        (
+            "compileall -q -j2".into(),
+            Box::new(|| {
+                let laid = Laid::with(setting, &tree)?;
+                measure(vec![setting.compileall(laid.site(), JOBS)])
+            }),
+        ),
+        ("bytekeep compile, an empty store".into(), Box::new(|| cold(true))),
+        ("bytekeep compile --no-store".into(), Box::new(|| cold(false))),
+    ])?;
+    let wall = |at: usize| all[at].wall();
+    let verdicts: [Vec<String>; 7] = [
+        vec![against(wall(4) / wall(0), "× faster than compileall", 25.0, false), against(wall(0) / wall(2), "× cp", 1.3, true)],
+        vec![against(wall(1) / wall(3), "× cp and sync", 1.3, true)],
+        Vec::new(),
+        Vec::new(),
+        Vec::new(),
+        vec![against(wall(5) / wall(6), "× --no-store", 1.05, true), format!("{:.2} × its CPU", all[5].cpu() / all[6].cpu())],
+        Vec::new(),
+    ];
+    for (samples, verdicts) in all.iter().zip(&verdicts) {
+        bench.line("warm", samples, verdicts);
+    }
+    Ok(())
+}
+
+/// Fills a store, and a directory with nothing but the artifacts. How many there are.
+fn fill(bench: &Bench<'_>, tree: &Path, store: &Path, artifacts: &Path) -> Result<usize> {
+    let setting: &Setting = bench.setting;
+    let laid = Laid::with(setting, tree)?;
+    bench.took(0, "filling the store", &measure(vec![stored(laid.compile(setting), store)])?);
+    let made: Vec<PathBuf> = files(laid.site()).into_iter().filter(|path| is_artifact(path)).collect();
+    for path in &made {
+        let to = artifacts.join(path.strip_prefix(laid.site())?);
+        std::fs::create_dir_all(to.parent().context("no directory")?)?;
+        std::fs::copy(path, to)?;
+    }
+    Ok(made.len())
+}

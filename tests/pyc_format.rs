@@ -238,7 +238,7 @@ fn what_interpreters_write_is_read_and_written_the_same() {
                     assert_eq!(stored, hash, "{place}");
                 }
             }
-            assert!(Pyc.dress(&target, one.mode, &source, &bytes[head.len..]) == bytes, "{place} is dressed otherwise");
+            assert!(Pyc.dress(&target, one.mode, &source.stat, &source.bytes, &bytes[head.len..]) == bytes, "{place} is dressed otherwise");
         }
         println!("{}: {} artifacts", python.tag, made.len());
     }

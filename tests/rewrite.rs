@@ -135,7 +135,7 @@ impl Shop {
     /// The payload that a compile under this name gives. `None`: the source is bad on purpose.
     fn compile(&self, source: &Source, filename: &[u8]) -> Option<Vec<u8>> {
         let made = self.pool.compile(&Request { source: &source.bytes, filename, level: 0 }).ok()?;
-        Some(Pyc.dress(&self.interpreter.target, Mode::Timestamp, source, &made.code))
+        Some(Pyc.dress(&self.interpreter.target, Mode::Timestamp, &source.stat, &source.bytes, &made.code))
     }
 
     fn head(&self, payload: &[u8]) -> Head {
@@ -238,7 +238,7 @@ fn one_numbering_whoever_holds_the_code() {
         let mut rest = &dumps[..];
         while let Some((len, more)) = rest.split_first_chunk::<4>() {
             let (dump, more) = more.split_at(u32::from_le_bytes(*len) as usize);
-            payloads.push(Pyc.dress(&shop.interpreter.target, Mode::Timestamp, &source, dump));
+            payloads.push(Pyc.dress(&shop.interpreter.target, Mode::Timestamp, &source.stat, &source.bytes, dump));
             rest = more;
         }
         let flagged = |bytes: &[u8]| Objects::read(&shop.head(bytes), bytes).unwrap().iter().filter(|one| one.is_flagged()).count();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use bytekeep::base::seal::{self, Artifact};
 use support::Python;
-use whole::{Outcome, Tree, all_below, all_pythons, python, set_mtime};
+use whole::{Outcome, Tree, all_below, all_pythons, may, python, set_mtime, tool_or_skip};
 
 /// What an interpreter says in its code: functions in functions, text of all kinds, its own file name too.
 const SOURCE: &str = "'''Words.'''\nimport sys\nVALUE = 1\nNAME = 'm.py'\nTEXT = 'a' 'b', u'caf\\u00e9', b'x', 'm', '', '/'\nclass Class(object):\n    '''Words.'''\n    def method(self, a=1):\n        assert a\n        return [lambda x: (x, a) for x in (1, 2.5, 10**30)]\n    def file(self):\n        return sys._getframe().f_code.co_filename\n";
@@ -225,4 +225,83 @@ fn a_store_that_others_can_write_is_not_used() {
     let outcome = compile(&tree, python, &store, &["."]).exits(2);
     assert!(outcome.stderr.contains(store.to_str().unwrap()) && outcome.stderr.contains("--no-store"), "{}", outcome.shown());
     assert!(values(&store).is_empty());
+}
+
+/// Sources that two trees share by hard links are read for the first of them alone.
+#[test]
+fn what_is_hard_linked_is_not_read_again() {
+    if !tool_or_skip("strace") {
+        return;
+    }
+    let python = python();
+    let store = tempfile::tempdir().unwrap();
+    let first = tree(SOURCE);
+    first.old_file("good.py", b"VALUE = 42\n");
+    let second = Tree::new();
+    let read = |tree: &Tree, wanted: [u64; 3]| {
+        let log = tree.outside("log");
+        let run = with_store(tree.bytekeep(Some(python), ["compile", "--format", "json", "--jobs", "1", "."]), store.path());
+        // -y: the paths of descriptors.
+        let outcome = run.by(&["strace", "-f", "-y", "-e", "trace=read,pread64", "-o", log.to_str().unwrap()]).run().exits(0);
+        assert_eq!(counts(&outcome), wanted, "{}", outcome.shown());
+        let calls = std::fs::read_to_string(&log).unwrap();
+        calls.lines().filter(|line| line.contains(&format!("{}/", tree.root().display())) && line.contains(".py>")).count()
+    };
+    let link = |from: &Tree, to: &Tree| {
+        for name in ["m.py", "good.py"] {
+            drop(std::fs::remove_file(to.path(name)));
+            std::fs::hard_link(from.path(name), to.path(name)).unwrap();
+        }
+    };
+    // In an installer's cache first: what has one name is nobody else's.
+    link(&first, &second);
+    assert!(read(&first, [0, 2, 2]) >= 2);
+    let third = Tree::new();
+    link(&first, &third);
+    assert_eq!(read(&third, [2, 0, 0]), 0);
+    third.assert_good(python);
+    third.verify().exits(0);
+    // Written in place, with the old time and size: all trees have it now, and it is read.
+    std::fs::remove_dir_all(third.path("__pycache__")).unwrap();
+    std::fs::write(first.path("good.py"), b"VALUE = 43\n").unwrap();
+    set_mtime(&first.path("good.py"), 1_500_000_000);
+    assert!(read(&third, [1, 1, 1]) >= 1);
+    assert_eq!(third.import(python, "good"), "43");
+    third.verify().exits(0);
+}
+
+/// uv links environments together, source by source.
+#[test]
+fn environments_that_uv_links_together() {
+    let python = python();
+    let place = Tree::new();
+    let uv = place.outside("tools/bin/uv");
+    let made = may(python.path.to_str().unwrap(), &["-m", "venv", place.outside("tools").to_str().unwrap()])
+        && may(place.outside("tools/bin/pip").to_str().unwrap(), &["install", "-q", "--disable-pip-version-check", "uv"]);
+    if !made {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let mut wanted = None;
+    for name in ["one", "two", "three"] {
+        let env = place.path(name);
+        let uv = |args: &[&str]| {
+            let cache = place.outside("uv-cache");
+            let words = [&["--cache-dir", cache.to_str().unwrap(), "--no-config", "-q"][..], args].concat();
+            may(uv.to_str().unwrap(), &words)
+        };
+        let there = uv(&["venv", "--python", python.path.to_str().unwrap(), env.to_str().unwrap()])
+            && uv(&["pip", "install", "--link-mode", "hardlink", "--python", env.to_str().unwrap(), "attrs", "idna"]);
+        if !there {
+            return;
+        }
+        let outcome = with_store(place.bytekeep(None, ["compile", "--format", "json", name]), store.path()).run().exits(0);
+        let [hits, misses, _] = counts(&outcome);
+        match wanted {
+            None => wanted = Some(misses),
+            Some(all) => assert_eq!((hits, misses), (all, 0), "{name}: {}", outcome.stderr),
+        }
+        place.bytekeep(None, ["verify", name]).run().exits(0);
+    }
+    assert!(store.path().join("store-1/digests-1").is_file());
 }

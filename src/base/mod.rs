@@ -25,6 +25,7 @@
 //! - **P2** Opening never blocks on a FIFO and never takes a terminal.
 
 pub mod children;
+pub mod digests;
 pub mod error;
 pub mod keep;
 pub mod leftover;

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::digests::Digests;
 use super::seal::Digest;
 use super::seam;
-use super::sys::{self, Dir, Kind, Name, Stat};
+use super::sys::{self, Dir, Kind, Name, Stat, Time};
 
 /// How often a source that changes while it is read is read again.
 const TRIES: u32 = 5;
@@ -135,7 +136,38 @@ fn open(dir: &Dir, name: &Name) -> std::result::Result<(File, Stat), SourceError
     Ok((file, target))
 }
 
+/// What is known of a source that was opened.
+#[derive(Debug)]
+pub enum Opened {
+    /// All of it.
+    Read(Source),
+    /// It was read before and has not changed since: its digest is known, and its bytes were not read again.
+    Known {
+        /// `fstat` of the descriptor.
+        stat: Stat,
+        /// Digest of the bytes.
+        digest: Digest,
+    },
+}
+
 impl Source {
+    /// Opens a source, and reads it where `digests` does not know it; what is read is remembered there.
+    pub fn open(dir: &Dir, name: &Name, limit: u64, digests: &Digests) -> std::result::Result<Opened, SourceError> {
+        for _ in 0..TRIES {
+            let path = dir.path_of(name);
+            let now = Time::now();
+            let (file, before) = open(dir, name)?;
+            if let Some(digest) = digests.of(&file, &before).filter(|_| before.size <= limit) {
+                return Ok(Opened::Known { stat: before, digest });
+            }
+            if let Some(source) = Self::read_open(&file, before, limit, &path)? {
+                digests.add(&file, &source.stat, now, source.digest);
+                return Ok(Opened::Read(source));
+            }
+        }
+        Err(SourceError::Changing { path: dir.path_of(name) })
+    }
+
     /// Opens and reads a source of at most `limit` bytes. One that changes during the read is read again.
     pub fn read(dir: &Dir, name: &Name, limit: u64) -> std::result::Result<Self, SourceError> {
         for _ in 0..TRIES {

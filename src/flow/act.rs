@@ -24,7 +24,7 @@ use super::look;
 use super::policy::Decision;
 use super::queue::{Locking, Task};
 use super::report::Action;
-use super::stored::Code;
+use super::stored::Coded;
 use super::{Run, Told};
 
 /// What a look says.
@@ -199,14 +199,13 @@ impl Run<'_> {
         }
         // Taken before the source is opened: an edit after this moment shows, see `judge`.
         let before = Time::now();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         let filename = guard.folder.absolute.join(&entry.source);
-        let Code { made, stored } = self.code(maker, &guard.folder, entry, &source, level)?;
         let target = maker.compiler.target();
         // What is mended stays of the mode that it has: an image's artifacts go by a hash for a reason.
         let kept = found.mode.filter(|_| self.job.command == Command::Repair);
         let mode = self.job.options.mode.or(kept).unwrap_or(Mode::Timestamp);
-        let payload = self.job.format.dress(target, mode, &source, &made.code);
+        let Coded { stat, bytes, digest, made, stored } = self.coded(maker, &guard.folder, sources, entry, level, mode)?;
+        let payload = self.job.format.dress(target, mode, &stat, &bytes, &made.code);
         // A seal would prove whatever it was given. What the store has was looked at when it was made.
         let head = self.job.format.head(&payload[..payload.len().min(16)], Some(&target.tag), Some(target));
         match head.and_then(|head| if stored { Ok(()) } else { self.job.format.body(&head, &payload) }) {
@@ -217,8 +216,8 @@ impl Run<'_> {
             _ => {}
         }
         let label = self.job.format.label(&target.tag, level, &target.variant);
-        let bytes = seal::sealed(payload, source.digest, label, false);
-        let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, &source.stat, before)?;
+        let bytes = seal::sealed(payload, digest, label, false);
+        let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, &stat, before)?;
         self.has_built.store(true, Ordering::SeqCst);
         let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone(), stored };
         self.stage_as(told, staged, guard, entry, Action::Built, made.warnings);

@@ -212,6 +212,9 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
     if let Some(memo) = job.options.memo {
         ignored!(memo.save(), "what was found sound is not remembered");
     }
+    if let Some(store) = job.options.store {
+        ignored!(store.digests().save(), "what was read of sources is not remembered");
+    }
     if let Some(reason) = run.fatal.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(JobError::Compiler(reason));
     }

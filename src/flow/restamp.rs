@@ -60,7 +60,7 @@ impl Run<'_> {
         };
         let mode = self.job.options.mode.map_or(head.mode(), |wanted| kept_mode(self.job.format, head, wanted));
         let code = bytes.get(head.len..bytes.len().saturating_sub(SEAL_LEN)).unwrap_or_default();
-        let payload = self.job.format.dress(&head.target(), mode, &source, code);
+        let payload = self.job.format.dress(&head.target(), mode, &source.stat, &source.bytes, code);
         let bytes = seal::sealed(payload, source.digest, seal.label, false);
         Ok(Some(Fresh { bytes, stat: source.stat, before }))
     }

@@ -2,10 +2,12 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::base::seal::Digest;
-use crate::base::source::Source;
-use crate::model::{Compared, Entry, Head, Made, Target};
+use crate::base::source::{Opened, Source};
+use crate::base::sys::{Dir, Stat};
+use crate::model::{Compared, Entry, Head, Made, Mode, Target};
 use crate::store::{Key, Lookup, Parts, Store};
 
 use super::Run;
@@ -13,11 +15,20 @@ use super::act::Trouble;
 use super::folder::Folder;
 use super::job::Maker;
 
-/// Code on its way into an artifact.
-pub(super) struct Code {
+/// A source with its code, on their way into an artifact.
+pub(super) struct Coded {
+    pub(super) stat: Stat,
+    /// Empty where nothing but its digest was needed.
+    pub(super) bytes: Vec<u8>,
+    pub(super) digest: Digest,
     pub(super) made: Made,
-    /// Was it in the store?
+    /// Was the code in the store?
     pub(super) stored: bool,
+}
+
+struct Code {
+    made: Made,
+    stored: bool,
 }
 
 /// A source as the store knows it.
@@ -29,8 +40,45 @@ struct Wanted<'s> {
 }
 
 impl Run<'_> {
+    /// Reads a source and gets its code; one that is known and in the store is not even read.
+    pub(super) fn coded(
+        &self,
+        maker: &Maker<'_>,
+        folder: &Folder,
+        sources: &Dir,
+        entry: &Entry,
+        level: u8,
+        mode: Mode,
+    ) -> Result<Coded, Trouble> {
+        let limit = self.job.options.max_source;
+        // A header that goes by a hash of its own wants the bytes.
+        let store = self.job.options.store.filter(|_| mode == Mode::Timestamp && !self.job.options.force);
+        let opened = match store {
+            Some(store) => Source::open(sources, &entry.source, limit, store.digests()),
+            None => Source::read(sources, &entry.source, limit).map(Opened::Read),
+        };
+        let source = match opened.map_err(Trouble::of_source)? {
+            Opened::Read(source) => source,
+            Opened::Known { stat, digest } => match self.stored_code(maker, folder, entry, &digest, level) {
+                Some(made) => return Ok(Coded { stat, bytes: Vec::new(), digest, made, stored: true }),
+                None => Source::read(sources, &entry.source, limit).map_err(Trouble::of_source)?,
+            },
+        };
+        let Code { made, stored } = self.code(maker, folder, entry, &source, level)?;
+        let Source { bytes, stat, digest } = source;
+        Ok(Coded { stat, bytes, digest, made, stored })
+    }
+
+    /// The code of a source that is in the store.
+    fn stored_code(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, digest: &Digest, level: u8) -> Option<Made> {
+        let wanted = self.wanted(maker, digest, level)?;
+        let (target, name) = (maker.compiler.target(), self.code_name_of(folder, entry));
+        let code = self.stored(&wanted, digest, |code| self.job.format.named(target, code, digest, name.as_os_str().as_bytes()))?;
+        Some(Made { code, took: Duration::ZERO, warnings: Vec::new() })
+    }
+
     /// The code of a source under the name that it shall carry.
-    pub(super) fn code(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, source: &Source, level: u8) -> Result<Code, Trouble> {
+    fn code(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, source: &Source, level: u8) -> Result<Code, Trouble> {
         let compiled = |made| Code { made, stored: false };
         let Some(wanted) = self.wanted(maker, &source.digest, level) else {
             return self.compile(maker, folder, entry, source, level).map(compiled);
@@ -42,7 +90,7 @@ impl Run<'_> {
         if !self.job.options.force
             && let Some(code) = self.stored(&wanted, &source.digest, named)
         {
-            return Ok(Code { made: Made { code, took: std::time::Duration::ZERO, warnings: Vec::new() }, stored: true });
+            return Ok(Code { made: Made { code, took: Duration::ZERO, warnings: Vec::new() }, stored: true });
         }
         let mut made = self.compile_as(maker, folder, entry, source, level, &wanted.placeholder)?;
         let Some(code) = named(&made.code) else {

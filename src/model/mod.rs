@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::seal::Digest;
-use crate::base::source::Source;
 use crate::base::sys::{Name, Stat};
 use crate::base::{Error, Flaw, FlawKind};
 
@@ -429,8 +428,8 @@ pub trait Format: Send + Sync {
     /// `None`: it is no such code.
     fn named(&self, target: &Target, code: &[u8], source: &Digest, filename: &[u8]) -> Option<Vec<u8>>;
 
-    /// Puts the header before compiled code: the payload.
-    fn dress(&self, target: &Target, mode: Mode, source: &Source, code: &[u8]) -> Vec<u8>;
+    /// Puts the header before compiled code: the payload. `bytes` are the source's, and are not asked for in a header that goes by time.
+    fn dress(&self, target: &Target, mode: Mode, source: &Stat, bytes: &[u8], code: &[u8]) -> Vec<u8>;
 }
 
 /// One artifact's place: what the entry of (source, interpreter, level) is called on disk.

@@ -24,7 +24,6 @@ use super::magic::{self, Standing};
 use super::marshal;
 use super::{differences, nameless};
 use crate::base::seal::Digest;
-use crate::base::source::Source;
 use crate::base::sys::{Name, Stat, Time};
 use crate::base::{Flaw, FlawKind};
 use crate::model::{Compared, Format, Head, Layout, Level, Loading, Mode, Recognised, Stamp, Target};
@@ -417,7 +416,7 @@ impl Format for Pyc {
     }
 
     /// Versions before 3.7 have no stamp by hash: they get one by time whatever `mode` says, as their own compiler would write it.
-    fn dress(&self, target: &Target, mode: Mode, source: &Source, code: &[u8]) -> Vec<u8> {
+    fn dress(&self, target: &Target, mode: Mode, source: &Stat, bytes: &[u8], code: &[u8]) -> Vec<u8> {
         let [low, high, ..] = target.magic;
         let header = magic::header_len(u16::from_le_bytes([low, high]));
         let mut payload = Vec::with_capacity(header.saturating_add(code.len()));
@@ -431,11 +430,11 @@ impl Format for Pyc {
             payload.extend_from_slice(&u32::to_le_bytes(flags));
         }
         if header == 16 && flags != 0 {
-            payload.extend_from_slice(&self.source_hash(target.magic, &source.bytes));
+            payload.extend_from_slice(&self.source_hash(target.magic, bytes));
         } else {
-            payload.extend_from_slice(&Clock::of(header).kept(source.stat.mtime).to_le_bytes());
+            payload.extend_from_slice(&Clock::of(header).kept(source.mtime).to_le_bytes());
             if header > 8 {
-                payload.extend_from_slice(&kept_size(source.bytes.len() as u64).to_le_bytes());
+                payload.extend_from_slice(&kept_size(source.size).to_le_bytes());
             }
         }
         payload.extend_from_slice(code);
@@ -464,6 +463,7 @@ fn short_header(len: usize) -> Flaw {
 mod tests {
     use super::*;
     use crate::base::seal::Digest;
+    use crate::base::source::Source;
     use crate::base::sys::Kind;
     use proptest::prelude::*;
 
@@ -626,7 +626,7 @@ mod tests {
         for row in magic::ROWS.iter().filter(|row| row.standing == Standing::Release) {
             let target = target(row.tag, row.first);
             for mode in [Mode::Timestamp, Mode::CheckedHash, Mode::UncheckedHash] {
-                let payload = Pyc.dress(&target, mode, &source, b"code");
+                let payload = Pyc.dress(&target, mode, &source.stat, &source.bytes, b"code");
                 let head = Pyc.head(&payload[..payload.len().min(16)], Some(row.tag), None).unwrap();
                 assert_eq!(&payload[head.len..], b"code");
                 assert_eq!((head.len, &*head.tag, head.magic), (row.header, row.tag, target.magic));
@@ -673,7 +673,7 @@ mod tests {
     fn another_artifact_in_the_middle_is_seen() {
         let source = source(b"x", Time::default());
         for row in magic::ROWS.iter().filter(|row| row.standing == Standing::Release) {
-            let one = Pyc.dress(&target(row.tag, row.first), Mode::Timestamp, &source, b"\xe3 and so on\r\n");
+            let one = Pyc.dress(&target(row.tag, row.first), Mode::Timestamp, &source.stat, &source.bytes, b"\xe3 and so on\r\n");
             assert_eq!(Pyc.beginnings(&one), [0; 0], "{}", row.tag);
             assert_eq!(Pyc.beginnings(&[&one[..], &one].concat()), [one.len()], "{}", row.tag);
         }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::base::digests::Digests;
 use crate::base::memo::{own_dir, replace};
 use crate::base::seal::Digest;
 use crate::base::sys::{self, Dir, Kind, Name, Time};
@@ -65,6 +66,7 @@ struct Counters {
 #[derive(Debug)]
 pub struct Store {
     dir: Arc<Dir>,
+    digests: Digests,
     counters: Counters,
 }
 
@@ -95,12 +97,18 @@ impl Store {
         if top.stat_of(&tag).is_err_and(|error| error.is_gone()) {
             ignored!(replace(&top, &tag, TAG), "programs that make backups are not told that this is a cache");
         }
-        Ok(Self { dir, counters: Counters::default() })
+        let digests = Digests::in_dir(&dir);
+        Ok(Self { dir, digests, counters: Counters::default() })
     }
 
     /// Where it is.
     pub fn path(&self) -> PathBuf {
         self.dir.path().parent().unwrap_or(self.dir.path()).to_path_buf()
+    }
+
+    /// What is known of sources that several trees have by hard links.
+    pub fn digests(&self) -> &Digests {
+        &self.digests
     }
 
     /// Where the value of a key is, or would be.

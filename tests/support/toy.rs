@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytekeep::base::seal::Digest;
-use bytekeep::base::source::Source;
 use bytekeep::base::sys::{Name, Stat};
 use bytekeep::base::{Flaw, FlawKind};
 use bytekeep::model::{CompileError, Compiler, Format, Head, Layout, Level, Made, Mode, Recognised, Request, SourceFault, Stamp, Target};
@@ -108,9 +107,9 @@ impl Format for Toy {
         Some(code.to_vec())
     }
 
-    fn dress(&self, target: &Target, _mode: Mode, source: &Source, code: &[u8]) -> Vec<u8> {
-        let mtime = u32::try_from(source.stat.mtime.sec).unwrap();
-        let size = u32::try_from(source.stat.size).unwrap();
+    fn dress(&self, target: &Target, _mode: Mode, source: &Stat, _bytes: &[u8], code: &[u8]) -> Vec<u8> {
+        let mtime = u32::try_from(source.mtime.sec).unwrap();
+        let size = u32::try_from(source.size).unwrap();
         [&target.magic[..], &mtime.to_le_bytes(), &size.to_le_bytes(), code].concat()
     }
 }

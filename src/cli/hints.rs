@@ -86,7 +86,7 @@ pub(crate) fn cure(verdict: Verdict) -> &'static str {
         Verdict::Ok => "nothing to do",
         Verdict::Unsealed => "`bytekeep seal` proves it from now on",
         Verdict::Stale | Verdict::Missing => "`bytekeep compile`",
-        Verdict::Misstamped => "`bytekeep repair` or `compile` renews the header, without an interpreter",
+        Verdict::Misstamped => "`bytekeep repair` or `compile` renews the header, without an interpreter where it was not adopted",
         Verdict::SilentlyStale | Verdict::Truncated | Verdict::Corrupt | Verdict::BadMagic => "`bytekeep repair`",
         Verdict::Unknown => "a newer bytekeep may know it",
         Verdict::Orphan => "`bytekeep clean --orphans`",

@@ -29,6 +29,12 @@ pub(super) fn no_interpreter(tag: Option<&str>) -> Cause {
     Cause::new("no-interpreter", format!("no interpreter for it{tag} was named"))
 }
 
+/// Nobody here can compile what is misstamped, and its seal does not say from which source bytes it was compiled.
+pub(super) fn only_compiled(tag: Option<&str>) -> Cause {
+    let why = "only its header is wrong, but it is an adopted artifact, which is not restamped before it was compiled again";
+    Cause { text: format!("{why}; {}", no_interpreter(tag).text), ..no_interpreter(tag) }
+}
+
 impl Run<'_> {
     /// `verify`: compiles the source of a sound artifact again, where somebody here can, and puts into `found` what that shows.
     pub(super) fn compile_again(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry, found: &mut Found) {

@@ -141,6 +141,9 @@ impl Run<'_> {
         if decision == Decision::Leave && self.job.command == Command::Seal && judged.verdict == Verdict::Unsealed {
             judged.cause.get_or_insert_with(|| again::no_interpreter(tag.as_deref()));
         }
+        if decision == Decision::Leave && self.job.command == Command::Repair && judged.verdict == Verdict::Misstamped {
+            judged.cause = Some(again::only_compiled(tag.as_deref()));
+        }
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
         // Of what is there without anybody to make it, a lost source is none of our business.
         let compiles = self.job.command == Command::Compile && !self.lacks_makers() && folder.trouble.is_none();

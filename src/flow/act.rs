@@ -16,7 +16,7 @@ use crate::model::{Cause, CompileError, Entry, Made, Mode, Request, Verdict, War
 
 use super::again;
 use super::commit::Pending;
-use super::examine;
+use super::examine::{self, Bad};
 use super::find::Found;
 use super::folder::{Folder, Guarded, Item};
 use super::job::{Command, Maker};
@@ -282,20 +282,26 @@ impl Run<'_> {
         }
     }
 
-    /// Copies what is bad to where its owner wants to look at it, before it goes, with a report of what is wrong with it.
+    /// Copies what is bad to where its owner wants to look at it, before it goes, with reports of what is wrong with it.
     pub(super) fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<(), Trouble> {
         let Some(keep) = self.keep.as_ref().filter(|_| found.judged.damaged || found.judged.verdict.is_problem()) else { return Ok(()) };
         let from = guard.dir.path_of(&entry.artifact);
         let file = guard.dir.open_file(&entry.artifact)?;
-        let stands = Whereabouts::of(&file, &guard.dir)?;
+        // Of the directory as it was before our own lock file changed its times.
+        let stands = Whereabouts { dir: *guard.lock.dir_stat(), ..Whereabouts::of(&file, &guard.dir)? };
         let turn = look::in_turn(stands.file.size);
         let bytes = sys::read_all(&file, stands.file.size, look::LARGEST, &from)?;
         let examined = bytes.as_ref().map(|bytes| examine::examine(self.job.format, bytes, entry.tag.as_deref(), Some(&entry.source)));
         let report = examine::report(found.judged.verdict, found.judged.cause.as_ref(), examined.as_ref(), Some(&stands));
         drop(examined);
+        let object = self.job.options.describe_bad.zip(bytes.as_deref()).map(|(describe, bytes)| {
+            let (path, sources) = (&keep::absolute(&from), guard.folder.sources.as_ref());
+            let (verdict, cause) = (found.judged.verdict, found.judged.cause.as_ref());
+            describe(&Bad { path, bytes, entry, sources, stands: &stands, verdict, cause })
+        });
         drop((bytes, turn));
         // Without the copy it does not go: an error here is this entry's, and never taken for one of its directory.
-        let kept = keep::keep_copy(keep, &file, &from, &entry.artifact, &report);
+        let kept = keep::keep_copy(keep, &file, &from, &entry.artifact, &report, object.as_deref());
         kept.map_err(|error| Trouble::Cause(Cause::from(&error)))
     }
 

@@ -333,6 +333,36 @@ fn under_a_lock_that_another_holds_nothing_is_restamped() {
     assert_eq!(std::fs::read(&path).unwrap(), before[&path]);
 }
 
+/// What nobody holds as a whole was taken for an empty file there, and so for damaged: `repair` removed it.
+#[test]
+fn what_is_too_large_to_be_restamped_is_told_and_left() {
+    use bytekeep::base::seal::{self, Digest, Seal};
+    let python = python();
+    let tree = tree();
+    tree.compile(python).exits(0);
+    let path = tree.artifact("a.py", python);
+    let sealed = std::fs::read(&path).unwrap();
+    let own = Seal::parse(&sealed, sealed.len() as u64).unwrap().unwrap();
+    // Behind its code nothing but zeros, which the seal proves too. Sparse.
+    let mut payload = vec![0; 193 << 20];
+    payload[..sealed.len() - SEAL].copy_from_slice(&sealed[..sealed.len() - SEAL]);
+    let len = payload.len();
+    let seal = seal::sealed(payload, Digest::of(b"VALUE = 1\n"), own.label, false).split_off(len);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(sealed.len() as u64 - SEAL as u64).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &seal, len as u64).unwrap();
+    drop(file);
+    assert_eq!(tree.verify().exits(0).verdicts("ok"), 4);
+    let again = tree.bytekeep(Some(python), ["verify", "--recompile", "--format", "json", "."]).run().exits(1);
+    again.is("a.py", "ok", "none").fails("a.py", "too-large-artifact", &["bytes"]);
+    set_all(&tree, ZIP);
+    for args in [&["compile", "--dry-run", "."][..], &["compile", "."], &["repair", "."]] {
+        let outcome = alone(&tree, args.iter().copied()).exits(1);
+        outcome.is("a.py", "misstamped", "failed").fails("a.py", "too-large-artifact", &[]);
+        assert_eq!((outcome.wrong(), path.metadata().unwrap().len()), (1, (len + SEAL) as u64), "{}", outcome.shown());
+    }
+}
+
 #[test]
 fn what_goes_is_kept_where_its_owner_wants_it() {
     let tree = tree();

@@ -27,6 +27,7 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
         "record" => "install the distribution again, or name the tree itself without `--env`",
         "io" => "look into the system's log for errors of the device, then run it again",
         "too-large" => "allow it with `--max-source SIZE`, or leave it out with `--exclude GLOB`",
+        "too-large-artifact" => "see what it is with `bytekeep inspect --max-size SIZE`, and make it anew with `bytekeep compile --force`",
         "timeout" => "give it longer with `--timeout SECONDS` (0 is without limit), or leave it out with `--exclude GLOB`",
         "compiler-died" => {
             "compile it by the interpreter alone (`python3 -m py_compile FILE`) to see it die, or leave it out with `--exclude GLOB`"

@@ -46,7 +46,7 @@ impl Run<'_> {
         let options = &self.job.options;
         let has_maker = level.is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
         let sealed = seen.is_some_and(Seen::is_sealed);
-        let own = seen.is_some_and(|seen| judge::is_own(&seen.seal));
+        let own = seen.is_some_and(|seen| matches!(&seen.seal, Ok(Some(seal)) if judge::is_own(seal)));
         let (recompile, force, adopt, clean) = (options.recompile, options.force, options.adopt, &options.clean);
         Facts { damaged: judged.damaged, has_maker, sealed, own, recompile, old_enough: true, tag, force, adopt, clean }
     }

@@ -25,6 +25,7 @@ pub mod policy;
 mod queue;
 mod reach;
 pub mod report;
+mod reread;
 mod restamp;
 mod roots;
 mod scan;

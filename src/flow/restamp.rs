@@ -17,6 +17,7 @@ use super::judge::{self, Judged};
 use super::look;
 use super::policy;
 use super::report::Action;
+use super::reread::Reread;
 
 /// A misstamped artifact, proved by every byte, and its source.
 struct Proved {
@@ -54,38 +55,22 @@ impl Run<'_> {
         folder.artifacts.as_deref().map_or(Ok(()), |dir| self.prove(folder, dir, entry, found).map(drop))
     }
 
-    /// Judges once more, on the very bytes that get a new seal: a header must never vouch for code that nobody has proved.
+    /// The artifact and its source, where both are what the quick look took them for.
     fn prove(&self, folder: &Folder, dir: &Dir, entry: &Entry, found: &mut Found) -> Result<Option<Proved>, Trouble> {
-        let Some(sources) = &folder.sources else { return Err(Trouble::Cause(Cause::new("no-source", "it has no source"))) };
-        let path = dir.path_of(&entry.artifact);
-        let (source, before) = if let Some(read) = found.read.take() {
-            read
-        } else {
-            // Taken before the source is opened: an edit after this moment shows, see `judge`.
-            let before = Time::now();
-            let source = Source::read(sources, &entry.source, self.job.options.max_source.max(look::LARGEST_SOURCE));
-            (source.map_err(Trouble::of_source)?, before)
-        };
-        let file = dir.open_file(&entry.artifact)?;
-        let stat = sys::stat(&file, &path)?;
-        if sys::is_signed(&file, &path)? {
+        // Taken before the source is opened: an edit after this moment shows, see `judge`.
+        let (read, before) = found.read.take().map_or_else(|| (None, Time::now()), |(source, before)| (Some(source), before));
+        let limit = self.job.options.max_source.max(look::LARGEST_SOURCE);
+        let Reread { file, bytes, head, seal, source, judged, turn, .. } = self.reread(folder, dir, entry, read, limit)?;
+        if sys::is_signed(&file, &dir.path_of(&entry.artifact))? {
             return Err(Trouble::Cause(signed()));
         }
-        let turn = look::in_turn(stat.size);
-        let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
-        let spot = self.spot(folder, Some(dir), entry);
-        let mut evidence = look::of_bytes(&spot, entry, stat, &bytes, &source);
-        self.want(&mut evidence, entry);
-        let judged = judge::judge(&evidence);
-        let seen = evidence.seen().filter(|_| judged.verdict == Verdict::Misstamped);
-        let own = seen
-            .filter(|seen| judge::is_own(&seen.seal))
-            .and_then(|seen| Some((seen.head.clone().ok()?, seen.seal.as_ref().ok().copied()??)));
-        let Some((head, seal)) = own else {
-            self.decide_again(found, judged);
-            return Ok(None);
-        };
-        Ok(Some(Proved { bytes, head, seal, source, before, turn }))
+        match (judged.verdict, head, seal.filter(judge::is_own)) {
+            (Verdict::Misstamped, Some(head), Some(seal)) => Ok(Some(Proved { bytes, head, seal, source, before, turn })),
+            _ => {
+                self.decide_again(found, judged);
+                Ok(None)
+            }
+        }
     }
 
     /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.
@@ -95,7 +80,7 @@ impl Run<'_> {
         };
         refuse_signed(guard, entry, found)?;
         let before = Time::now();
-        let sound = self.read_sound(&guard.folder, &guard.dir, entry)?;
+        let sound = self.reread_sound(&guard.folder, &guard.dir, entry)?;
         let proved = self.job.options.recompile;
         if sound.seal.is_some_and(|seal| !(proved && seal.adopted)) {
             return Ok(Done::Now(Action::None));

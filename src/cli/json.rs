@@ -12,7 +12,7 @@ use crate::flow::{Command, EntryEvent, Event, Report, Summary};
 use crate::model::Cause;
 
 /// Raised when a field changes its meaning or goes; new fields do not raise it.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 /// How every object begins.
 #[derive(Serialize)]

@@ -12,11 +12,10 @@ use super::exclude::Excludes;
 use super::explain::Asked;
 use super::failure::Failure;
 use super::until::Until;
-use super::{inspect, record, roots, text};
+use super::{record, roots, text};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
 use crate::base::user::User;
-use crate::flow::examine::Bad;
 use crate::flow::{Clean, CodeNames, Command, Explain, Job, Maker, Options, Root, What};
 use crate::model::{Cause, Compiler, Format, Layout, Mode, Recognised};
 use crate::python::Pyc;
@@ -221,12 +220,12 @@ impl Plan {
     /// Runs something with the job.
     pub(crate) fn with_job<T>(&self, stop: &AtomicBool, run: impl FnOnce(&Job<'_>) -> T) -> T {
         let exclude = |path: &Path| self.excludes.matches(path);
-        let describe = |bad: &Bad<'_>| inspect::of_bad(bad, format(), self.options.max_source);
+        let describe = |bad: &crate::flow::examine::Bad<'_>| super::inspect::of_bad(bad, format(), self.options.max_source);
         let mut options: Options<'_> = self.options.clone();
+        options.describe_bad = Some(&describe);
         if !self.excludes.is_empty() {
             options.exclude = Some(&exclude);
         }
-        options.describe_bad = Some(&describe);
         options.memo = self.memo.as_ref();
         let makers = self.pools.iter().map(|pool| Maker { compiler: pool as &dyn Compiler, levels: self.levels.clone() }).collect();
         run(&Job { command: self.command, roots: self.roots.clone(), format: format(), makers, options, stop })

@@ -229,8 +229,8 @@ fn another_header_is_what_the_interpreter_itself_writes() {
             (3, 7.., _) => &[("TIMESTAMP", Mode::Timestamp), ("CHECKED_HASH", Mode::CheckedHash), ("UNCHECKED_HASH", Mode::UncheckedHash)],
             _ => &[("TIMESTAMP", Mode::Timestamp)],
         };
-        // By time and mode: the sources as they were then, and what was written of them.
-        let mut made: Vec<(Mode, Vec<(Source, Vec<u8>)>)> = Vec::new();
+        // By time and mode.
+        let mut made = Vec::new();
         for seconds in [0, 315_532_800, 1_700_000_000, 5_000_000_000] {
             for copy in &copies {
                 let time = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
@@ -243,7 +243,9 @@ fn another_header_is_what_the_interpreter_itself_writes() {
                 feed(command, list.clone().into_bytes());
                 let one =
                     |(number, copy): (usize, &PathBuf)| (read(copy), std::fs::read(into.path().join(format!("{number}.pyc"))).unwrap());
-                made.push((*mode, copies.iter().enumerate().map(one).collect()));
+                // The sources as they were then, and what was written of them.
+                let all: Vec<(Source, Vec<u8>)> = copies.iter().enumerate().map(one).collect();
+                made.push((*mode, all));
             }
         }
         let pypy = shop.interpreter.implementation == "pypy";

@@ -90,7 +90,8 @@ pub(crate) fn tell(head: &Head, payload: &[u8]) -> Result<(CodeTold, PathBuf), S
                 stack: numbers.stack,
                 flags: flags::names(head.magic, numbers.flags),
                 constants: consts.map_or(0, items),
-                first_constants: consts.map_or(Vec::new(), |consts| consts.parts().take(CONSTANTS).map(|one| shown(one.resolved())).collect()),
+                first_constants: consts
+                    .map_or(Vec::new(), |consts| consts.parts().take(CONSTANTS).map(|one| shown(one.resolved())).collect()),
             }
         })
         .collect();

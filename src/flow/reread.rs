@@ -67,15 +67,11 @@ impl Run<'_> {
     pub(super) fn reread_sound(&self, folder: &Folder, dir: &Dir, entry: &Entry) -> Result<Sound, Trouble> {
         let Reread { stat, mut bytes, head, seal, source, judged, turn, .. } =
             self.reread(folder, dir, entry, None, self.job.options.max_source)?;
-        match head.filter(|_| matches!(judged.verdict, Verdict::Ok | Verdict::Unsealed)) {
-            Some(head) => {
-                bytes.truncate(bytes.len().saturating_sub(if seal.is_some() { SEAL_LEN } else { 0 }));
-                Ok(Sound { payload: bytes, seal, head, stat, source, turn })
-            }
-            None => {
-                let otherwise = || Cause::new("changed", format!("it is no longer what it was judged to be: {}", judged.verdict));
-                Err(Trouble::Cause(judged.cause.unwrap_or_else(otherwise)))
-            }
-        }
+        let Some(head) = head.filter(|_| matches!(judged.verdict, Verdict::Ok | Verdict::Unsealed)) else {
+            let otherwise = || Cause::new("changed", format!("it is no longer what it was judged to be: {}", judged.verdict));
+            return Err(Trouble::Cause(judged.cause.unwrap_or_else(otherwise)));
+        };
+        bytes.truncate(bytes.len().saturating_sub(if seal.is_some() { SEAL_LEN } else { 0 }));
+        Ok(Sound { payload: bytes, seal, head, stat, source, turn })
     }
 }

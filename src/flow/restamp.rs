@@ -64,13 +64,11 @@ impl Run<'_> {
         if sys::is_signed(&file, &dir.path_of(&entry.artifact))? {
             return Err(Trouble::Cause(signed()));
         }
-        match (judged.verdict, head, seal.filter(judge::is_own)) {
-            (Verdict::Misstamped, Some(head), Some(seal)) => Ok(Some(Proved { bytes, head, seal, source, before, turn })),
-            _ => {
-                self.decide_again(found, judged);
-                Ok(None)
-            }
-        }
+        let (Verdict::Misstamped, Some(head), Some(seal)) = (judged.verdict, head, seal.filter(judge::is_own)) else {
+            self.decide_again(found, judged);
+            return Ok(None);
+        };
+        Ok(Some(Proved { bytes, head, seal, source, before, turn }))
     }
 
     /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.

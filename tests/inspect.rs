@@ -258,12 +258,14 @@ fn the_shape_of_the_damage_is_told_and_kept_with_the_evidence() {
     }
     tree.compile(python).exits(0);
     std::fs::create_dir(tree.outside("bad")).unwrap();
+    let mut told_before = Vec::new();
     for (name, damage, code, words) in DAMAGES {
         let artifact = tree.artifact(format!("{name}.py"), python);
         edit(&artifact, damage);
         let json = told(&tree, &artifact);
         assert!(json["shape"].as_array().unwrap().iter().any(|mark| mark["code"] == *code), "{name}: {json}");
-        let human = inspect(&tree, &[artifact], &[]).exits(1);
+        let human = inspect(&tree, std::slice::from_ref(&artifact), &[]).exits(1);
+        told_before.push((artifact, json));
         for word in *words {
             assert!(human.stdout.contains(word), "{name}: {word}: {}", human.stdout);
         }
@@ -271,15 +273,60 @@ fn the_shape_of_the_damage_is_told_and_kept_with_the_evidence() {
     }
     tree.bytekeep(Some(python), ["repair", "."]).arg("--keep-bad").arg(tree.outside("bad")).run().exits(0);
     let kept = whole::all_below(&tree.outside("bad"));
-    assert_eq!(kept.len(), 2 * DAMAGES.len(), "{kept:?}");
+    assert_eq!(kept.len(), 3 * DAMAGES.len(), "{kept:?}");
+    let kept_as = |name: &str, end: &str| {
+        let path = kept.iter().find(|path| path.to_string_lossy().ends_with(&format!("-{name}.{}.pyc{end}", python.tag))).unwrap();
+        std::fs::read_to_string(path).unwrap()
+    };
+    for ((name, _, code, _), (artifact, mut before)) in DAMAGES.iter().zip(told_before) {
+        let mut json: serde_json::Value = serde_json::from_str(&kept_as(name, ".json")).unwrap();
+        let (verdict, cause) = (json["verdict"].take(), json["cause"].take());
+        assert!(verdict == "corrupt" || verdict == "truncated", "{name}: {verdict} {code}");
+        assert!(cause["code"].is_string() && cause["text"].is_string(), "{name}: {cause}");
+        // What `inspect` said then, but for the words for paths, and the code, which is in the copy.
+        assert_eq!(json["path"], artifact.canonicalize().unwrap().to_str().unwrap(), "{name}");
+        assert_eq!(json["source"]["state"], "there", "{name}");
+        for one in [&mut json, &mut before] {
+            one["path"].take();
+            one["source"]["path"].take();
+            one["code"].take();
+            one.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        }
+        assert_eq!(json, before, "{name}");
+    }
     for (name, .., words) in DAMAGES {
-        let note = kept.iter().find(|path| path.to_string_lossy().ends_with(&format!("-{name}.{}.pyc.txt", python.tag))).unwrap();
-        let note = std::fs::read_to_string(note).unwrap();
+        let note = kept_as(name, ".txt");
         for word in words.iter().chain(&["verdict", "uid ", "content "]) {
             assert!(note.contains(word), "{name}: {word}: {note}");
         }
     }
     tree.verify().exits(0);
+}
+
+/// Who looks for the culprit thinks of names, not of numbers.
+#[test]
+fn owners_are_told_by_name_where_they_have_one() {
+    if !whole::root_or_skip("giving a file to another user") {
+        return;
+    }
+    let table = std::fs::read_to_string("/etc/passwd").unwrap();
+    let Some(line) = table.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|line| line.len() > 3 && line[2] != "0") else {
+        return whole::aloud("SKIP: /etc/passwd knows nobody but root");
+    };
+    let tree = Tree::new();
+    tree.old_file("told.py", SOURCE.as_bytes());
+    tree.compile(python()).exits(0);
+    let artifact = tree.artifact("told.py", python());
+    edit(&artifact, |bytes| bytes.truncate(100));
+    for (uid, name) in [(line[2].parse().unwrap(), Some(line[0])), (4_000_000_000, None)] {
+        std::os::unix::fs::chown(&artifact, Some(uid), Some(0)).unwrap();
+        let json = told(&tree, &artifact);
+        assert_eq!((json["file"]["uid"].as_u64(), json["file"]["user"].as_str()), (Some(uid.into()), name), "{json}");
+        assert_eq!((json["file"]["gid"].as_u64(), json["file"]["group"].as_str()), (Some(0), Some("root")), "{json}");
+        let human = inspect(&tree, std::slice::from_ref(&artifact), &[]).exits(1);
+        let words = name.map_or_else(|| format!("uid {uid}, gid 0 (root)"), |name| format!("uid {uid} ({name}), gid 0 (root)"));
+        assert!(human.stdout.contains(&words), "{words}: {}", human.stdout);
+    }
 }
 
 /// What is cut anywhere is told as cut, there, and as nothing else; where the seal began to be written, with what is missing.

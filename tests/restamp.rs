@@ -154,19 +154,38 @@ fn what_was_adopted_is_compiled_and_never_restamped() {
 }
 
 #[test]
-fn an_adopted_one_that_nobody_can_make_is_removed_by_repair_and_the_others_are_restamped() {
-    let python = python();
-    let tree = tree();
-    tree.compile(python).exits(0);
-    let mut compileall = python.command();
-    assert!(compileall.args(["-m", "compileall", "-q", "-f", "a.py"]).current_dir(tree.root()).status().unwrap().success());
-    tree.bytekeep(None, ["seal", "."]).run().exits(0);
-    set_all(&tree, ZIP);
-    tree.file("good.py", b"VALUE = 'of another size'\n");
-    let outcome = alone(&tree, ["repair", "."]).exits(0);
-    outcome.is("a.py", "misstamped", "removed").is("good.py", "stale", "removed");
-    outcome.is("pkg/mod.py", "misstamped", "restamped").is("pkg/__init__.py", "misstamped", "restamped");
-    tree.verify().exits(0);
+fn an_adopted_one_that_nobody_can_make_is_left_and_told_by_repair() {
+    for python in two_pythons() {
+        let tree = tree();
+        tree.compile(python).exits(0);
+        let mut compileall = python.command();
+        assert!(compileall.args(["-m", "compileall", "-q", "-f", "a.py"]).current_dir(tree.root()).status().unwrap().success());
+        tree.bytekeep(None, ["seal", "."]).run().exits(0);
+        set_all(&tree, ZIP);
+        tree.file("good.py", b"VALUE = 'of another size'\n");
+        let adopted = tree.artifact("a.py", python);
+        let before = std::fs::read(&adopted).unwrap();
+        let left = |outcome: &Outcome| {
+            outcome.is("a.py", "misstamped", "none").fails("a.py", "no-interpreter", &["adopted", &python.tag]);
+            assert_eq!((outcome.wrong(), std::fs::read(&adopted).unwrap() == before), (1, true), "{}", outcome.shown());
+        };
+        let plan = alone(&tree, ["repair", "--dry-run", "."]).exits(1);
+        plan.is("good.py", "stale", "removed").is("pkg/mod.py", "misstamped", "restamped");
+        left(&plan);
+        let outcome = alone(&tree, ["repair", "."]).exits(1);
+        outcome.is("good.py", "stale", "removed");
+        outcome.is("pkg/mod.py", "misstamped", "restamped").is("pkg/__init__.py", "misstamped", "restamped");
+        left(&outcome);
+        let told = tree.bytekeep(None, ["repair", "."]).env("PATH", "").run().exits(1);
+        assert!(told.stderr.contains("`a.py`") && told.stderr.contains("--python") && told.errors() == 1, "{}", told.shown());
+        // What is damaged too does harm, and goes.
+        std::fs::write(&adopted, [&before[..before.len() / 2], &[!before[before.len() / 2]], &before[before.len() / 2 + 1..]].concat())
+            .unwrap();
+        alone(&tree, ["repair", "--dry-run", "."]).exits(0).is("a.py", "corrupt", "removed");
+        std::fs::write(&adopted, &before).unwrap();
+        tree.bytekeep(Some(python), ["repair", "--format", "json", "."]).run().exits(0).is("a.py", "misstamped", "built");
+        tree.verify().exits(0);
+    }
 }
 
 #[test]
@@ -267,6 +286,36 @@ fn a_plan_says_so_and_changes_nothing() {
     assert_eq!(artifacts(&tree), before);
 }
 
+/// The quick look of `compile` hashes no byte of an artifact: a plan that goes by it alone would promise what nobody does.
+#[test]
+fn a_plan_sees_the_damage_that_only_a_proof_shows() {
+    for python in two_pythons() {
+        let tree = tree();
+        tree.compile(python).exits(0);
+        set_all(&tree, ZIP);
+        let path = tree.artifact("a.py", python);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        std::fs::write(&path, &bytes).unwrap();
+        let before = artifacts(&tree);
+        for mode in [None, Some("--invalidation-mode=unchecked-hash")] {
+            let plan = alone(&tree, ["compile", "--dry-run", "."].into_iter().chain(mode)).exits(1);
+            plan.is("a.py", "corrupt", "failed").fails("a.py", "no-interpreter", &[]);
+            // 3.6 knows no hashes: there only the header is renewed.
+            assert_eq!(plan.actions("restamped"), 3, "{}", plan.shown());
+            let args = ["compile", "--dry-run", "--format", "json", "."].into_iter().chain(mode);
+            let plan = tree.bytekeep(Some(python), args).run().exits(0);
+            plan.is("a.py", "corrupt", "built").is("pkg/mod.py", "misstamped", "restamped");
+        }
+        assert_eq!(artifacts(&tree), before);
+        alone(&tree, ["repair", "--dry-run", "."]).exits(0).is("a.py", "corrupt", "removed");
+        // And what the plan says is what is done.
+        tree.bytekeep(Some(python), ["compile", "--format", "json", "."]).run().exits(0).is("a.py", "corrupt", "built");
+        assert_eq!(tree.import(python, "a"), "1");
+    }
+}
+
 #[test]
 fn under_a_lock_that_another_holds_nothing_is_restamped() {
     if !tool_or_skip("flock") {
@@ -282,6 +331,36 @@ fn under_a_lock_that_another_holds_nothing_is_restamped() {
     outcome.is("pkg/mod.py", "misstamped", "skipped").fails("pkg/mod.py", "locked", &[]).is("a.py", "misstamped", "restamped");
     let path = tree.artifact("pkg/mod.py", python());
     assert_eq!(std::fs::read(&path).unwrap(), before[&path]);
+}
+
+/// What nobody holds as a whole was taken for an empty file there, and so for damaged: `repair` removed it.
+#[test]
+fn what_is_too_large_to_be_restamped_is_told_and_left() {
+    use bytekeep::base::seal::{self, Digest, Seal};
+    let python = python();
+    let tree = tree();
+    tree.compile(python).exits(0);
+    let path = tree.artifact("a.py", python);
+    let sealed = std::fs::read(&path).unwrap();
+    let own = Seal::parse(&sealed, sealed.len() as u64).unwrap().unwrap();
+    // Behind its code nothing but zeros, which the seal proves too. Sparse.
+    let mut payload = vec![0; 193 << 20];
+    payload[..sealed.len() - SEAL].copy_from_slice(&sealed[..sealed.len() - SEAL]);
+    let len = payload.len();
+    let seal = seal::sealed(payload, Digest::of(b"VALUE = 1\n"), own.label, false).split_off(len);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(sealed.len() as u64 - SEAL as u64).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &seal, len as u64).unwrap();
+    drop(file);
+    assert_eq!(tree.verify().exits(0).verdicts("ok"), 4);
+    let again = tree.bytekeep(Some(python), ["verify", "--recompile", "--format", "json", "."]).run().exits(1);
+    again.is("a.py", "ok", "none").fails("a.py", "too-large-artifact", &["bytes"]);
+    set_all(&tree, ZIP);
+    for args in [&["compile", "--dry-run", "."][..], &["compile", "."], &["repair", "."]] {
+        let outcome = alone(&tree, args.iter().copied()).exits(1);
+        outcome.is("a.py", "misstamped", "failed").fails("a.py", "too-large-artifact", &[]);
+        assert_eq!((outcome.wrong(), path.metadata().unwrap().len()), (1, (len + SEAL) as u64), "{}", outcome.shown());
+    }
 }
 
 #[test]
@@ -311,8 +390,10 @@ fn what_was_signed_is_left_to_whoever_signed_it() {
     }
     set_all(&tree, 0);
     let before = std::fs::read(&path).unwrap();
-    let outcome = alone(&tree, ["compile", "."]).exits(1);
-    outcome.is("a.py", "misstamped", "failed").fails("a.py", "signed", &[]).is("good.py", "misstamped", "restamped");
+    for args in [&["compile", "--dry-run", "."][..], &["compile", "."]] {
+        let outcome = alone(&tree, args.iter().copied()).exits(1);
+        outcome.is("a.py", "misstamped", "failed").fails("a.py", "signed", &[]).is("good.py", "misstamped", "restamped");
+    }
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 

@@ -24,7 +24,7 @@ use bytekeep::python::Pyc;
 use bytekeep::python::interpreter::Interpreter;
 use bytekeep::python::objects::Objects;
 use bytekeep::python::pool::{Limits, WorkerPool};
-use bytekeep::python::rewrite::{Refusal, rename, renumber};
+use bytekeep::python::rewrite::{Refusal, rename, renumber, stamp};
 
 const SAMPLES: usize = 40;
 
@@ -196,6 +196,76 @@ fn another_file_name_is_what_a_compile_under_it_gives() {
         // PyPy gives not even the same bytes twice, now and then.
         assert!(equal == tried || (pypy && equal * 10 >= tried * 9), "{tag}: {equal} of {tried}");
         shop.judge(&rows);
+    }
+}
+
+/// Compiles each source that its input names into a file of the number of its line, in this invalidation mode.
+const BY_ITSELF: &str = "
+import py_compile, sys
+mode = sys.argv[1]
+for number, line in enumerate(sys.stdin):
+    more = {'invalidation_mode': py_compile.PycInvalidationMode[mode]} if sys.version_info >= (3, 7) else {}
+    py_compile.compile(line.rstrip('\\n'), cfile='%s/%d.pyc' % (sys.argv[2], number), doraise=True, **more)
+";
+
+/// Not our own header against our own: what the interpreter itself writes, in each mode and for odd times.
+#[test]
+fn another_header_is_what_the_interpreter_itself_writes() {
+    for interpreter in pythons::all() {
+        let shop = Shop::of(interpreter);
+        let tag = shop.interpreter.target.tag.clone();
+        let dir = tempfile::tempdir().unwrap();
+        let mut copies = Vec::new();
+        for (number, path) in sources(&shop.interpreter).iter().enumerate() {
+            let copy = dir.path().join(format!("m{number}.py"));
+            std::fs::copy(path, &copy).unwrap();
+            if shop.compile(&read(&copy), b"bad-on-purpose.py").is_some() {
+                copies.push(copy);
+            }
+        }
+        assert!(copies.len() >= SAMPLES / 2, "{tag}: only {}", copies.len());
+        let list = copies.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join("\n");
+        let modes: &[(&str, Mode)] = match shop.interpreter.version {
+            (3, 7.., _) => &[("TIMESTAMP", Mode::Timestamp), ("CHECKED_HASH", Mode::CheckedHash), ("UNCHECKED_HASH", Mode::UncheckedHash)],
+            _ => &[("TIMESTAMP", Mode::Timestamp)],
+        };
+        // By time and mode.
+        let mut made = Vec::new();
+        for seconds in [0, 315_532_800, 1_700_000_000, 5_000_000_000] {
+            for copy in &copies {
+                let time = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
+                std::fs::File::options().write(true).open(copy).unwrap().set_modified(time).unwrap();
+            }
+            for (word, mode) in modes {
+                let into = tempfile::tempdir().unwrap();
+                let mut command = command(&shop.interpreter);
+                command.args(["-c", BY_ITSELF, word]).arg(into.path());
+                feed(command, list.clone().into_bytes());
+                let one =
+                    |(number, copy): (usize, &PathBuf)| (read(copy), std::fs::read(into.path().join(format!("{number}.pyc"))).unwrap());
+                // The sources as they were then, and what was written of them.
+                let all: Vec<(Source, Vec<u8>)> = copies.iter().enumerate().map(one).collect();
+                made.push((*mode, all));
+            }
+        }
+        let pypy = shop.interpreter.implementation == "pypy";
+        for (_, from) in &made {
+            for (mode, to) in &made {
+                for ((_, old), (source, wanted)) in from.iter().zip(to) {
+                    let head = shop.head(old);
+                    let stamped = stamp(&head, old, *mode, source).unwrap();
+                    assert_eq!(stamped[..head.len], wanted[..head.len], "{tag} {mode:?} {:?}", source.stat.mtime);
+                    // PyPy gives not even the same bytes twice, now and then.
+                    assert!(pypy || stamped == *wanted, "{tag} {mode:?} {:?}", source.stat.mtime);
+                }
+            }
+        }
+        let (source, old) = &made[0].1[0];
+        let head = shop.head(old);
+        assert!(matches!(stamp(&head, &old[..old.len() - 1], Mode::Timestamp, source), Err(Refusal::Broken(_))), "{tag}: it is cut");
+        if modes.len() == 1 {
+            assert_eq!(stamp(&head, old, Mode::UncheckedHash, source).unwrap(), *old, "{tag} knows no hashes");
+        }
     }
 }
 

@@ -11,10 +11,11 @@ use crate::ignored;
 const KEPT: u64 = 256 << 20;
 const PIECE: usize = 1 << 20;
 
-/// Copies a file that will go to a directory of evidence, with a report beside it: `<path>-<bytes>-<name>`, where the first two are digests
-/// of the absolute path and of the bytes. So files of two trees never share a name, and neither do two states of one file: each is kept.
-/// What was kept before with the same bytes stays as it is, with its report: the first look tells most.
-pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, report: &str) -> Result<()> {
+/// Copies a file that will go to a directory of evidence, with reports beside it, of which `object` is the one for programs:
+/// `<path>-<bytes>-<name>`, and the same with `.txt` and `.json`, where the first two are digests of the absolute path and of the bytes. So
+/// files of two trees never share a name, and neither do two states of one file: each is kept. What was kept before with the same bytes
+/// stays as it is, with its reports: the first look tells most.
+pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, report: &str, object: Option<&[u8]>) -> Result<()> {
     let absolute = absolute(from);
     let size = sys::stat(file, from)?.size;
     let path_digest = short(blake3::hash(absolute.as_os_str().as_encoded_bytes()));
@@ -44,14 +45,17 @@ pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, report: &str
         let stem = [path_digest.as_bytes(), b"-", short(digest.finalize()).as_bytes(), b"-", name.as_bytes()].concat();
         let cut = if size > KEPT { format!("only the first {KEPT} of its {size} bytes are kept\n") } else { String::new() };
         let note = format!("{}\n{report}{cut}", absolute.display());
-        // The report comes first: a copy is never there without one.
-        let (to, note_to) = (named(&stem, b"")?, named(&stem, b".txt")?);
+        let to = named(&stem, b"")?;
         if keep.stat_of(&to).is_ok() {
             return keep.unlink(&part);
         }
-        let note_part = named(&stem, b".txt.part")?;
-        fill(keep, &note_part, |made, path| sys::write_all(made, note.as_bytes(), path))?;
-        keep.rename(&note_part, &note_to)?;
+        // The reports come first: a copy is never there without them.
+        for (suffix, text) in [(".txt", Some(note.as_bytes())), (".json", object)] {
+            let Some(text) = text else { continue };
+            let half = named(&stem, format!("{suffix}.part").as_bytes())?;
+            fill(keep, &half, |made, path| sys::write_all(made, text, path))?;
+            keep.rename(&half, &named(&stem, suffix.as_bytes())?)?;
+        }
         keep.rename(&part, &to)
     });
     if kept.is_err() {
@@ -71,7 +75,7 @@ fn fill(keep: &Dir, name: &Name, write: impl FnOnce(&File, &Path) -> Result<()>)
 }
 
 /// The path from the root of the file system, through links where that can be told: one file has one name here, however it was spelled.
-fn absolute(path: &Path) -> PathBuf {
+pub fn absolute(path: &Path) -> PathBuf {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match (dir.canonicalize(), path.file_name()) {
         (Ok(dir), Some(name)) => dir.join(name),
@@ -107,7 +111,7 @@ mod tests {
         let copy = |dir: &str, bytes: &[u8], report: &str| {
             let path = top.path().join(dir).join("a.pyc");
             std::fs::write(&path, bytes).unwrap();
-            keep_copy(&keep, &File::open(&path).unwrap(), &path, &name, report).unwrap();
+            keep_copy(&keep, &File::open(&path).unwrap(), &path, &name, report, None).unwrap();
         };
         copy("one", b"torn", "first\n");
         copy("one", b"torn", "second\n");
@@ -137,7 +141,7 @@ mod tests {
         let half = format!("{}-a.pyc.part", short(blake3::hash(absolute(&path).as_os_str().as_encoded_bytes())));
         std::fs::write(top.path().join("keep").join(&half), b"to").unwrap();
         let keep = Dir::open_root(&top.path().join("keep")).unwrap();
-        keep_copy(&keep, &File::open(&path).unwrap(), &path, &Name::new("a.pyc").unwrap(), "").unwrap();
+        keep_copy(&keep, &File::open(&path).unwrap(), &path, &Name::new("a.pyc").unwrap(), "", None).unwrap();
         let all = kept(top.path());
         assert!(all.len() == 2 && all.iter().all(|(name, _)| !name.ends_with(".part")), "{all:?}");
     }

@@ -1,4 +1,4 @@
-//! Who runs something, and what a file's owner, group and mode let them do. Pure but for [`User::find`], which reads `/etc/passwd` and
+//! Who runs something, and what a file's owner, group and mode let them do. Pure but for [`User::caller`], [`User::find`] and [`names`], which read `/etc/passwd` and
 //! `/etc/group` themselves: whoever asks about a container's user asks about the files of that container, and no directory service.
 //!
 //! Access control lists, capabilities and security modules are not looked at.
@@ -90,6 +90,13 @@ impl User {
     }
 }
 
+/// The names of a user and of a group, as `/etc/passwd` and `/etc/group` have them; `None` where they do not, or cannot be read: a number
+/// says enough.
+pub fn names(uid: u32, gid: u32) -> (Option<String>, Option<String>) {
+    let read = |path| std::fs::read(path).unwrap_or_default();
+    (Account::of_uid(&read("/etc/passwd"), uid).map(|account| account.name), group_name(&read("/etc/group"), gid))
+}
+
 /// A line of `/etc/passwd`.
 struct Account {
     name: String,
@@ -112,6 +119,13 @@ fn accounts(passwd: &[u8]) -> impl Iterator<Item = Account> + '_ {
         [name, _, uid, gid, ..] if !name.is_empty() => {
             Some(Account { name: name.to_owned(), uid: uid.parse().ok()?, gid: gid.parse().ok()? })
         }
+        _ => None,
+    })
+}
+
+fn group_name(group: &[u8], gid: u32) -> Option<String> {
+    group.split(|byte| *byte == b'\n').find_map(|line| match fields(line)?[..] {
+        [name, _, number, ..] if !name.is_empty() && number.parse() == Ok(gid) => Some(name.to_owned()),
         _ => None,
     })
 }
@@ -153,6 +167,17 @@ mod tests {
             assert_eq!(User::parse(spec, PASSWD, GROUP), wanted, "{spec}");
         }
         assert_eq!(User::parse("5", b"", b"").unwrap().gids, [0]);
+    }
+
+    #[test]
+    fn groups_by_number() {
+        for (gid, wanted) in [(0, Some("root")), (50, Some("staff")), (1001, Some("own")), (7, None)] {
+            assert_eq!(group_name(GROUP, gid).as_deref(), wanted, "{gid}");
+        }
+        assert_eq!(group_name(b":x:5:\nlate:x:5", 5).as_deref(), Some("late"));
+        let table = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let root = table.lines().any(|line| line.starts_with("root:") && line.split(':').nth(2) == Some("0"));
+        assert_eq!(names(0, u32::MAX), (root.then(|| "root".to_owned()), None));
     }
 
     #[test]

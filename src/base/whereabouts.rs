@@ -2,8 +2,8 @@
 
 use std::fs::File;
 
-use super::Result;
 use super::sys::{self, Dir, Stat, Time};
+use super::{Result, user};
 
 /// A file and its directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +39,11 @@ impl Whereabouts {
     }
 }
 
-/// `uid 0, gid 0, mode 644`.
+/// `uid 0 (root), gid 0 (root), mode 644`; a number without a name stands alone.
 pub fn owner(stat: &Stat) -> String {
-    format!("uid {}, gid {}, mode {:o}", stat.uid, stat.gid, stat.mode)
+    let (user, group) = user::names(stat.uid, stat.gid);
+    let named = |name: Option<String>| name.map(|name| format!(" ({name})")).unwrap_or_default();
+    format!("uid {}{}, gid {}{}, mode {:o}", stat.uid, named(user), stat.gid, named(group), stat.mode)
 }
 
 /// `modified …, changed …, made …`.

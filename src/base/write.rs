@@ -143,19 +143,23 @@ impl Drop for Staged {
     }
 }
 
-/// Owner, group and the group's permissions follow the directory where root writes for another, or the directory asks for it (setgid):
-/// else who runs first would lock the others out. Best effort: unmapped users, root squash and vfat refuse it.
-fn follow_directory(file: &File, dir: &Stat, from: &Stat, path: &Path) {
+/// Whose what is made in this directory shall be, user (`None`: who makes it) and group: the directory's, where root makes it for another, or
+/// the directory asks for it (setgid). Else who runs first would lock the others out. `None`: it stays with who makes it.
+pub fn heirs(dir: &Stat) -> Option<(Option<u32>, u32)> {
     let root_for_another = sys::effective_user() == 0 && dir.uid != 0;
-    if (!root_for_another && dir.mode & 0o2000 == 0) || seam::without("owner") {
-        return;
-    }
+    (root_for_another || dir.mode & 0o2000 != 0).then_some((root_for_another.then_some(dir.uid), dir.gid))
+}
+
+/// Gives an artifact to its [`heirs`], and the group's permissions follow the directory too. Best effort: unmapped users, root squash and
+/// vfat refuse it.
+fn follow_directory(file: &File, dir: &Stat, from: &Stat, path: &Path) {
+    let Some((uid, gid)) = heirs(dir).filter(|_| !seam::without("owner")) else { return };
     // A source in their directory that is not theirs to read (a hard link may have put it there) would be theirs to read as bytecode.
-    if root_for_another && from.uid != dir.uid && from.mode & 0o004 == 0 && !seam::without("private-sources") {
+    if uid.is_some() && from.uid != dir.uid && from.mode & 0o004 == 0 && !seam::without("private-sources") {
         ignored!(sys::set_mode(file, 0o600, path), "the artifact is as open as its source");
         return;
     }
-    ignored!(sys::set_owner(file, root_for_another.then_some(dir.uid), Some(dir.gid), path), "the artifact keeps its owner");
+    ignored!(sys::set_owner(file, uid, Some(gid), path), "the artifact keeps its owner");
     // Who may not read the source gets nothing to read here, and nothing to write either.
     let group = if from.mode & 0o040 == 0 { 0 } else { dir.mode & 0o060 };
     if group != 0 {

@@ -204,6 +204,9 @@ pub(crate) struct Repair {
     #[command(flatten)]
     pub(crate) interpreters: Interpreters,
     /// Copy what is bad to this directory before it goes, each with a report of what is wrong with it
+    ///
+    /// Beside each copy stand a report for people (`.txt`) and one for programs (`.json`): the object that `inspect --format json` writes,
+    /// without the code, and with `verdict` and `cause`; see bytekeep-json(5).
     #[arg(long, value_name = "DIR")]
     pub(crate) keep_bad: Option<PathBuf>,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::inspect;
-use super::json;
+use super::json::{self, PathLine, Start};
 use super::out::{Out, Style};
 use super::text;
 use crate::base::seal::{Artifact, Seal};
@@ -20,11 +20,10 @@ const MOST: usize = 100;
 /// How two artifacts differ.
 #[derive(Serialize)]
 pub(crate) struct Told {
-    v: u8,
-    kind: &'static str,
-    path: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_b64: Option<String>,
+    #[serde(flatten)]
+    head: Start,
+    #[serde(flatten)]
+    path: PathLine,
     other: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     other_b64: Option<String>,
@@ -87,13 +86,10 @@ pub(crate) fn look(first: &Path, second: &Path, limit: u64, format: &dyn Format)
         first: one.first,
         second: one.second,
     });
-    let (path, path_b64) = json::path(first);
     let (against, other_b64) = json::path(second);
     Ok(Told {
-        v: json::VERSION,
-        kind: "difference",
-        path,
-        path_b64,
+        head: Start::of("difference"),
+        path: first.into(),
         other: against,
         other_b64,
         same_code,
@@ -210,10 +206,9 @@ pub(crate) fn render(told: &Told, first: &Path, second: &Path, cwd: Option<&Path
 pub(crate) fn sample() -> String {
     let field = || FieldTold { field: "", first: None, second: None };
     let code = CodeTold { function: String::new(), line: 1, field: None, first: None, second: None, sentence: String::new() };
-    let (path_b64, other_b64) = (Some(String::new()), Some(String::new()));
-    let (v, kind, path, other) = (json::VERSION, "difference", String::new(), String::new());
+    let (head, path) = (Start::of("difference"), Path::new("").into());
+    let (other, other_b64) = (String::new(), Some(String::new()));
     let (same_code, cause, header, more) = (None, None, vec![field()], false);
-    let told =
-        Told { v, kind, path, path_b64, other, other_b64, same_code, cause, header, code: vec![code], more, filenames: Some(field()) };
+    let told = Told { head, path, other, other_b64, same_code, cause, header, code: vec![code], more, filenames: Some(field()) };
     serde_json::to_string(&told).unwrap_or_default()
 }

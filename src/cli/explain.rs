@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::json::{self, CauseLine};
+use super::json::{self, About, CauseLine, Ended, Start};
 use super::out::{Out, Style};
 use super::text;
 use crate::base::user::User;
@@ -62,16 +62,8 @@ struct Gathered {
 
 #[derive(Serialize)]
 struct AnswerLine<'a> {
-    v: u8,
-    kind: &'static str,
-    path: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_b64: Option<String>,
-    source: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_b64: Option<String>,
-    interpreter: Option<&'a str>,
-    optimize: Option<u8>,
+    #[serde(flatten)]
+    about: About<'a>,
     outcome: &'static str,
     cause: Option<CauseLine<'a>>,
     obstacle: Option<CauseLine<'a>>,
@@ -81,17 +73,14 @@ struct AnswerLine<'a> {
 
 #[derive(Serialize)]
 struct SummaryLine<'a> {
-    v: u8,
-    kind: &'static str,
+    #[serde(flatten)]
+    head: Start,
     command: &'static str,
     interpreter: &'a str,
     optimize: u8,
     user: UserLine<'a>,
-    entries: u64,
-    wrong: u64,
-    stopped: bool,
-    out_of_time: bool,
-    seconds: f64,
+    #[serde(flatten)]
+    ended: Ended,
     outcomes: BTreeMap<&'static str, u64>,
     causes: BTreeMap<&'static str, u64>,
     obstacles: BTreeMap<&'static str, u64>,
@@ -142,26 +131,15 @@ impl<'a> Answers<'a> {
 
     fn write_line(&self, event: &AnswerEvent<'_>) {
         let answer = event.answer;
-        let (path, path_b64) = json::path(event.artifact);
-        let (source, source_b64) = event.source.map(json::path).unzip();
-        json::write(
-            self.out,
-            &AnswerLine {
-                v: json::VERSION,
-                kind: "answer",
-                path,
-                path_b64,
-                source,
-                source_b64: source_b64.flatten(),
-                interpreter: event.tag,
-                optimize: event.level,
-                outcome: answer.outcome.word(),
-                cause: answer.cause.as_ref().map(CauseLine::from),
-                obstacle: answer.obstacle.as_ref().map(CauseLine::from),
-                header_only: answer.header_only,
-                wrong: event.wrong,
-            },
-        );
+        let line = AnswerLine {
+            about: About::new("answer", event.artifact, event.source, event.tag, event.level),
+            outcome: answer.outcome.word(),
+            cause: answer.cause.as_ref().map(CauseLine::from),
+            obstacle: answer.obstacle.as_ref().map(CauseLine::from),
+            header_only: answer.header_only,
+            wrong: event.wrong,
+        };
+        json::write(self.out, &line);
     }
 
     fn line(&self, event: &AnswerEvent<'_>) -> String {
@@ -190,17 +168,12 @@ impl<'a> Answers<'a> {
 
     fn write_summary(&self, gathered: &Gathered, summary: &Summary) {
         let mut line = SummaryLine {
-            v: json::VERSION,
-            kind: "summary",
+            head: Start::of("summary"),
             command: "explain",
             interpreter: &self.asked.tag,
             optimize: self.asked.level,
             user: UserLine { name: self.asked.user.name.as_deref(), uid: self.asked.user.uid, gids: &self.asked.user.gids },
-            entries: summary.entries,
-            wrong: summary.wrong,
-            stopped: summary.stopped,
-            out_of_time: summary.out_of_time,
-            seconds: (summary.elapsed.as_secs_f64() * 1e6).round() / 1e6,
+            ended: summary.into(),
             outcomes: BTreeMap::new(),
             causes: BTreeMap::new(),
             obstacles: BTreeMap::new(),

@@ -27,6 +27,7 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
         "record" => "install the distribution again, or name the tree itself without `--env`",
         "io" => "look into the system's log for errors of the device, then run it again",
         "too-large" => "allow it with `--max-source SIZE`, or leave it out with `--exclude GLOB`",
+        "too-large-artifact" => "see what it is with `bytekeep inspect --max-size SIZE`, and make it anew with `bytekeep compile --force`",
         "timeout" => "give it longer with `--timeout SECONDS` (0 is without limit), or leave it out with `--exclude GLOB`",
         "compiler-died" => {
             "compile it by the interpreter alone (`python3 -m py_compile FILE`) to see it die, or leave it out with `--exclude GLOB`"
@@ -86,7 +87,7 @@ pub(crate) fn cure(verdict: Verdict) -> &'static str {
         Verdict::Ok => "nothing to do",
         Verdict::Unsealed => "`bytekeep seal` proves it from now on",
         Verdict::Stale | Verdict::Missing => "`bytekeep compile`",
-        Verdict::Misstamped => "`bytekeep repair` or `compile` renews the header, without an interpreter",
+        Verdict::Misstamped => "`bytekeep repair` or `compile` renews the header, without an interpreter where it was not adopted",
         Verdict::SilentlyStale | Verdict::Truncated | Verdict::Corrupt | Verdict::BadMagic => "`bytekeep repair`",
         Verdict::Unknown => "a newer bytekeep may know it",
         Verdict::Orphan => "`bytekeep clean --orphans`",

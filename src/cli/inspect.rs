@@ -7,27 +7,26 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::inspect_code::{self, CodeTold};
+use super::inspect_source::{Place, SourceTold};
 use super::json;
 use super::out::Out;
 use super::text;
-use crate::base::seal::{Digest, Seal};
+use crate::base::seal::Seal;
 use crate::base::shape::Mark;
-use crate::base::source::Source;
 use crate::base::sys::{self, Dir, Kind, Name, Stat, Time};
 use crate::base::whereabouts::Whereabouts;
-use crate::base::{Error, Flaw};
-use crate::flow::examine;
+use crate::base::{Error, Flaw, user};
+use crate::flow::examine::{self, Bad, Examined};
 use crate::flow::look::label_fits;
 use crate::model::{Format, Head, Layout, Level, Recognised, Stamp};
 
 /// One artifact, told in full.
 #[derive(Serialize)]
 pub(crate) struct Told {
-    v: u8,
-    kind: &'static str,
-    path: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_b64: Option<String>,
+    #[serde(flatten)]
+    head: json::Start,
+    #[serde(flatten)]
+    path: json::PathLine,
     good: bool,
     pub(super) size: u64,
     name: NameTold,
@@ -48,6 +47,15 @@ pub(crate) struct Told {
     /// Why the code of a sound structure is not listed.
     #[serde(skip)]
     pub(super) no_code: Option<String>,
+}
+
+/// The same of what a run has judged.
+#[derive(Serialize)]
+struct Judged<'a> {
+    #[serde(flatten)]
+    told: Told,
+    verdict: &'static str,
+    cause: Option<json::CauseLine<'a>>,
 }
 
 #[derive(Serialize)]
@@ -101,6 +109,8 @@ pub(super) struct StandsTold {
     gid: u32,
     mode: String,
     links: u64,
+    user: Option<String>,
+    group: Option<String>,
     modified: String,
     changed: String,
     made: Option<String>,
@@ -108,18 +118,6 @@ pub(super) struct StandsTold {
     pub(super) owner: String,
     #[serde(skip)]
     pub(super) times: String,
-}
-
-#[derive(Serialize)]
-pub(super) struct SourceTold {
-    pub(super) path: Option<String>,
-    pub(super) state: &'static str,
-    /// Does the header fit it?
-    pub(super) header_fits: Option<bool>,
-    /// Is its time one that this header cannot keep? Then the artifact is right and of no use.
-    pub(super) in_vain: bool,
-    /// Does the seal fit it?
-    pub(super) digest_fits: Option<bool>,
 }
 
 impl Told {
@@ -154,7 +152,10 @@ impl MarkTold {
 impl StandsTold {
     fn new(stat: &Stat, birth: Option<Time>) -> Self {
         use crate::base::whereabouts::{owner, times};
+        let (user, group) = user::names(stat.uid, stat.gid);
         Self {
+            user,
+            group,
             uid: stat.uid,
             gid: stat.gid,
             mode: format!("{:o}", stat.mode),
@@ -168,9 +169,8 @@ impl StandsTold {
     }
 }
 
-/// What the file's name and place say.
+/// What the file's name says.
 struct Named {
-    layout: Layout,
     source: Option<Name>,
     tag: Option<Arc<str>>,
     level: Option<Level>,
@@ -182,32 +182,61 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
     let in_cache = dir.canonicalize().is_ok_and(|dir| dir.file_name() == Some(format.cache_dir().as_os_str()));
     let (layout, recognised) = recognise(format, &name, in_cache);
     let named = match recognised {
-        Recognised::Artifact { source, tag, level, .. } => Named { layout, source: Some(source), tag, level: Some(level) },
-        Recognised::ForeignTemp { .. } | Recognised::Foreign => Named { layout, source: None, tag: None, level: None },
+        Recognised::Artifact { source, tag, level, .. } => Named { source: Some(source), tag, level: Some(level) },
+        Recognised::ForeignTemp { .. } | Recognised::Foreign => Named { source: None, tag: None, level: None },
     };
     let examined = examine::examine(format, &bytes, named.tag.as_deref(), named.source.as_ref());
-    let structure = match &examined.structure {
-        Some(Ok(())) => "sound",
-        Some(Err(_)) => "broken",
-        None => "unknown",
-    };
-    let head = examined.head.as_ref();
-    let code = head.filter(|_| structure == "sound").map(|head| inspect_code::tell(head, examined.payload));
+    let code = examined.head.as_ref().filter(|_| is_sound(&examined)).map(|head| inspect_code::tell(head, examined.payload));
     let (code, no_code) = match code {
         Some(Ok(code)) => (Some(code), None),
         Some(Err(why)) => (None, Some(why)),
         None => (None, None),
     };
     let (code, filename) = code.unzip();
-    let source = told_source(format, &dir, &named, filename.as_deref(), head, examined.seal.as_ref(), limit);
+    let place = Place::of(layout, &dir, named.source.as_ref(), filename.as_deref());
+    Ok(Told { code, no_code, ..tell(path, &bytes, examined, &named, &place, &stands, format, limit) })
+}
+
+/// The same of a bad artifact that is about to go, with what was found of it, as one line of JSON. Without its code: to list that takes
+/// memory, and it is in the copy.
+pub(crate) fn of_bad(bad: &Bad<'_>, format: &dyn Format, limit: u64) -> Vec<u8> {
+    let entry = bad.entry;
+    let named = Named { source: Some(entry.source.clone()), tag: entry.tag.clone(), level: Some(entry.level) };
+    let examined = examine::examine(format, bad.bytes, named.tag.as_deref(), named.source.as_ref());
+    let place = Place::in_dir(bad.sources, &entry.source);
+    let told = tell(bad.path, bad.bytes, examined, &named, &place, bad.stands, format, limit);
+    let judged = Judged { told, verdict: bad.verdict.word(), cause: bad.cause.map(json::CauseLine::from) };
+    // Nothing in it can fail to be JSON.
+    json::line(&judged).unwrap_or_default().into_bytes()
+}
+
+fn is_sound(examined: &Examined<'_>) -> bool {
+    matches!(examined.structure, Some(Ok(())))
+}
+
+#[allow(clippy::too_many_arguments, reason = "one place where the object is put together")]
+fn tell(
+    path: &Path,
+    bytes: &[u8],
+    examined: Examined<'_>,
+    named: &Named,
+    place: &Place,
+    stands: &Whereabouts,
+    format: &dyn Format,
+    limit: u64,
+) -> Told {
+    let structure = match &examined.structure {
+        Some(Ok(())) => "sound",
+        Some(Err(_)) => "broken",
+        None => "unknown",
+    };
+    let head = examined.head.as_ref();
+    let source = SourceTold::look(place, format, head, examined.seal.as_ref(), limit);
     let is_digest_wrong = examined.flaws.iter().any(|flaw| flaw.code == "digest");
-    let mixed = (two_sources(&source) && is_digest_wrong && structure == "broken").then_some(examined.payload.len() as u64);
-    let (shown, path_b64) = json::path(path);
+    let mixed = (source.is_of_two() && is_digest_wrong && structure == "broken").then_some(examined.payload.len() as u64);
     let mut told = Told {
-        v: json::VERSION,
-        kind: "inspect",
-        path: shown,
-        path_b64,
+        head: json::Start::of("inspect"),
+        path: path.into(),
         good: false,
         size: bytes.len() as u64,
         name: NameTold {
@@ -215,7 +244,7 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
             optimize: named.level.and_then(Level::number),
             source: named.source.as_ref().map(|source| text::name(source.as_bytes())),
         },
-        seal: examined.seal.map(|seal| told_seal(format, &seal, &named, head)),
+        seal: examined.seal.map(|seal| told_seal(format, &seal, named, head)),
         header: head.map(told_header),
         structure,
         flaws: examined.flaws.into_iter().map(FlawTold::from).collect(),
@@ -225,11 +254,11 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
         directory: StandsTold::new(&stands.dir, stands.dir_birth),
         remark: stands.remark(),
         source,
-        code,
-        no_code,
+        code: None,
+        no_code: None,
     };
     told.good = told.is_good();
-    Ok(told)
+    told
 }
 
 pub(crate) struct Read {
@@ -297,58 +326,6 @@ fn told_seal(format: &dyn Format, seal: &Seal, named: &Named, head: Option<&Head
     }
 }
 
-fn told_source(
-    format: &dyn Format,
-    dir: &Path,
-    named: &Named,
-    filename: Option<&Path>,
-    head: Option<&Head>,
-    seal: Option<&Seal>,
-    limit: u64,
-) -> SourceTold {
-    let unknown = |state, path| SourceTold { path, state, header_fits: None, in_vain: false, digest_fits: None };
-    let Some(name) = &named.source else { return unknown("not known by the name", None) };
-    let dir = match named.layout {
-        Layout::Cache => dir.join(".."),
-        Layout::Beside => dir.to_path_buf(),
-        Layout::Prefix => match mirrored(dir, name, filename) {
-            Some(dir) => dir,
-            None => return unknown("not looked for", None),
-        },
-    };
-    let shown = Some(match named.layout {
-        Layout::Prefix => text::path(&dir.join(name), None),
-        Layout::Cache | Layout::Beside => text::name(name.as_bytes()),
-    });
-    let read = Dir::open_root(&dir).map(Arc::new).map_err(Into::into).and_then(|dir| Source::read(&dir, name, limit));
-    let source = match read {
-        Ok(source) => source,
-        Err(error) if error.is_absent() => return unknown("gone", shown),
-        Err(_) => return unknown("unreadable", shown),
-    };
-    let in_vain = head.is_some_and(|head| format.is_in_vain(head, &source.stat));
-    let header_fits = head.map(|head| match head.stamp {
-        Stamp::Time { .. } => in_vain || format.agrees(head, &source.stat),
-        Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
-    });
-    let digest_fits = seal.map(|seal| Digest::of(&source.bytes) == seal.source);
-    SourceTold { path: shown, state: "there", header_fits, in_vain, digest_fits }
-}
-
-/// Does one of header and seal fit the source, and the other not?
-fn two_sources(source: &SourceTold) -> bool {
-    matches!((source.header_fits, source.digest_fits), (Some(true), Some(false)) | (Some(false), Some(true)))
-}
-
-/// The directory of the source of an artifact in a prefix tree. Which part of the path is the prefix, only the code tells, and it is
-/// believed only where the rest of the path says the same.
-fn mirrored(dir: &Path, source: &Name, filename: Option<&Path>) -> Option<PathBuf> {
-    let filename = filename.filter(|path| path.is_absolute() && path.file_name() == Some(source.as_os_str()))?;
-    let parent = filename.parent()?;
-    let here = std::path::absolute(dir).ok()?;
-    here.ends_with(parent.strip_prefix("/").ok()?).then(|| parent.to_path_buf())
-}
-
 /// For programs.
 pub(crate) fn write_json(out: &Out, told: &Told) {
     json::write(out, told);
@@ -360,7 +337,6 @@ pub(crate) fn sample() -> String {
     let (out, stdout, _) = super::out::capture::plain();
     let (top, path) = tests::artifact(b"x = 1\n", b"x = 1\n");
     let mut told = look(&path, 1 << 20, super::setup::format()).unwrap();
-    told.path_b64 = Some(String::new());
     told.flaws.push(FlawTold { code: "cut", text: String::new(), offset: None });
     told.shape.push(MarkTold { code: "cut", text: String::new(), from: 0, to: 0, hint: "" });
     write_json(&out, &told);
@@ -374,6 +350,8 @@ mod tests {
     use super::super::inspect_render::render;
     use super::super::out::Style;
     use super::*;
+
+    use crate::base::seal::Digest;
 
     /// A sealed artifact with a header by time, made from `made`, beside a source that is `there` now.
     pub(super) fn artifact(made: &[u8], there: &[u8]) -> (tempfile::TempDir, PathBuf) {

@@ -7,17 +7,15 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::text;
 use crate::model::Head;
 use crate::python::flags;
-use crate::python::objects::{Code, Object, Objects, Value};
+use crate::python::objects::{Code, Object, Objects};
+use crate::python::shown::{items, shown};
 
 /// The most code objects that are told.
 const MOST: usize = 20_000;
 /// So many constants of each are told.
 const CONSTANTS: usize = 8;
-/// A text is told by so many bytes of its beginning.
-const SHOWN: usize = 40;
 /// A file name that is longer is not compared with others.
 const LONGEST_PATH: usize = 4096;
 
@@ -92,7 +90,8 @@ pub(crate) fn tell(head: &Head, payload: &[u8]) -> Result<(CodeTold, PathBuf), S
                 stack: numbers.stack,
                 flags: flags::names(head.magic, numbers.flags),
                 constants: consts.map_or(0, items),
-                first_constants: consts.map_or(Vec::new(), |consts| consts.parts().take(CONSTANTS).map(summary).collect()),
+                first_constants: consts
+                    .map_or(Vec::new(), |consts| consts.parts().take(CONSTANTS).map(|one| shown(one.resolved())).collect()),
             }
         })
         .collect();
@@ -105,45 +104,4 @@ pub(crate) fn tell(head: &Head, payload: &[u8]) -> Result<(CodeTold, PathBuf), S
         objects: told,
     };
     Ok((code, PathBuf::from(OsStr::from_bytes(start))))
-}
-
-/// How many items a tuple says it has. Read, not counted: one long tuple may be the constants of very many code objects.
-fn items(object: Object<'_>) -> usize {
-    let bytes = object.bytes();
-    let long = || bytes.get(1..).and_then(<[u8]>::first_chunk).map_or(0, |count| u32::from_le_bytes(*count) as usize);
-    if object.type_code() == b')' { bytes.get(1).map_or(0, |count| usize::from(*count)) } else { long() }
-}
-
-/// A constant in few words.
-fn summary(object: Object<'_>) -> String {
-    let object = object.resolved();
-    match object.value() {
-        Value::None => "None".to_owned(),
-        Value::False => "False".to_owned(),
-        Value::True => "True".to_owned(),
-        Value::Ellipsis => "...".to_owned(),
-        Value::StopIteration => "StopIteration".to_owned(),
-        Value::Int(number) => number.to_string(),
-        Value::BigInt { digits, .. } => format!("an integer of up to {} bits", digits.len() / 2 * 15),
-        Value::Float(bits) => format!("{:?}", f64::from_bits(bits)),
-        Value::Complex(real, imaginary) => format!("({:?}{:+?}j)", f64::from_bits(real), f64::from_bits(imaginary)),
-        Value::NumberText(_) => "a number as text".to_owned(),
-        Value::Bytes(bytes) => quoted("b", bytes),
-        Value::Str(bytes) => quoted("", bytes),
-        Value::Tuple => format!("a tuple of {}", items(object)),
-        Value::List => format!("a list of {}", items(object)),
-        Value::Set => format!("a set of {}", items(object)),
-        Value::FrozenSet => format!("a frozenset of {}", items(object)),
-        Value::Dict | Value::FrozenDict => "a dict".to_owned(),
-        Value::Slice => "a slice".to_owned(),
-        Value::Code => format!("code of {}", quoted("", object.code().map(Code::name).unwrap_or_default())),
-        Value::Reference => "a reference".to_owned(),
-    }
-}
-
-fn quoted(prefix: &str, bytes: &[u8]) -> String {
-    match bytes.get(..SHOWN).filter(|_| bytes.len() > SHOWN) {
-        Some(start) => format!("{prefix}'{}…' ({} bytes)", text::name(start), bytes.len()),
-        None => format!("{prefix}'{}'", text::name(bytes)),
-    }
 }

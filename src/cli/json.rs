@@ -14,6 +14,80 @@ use crate::model::Cause;
 /// Raised when a field changes its meaning or goes; new fields do not raise it.
 pub(crate) const VERSION: u8 = 1;
 
+/// How every object begins.
+#[derive(Serialize)]
+pub(crate) struct Start {
+    v: u8,
+    kind: &'static str,
+}
+
+impl Start {
+    /// Of an object of this kind.
+    pub(crate) fn of(kind: &'static str) -> Self {
+        Self { v: VERSION, kind }
+    }
+}
+
+/// The path that an object is about.
+#[derive(Serialize)]
+pub(crate) struct PathLine {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_b64: Option<String>,
+}
+
+impl From<&Path> for PathLine {
+    fn from(at: &Path) -> Self {
+        let (path, path_b64) = path(at);
+        Self { path, path_b64 }
+    }
+}
+
+/// How an object about an artifact and its source begins.
+#[derive(Serialize)]
+pub(crate) struct About<'a> {
+    #[serde(flatten)]
+    head: Start,
+    #[serde(flatten)]
+    path: PathLine,
+    source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_b64: Option<String>,
+    interpreter: Option<&'a str>,
+    optimize: Option<u8>,
+}
+
+impl<'a> About<'a> {
+    /// Of an object of this kind.
+    pub(crate) fn new(kind: &'static str, artifact: &Path, source: Option<&Path>, tag: Option<&'a str>, level: Option<u8>) -> Self {
+        let (source, source_b64) = source.map(path).unzip();
+        let source_b64 = source_b64.flatten();
+        Self { head: Start::of(kind), path: artifact.into(), source, source_b64, interpreter: tag, optimize: level }
+    }
+}
+
+/// How a run ended: a part of every summary.
+#[derive(Serialize)]
+pub(crate) struct Ended {
+    entries: u64,
+    wrong: u64,
+    stopped: bool,
+    out_of_time: bool,
+    seconds: f64,
+}
+
+impl From<&Summary> for Ended {
+    fn from(summary: &Summary) -> Self {
+        Self {
+            entries: summary.entries,
+            wrong: summary.wrong,
+            stopped: summary.stopped,
+            out_of_time: summary.out_of_time,
+            seconds: (summary.elapsed.as_secs_f64() * 1e6).round() / 1e6,
+        }
+    }
+}
+
 /// A path: text, and beside it all its bytes where text cannot hold them.
 pub(crate) fn path(path: &Path) -> (String, Option<String>) {
     let bytes = path.as_os_str().as_bytes();
@@ -25,16 +99,8 @@ pub(crate) fn path(path: &Path) -> (String, Option<String>) {
 
 #[derive(Serialize)]
 struct EntryLine<'a> {
-    v: u8,
-    kind: &'static str,
-    path: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_b64: Option<String>,
-    source: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_b64: Option<String>,
-    interpreter: Option<&'a str>,
-    optimize: Option<u8>,
+    #[serde(flatten)]
+    about: About<'a>,
     verdict: &'static str,
     action: &'static str,
     cause: Option<CauseLine<'a>>,
@@ -50,16 +116,13 @@ struct EntryLine<'a> {
 pub(crate) struct CauseLine<'a> {
     code: &'a str,
     text: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_b64: Option<String>,
+    #[serde(flatten)]
+    at: Option<PathLine>,
 }
 
 impl<'a> From<&'a Cause> for CauseLine<'a> {
     fn from(cause: &'a Cause) -> Self {
-        let (path, path_b64) = cause.path.as_deref().map(path).unzip();
-        Self { code: cause.code, text: &cause.text, path, path_b64: path_b64.flatten() }
+        Self { code: cause.code, text: &cause.text, at: cause.path.as_deref().map(PathLine::from) }
     }
 }
 
@@ -72,26 +135,22 @@ struct WarningLine<'a> {
 
 #[derive(Serialize)]
 struct NoteLine<'a> {
-    v: u8,
-    kind: &'static str,
+    #[serde(flatten)]
+    head: Start,
     code: &'a str,
     text: &'a str,
-    path: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_b64: Option<String>,
+    #[serde(flatten)]
+    at: PathLine,
 }
 
 #[derive(Serialize)]
 struct SummaryLine<'a> {
-    v: u8,
-    kind: &'static str,
+    #[serde(flatten)]
+    head: Start,
     command: &'static str,
     dry_run: bool,
-    entries: u64,
-    wrong: u64,
-    stopped: bool,
-    out_of_time: bool,
-    seconds: f64,
+    #[serde(flatten)]
+    ended: Ended,
     bytes: u64,
     verdicts: BTreeMap<&'static str, u64>,
     actions: BTreeMap<&'static str, u64>,
@@ -124,19 +183,10 @@ impl<'a> Json<'a> {
     }
 
     fn entry(&self, event: &EntryEvent<'_>) {
-        let (shown, path_b64) = path(event.artifact);
-        let (source, source_b64) = event.source.map(path).unzip();
         let warnings =
             event.warnings.iter().map(|warning| WarningLine { category: &warning.kind, text: &warning.text, line: warning.line });
         self.line(&EntryLine {
-            v: VERSION,
-            kind: "entry",
-            path: shown,
-            path_b64,
-            source,
-            source_b64: source_b64.flatten(),
-            interpreter: event.tag,
-            optimize: event.level,
+            about: About::new("entry", event.artifact, event.source, event.tag, event.level),
             verdict: event.verdict.word(),
             action: event.action.word(),
             cause: event.cause.map(CauseLine::from),
@@ -148,23 +198,17 @@ impl<'a> Json<'a> {
 
     /// Something about the run as a whole.
     pub(crate) fn note(&self, code: &str, text: &str, at: &Path) {
-        let (path, path_b64) = path(at);
-        self.line(&NoteLine { v: VERSION, kind: "note", code, text, path, path_b64 });
+        self.line(&NoteLine { head: Start::of("note"), code, text, at: at.into() });
     }
 
     /// The last line.
     pub(crate) fn summary(&self, command: Command, dry_run: bool, summary: &Summary) {
         let tags = summary.tags.iter().map(|(tag, verdicts)| (tag.as_str(), verdicts.iter().map(|(v, n)| (v.word(), *n)).collect()));
         self.line(&SummaryLine {
-            v: VERSION,
-            kind: "summary",
+            head: Start::of("summary"),
             command: super::hints::word(command),
             dry_run,
-            entries: summary.entries,
-            wrong: summary.wrong,
-            stopped: summary.stopped,
-            out_of_time: summary.out_of_time,
-            seconds: (summary.elapsed.as_secs_f64() * 1e6).round() / 1e6,
+            ended: summary.into(),
             bytes: summary.bytes,
             verdicts: summary.verdicts.iter().map(|(verdict, number)| (verdict.word(), *number)).collect(),
             actions: summary.actions.iter().map(|(action, number)| (action.word(), *number)).collect(),
@@ -179,10 +223,15 @@ impl<'a> Json<'a> {
     }
 }
 
+/// One object on one line.
+pub(crate) fn line(line: &impl Serialize) -> serde_json::Result<String> {
+    Ok(serde_json::to_string(line)? + "\n")
+}
+
 /// One object on one line of stdout.
-pub(crate) fn write(out: &Out, line: &impl Serialize) {
-    match serde_json::to_string(line) {
-        Ok(text) => out.data(&(text + "\n")),
+pub(crate) fn write(out: &Out, object: &impl Serialize) {
+    match line(object) {
+        Ok(text) => out.data(&text),
         Err(cause) => out.message(&format!("error: cannot write a line of JSON\n  Caused by: {cause}\n")),
     }
 }

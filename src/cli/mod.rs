@@ -16,6 +16,7 @@ mod human;
 mod inspect;
 mod inspect_code;
 mod inspect_render;
+mod inspect_source;
 mod json;
 mod out;
 mod packages;

@@ -229,7 +229,9 @@ impl Plan {
     /// Runs something with the job.
     pub(crate) fn with_job<T>(&self, stop: &AtomicBool, run: impl FnOnce(&Job<'_>) -> T) -> T {
         let exclude = |path: &Path| self.excludes.matches(path);
+        let describe = |bad: &crate::flow::examine::Bad<'_>| super::inspect::of_bad(bad, format(), self.options.max_source);
         let mut options: Options<'_> = self.options.clone();
+        options.describe_bad = Some(&describe);
         if !self.excludes.is_empty() {
             options.exclude = Some(&exclude);
         }

@@ -16,7 +16,7 @@ use crate::model::{Cause, CompileError, Entry, Made, Mode, Request, Verdict, War
 
 use super::again;
 use super::commit::Pending;
-use super::examine;
+use super::examine::{self, Bad};
 use super::find::Found;
 use super::folder::{Folder, Guarded, Item};
 use super::job::{Command, Maker};
@@ -74,6 +74,17 @@ impl Run<'_> {
         if found.open {
             return Work::Some;
         }
+        if found.decision == Decision::Restamp && self.job.options.dry_run {
+            // A plan says only what would come of it: the quick look does not see every damage.
+            match self.prove_plan(folder, entry, &mut found) {
+                Err(Trouble::System(error)) if error.is_out_of_descriptors() && !self.is_starved() => return Work::AskAgain,
+                Err(trouble) => {
+                    self.tell_trouble_of(folder, entry, &mut found, trouble);
+                    return Work::None;
+                }
+                Ok(()) => {}
+            }
+        }
         if found.decision == Decision::Build && self.lacks_makers() {
             // No lock is taken, and nothing touched, for what cannot be done.
             found.wrong = true;
@@ -112,25 +123,29 @@ impl Run<'_> {
 
     fn act_failed(&self, guard: &Arc<Guarded>, item: Item, mut found: Found, trouble: Trouble) {
         let Item::Entry(entry) = &item else { return };
-        let cause = match trouble {
+        match trouble {
             Trouble::System(error) if error.is_out_of_descriptors() && !self.is_starved() => {
-                return self.put_off(Task::Act(Arc::clone(guard), item));
+                self.put_off(Task::Act(Arc::clone(guard), item));
             }
-            Trouble::Gone => return self.gone(&guard.folder, Some(guard.dir_id()), item),
+            Trouble::Gone => self.gone(&guard.folder, Some(guard.dir_id()), item),
             Trouble::System(error) if error.is_gone() => {
                 tracing::debug!(cause = %error.sentence(), "begun anew");
-                return self.gone(&guard.folder, Some(guard.dir_id()), item);
+                self.gone(&guard.folder, Some(guard.dir_id()), item);
             }
-            Trouble::System(error) => Cause::from(&error),
-            Trouble::Cause(cause) => cause,
-            Trouble::Skip(cause) => {
-                found.wrong = true;
-                return self.tell_entry(&guard.folder, entry, &found, Action::Skipped, Some(&cause), &[]);
-            }
-            Trouble::Stop => return,
+            trouble => self.tell_trouble_of(&guard.folder, entry, &mut found, trouble),
+        }
+    }
+
+    /// Tells why nothing came of an entry.
+    fn tell_trouble_of(&self, folder: &Folder, entry: &Entry, found: &mut Found, trouble: Trouble) {
+        let (action, cause) = match trouble {
+            Trouble::System(error) => (Action::Failed, Cause::from(&error)),
+            Trouble::Cause(cause) => (Action::Failed, cause),
+            Trouble::Skip(cause) => (Action::Skipped, cause),
+            Trouble::Gone | Trouble::Stop => return,
         };
         found.wrong = true;
-        self.tell_entry(&guard.folder, entry, &found, Action::Failed, Some(&cause), &[]);
+        self.tell_entry(folder, entry, found, action, Some(&cause), &[]);
     }
 
     /// The directory of artifacts, `dir` where it was open, was removed under us: the item begins anew, in the directory that is there
@@ -149,13 +164,9 @@ impl Run<'_> {
     }
 
     fn act_on(&self, guard: &Arc<Guarded>, entry: &Entry, found: &mut Found) -> Result<Done, Trouble> {
-        let fresh = if found.decision == Decision::Restamp { self.restamped(guard, entry, found)? } else { None };
-        if let Some(fresh) = fresh {
-            self.keep_bad(guard, entry, found)?;
-            let staged = Staged::write(&guard.lock, &entry.artifact, &fresh.bytes, &fresh.stat, fresh.before)?;
-            drop(fresh);
-            self.stage(staged, guard, entry, found, Action::Restamped, Vec::new());
-            return Ok(Done::Staged);
+        let restamped = if found.decision == Decision::Restamp { self.restamp(guard, entry, found)? } else { None };
+        if let Some(done) = restamped {
+            return Ok(done);
         }
         match found.decision {
             // Somebody else did it between our first look and the lock.
@@ -294,20 +305,26 @@ impl Run<'_> {
         }
     }
 
-    /// Copies what is bad to where its owner wants to look at it, before it goes, with a report of what is wrong with it.
-    fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<(), Trouble> {
+    /// Copies what is bad to where its owner wants to look at it, before it goes, with reports of what is wrong with it.
+    pub(super) fn keep_bad(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<(), Trouble> {
         let Some(keep) = self.keep.as_ref().filter(|_| found.judged.damaged || found.judged.verdict.is_problem()) else { return Ok(()) };
         let from = guard.dir.path_of(&entry.artifact);
         let file = guard.dir.open_file(&entry.artifact)?;
-        let stands = Whereabouts::of(&file, &guard.dir)?;
+        // Of the directory as it was before our own lock file changed its times.
+        let stands = Whereabouts { dir: *guard.lock.dir_stat(), ..Whereabouts::of(&file, &guard.dir)? };
         let turn = look::in_turn(stands.file.size);
         let bytes = sys::read_all(&file, stands.file.size, look::LARGEST, &from)?;
         let examined = bytes.as_ref().map(|bytes| examine::examine(self.job.format, bytes, entry.tag.as_deref(), Some(&entry.source)));
         let report = examine::report(found.judged.verdict, found.judged.cause.as_ref(), examined.as_ref(), Some(&stands));
         drop(examined);
+        let object = self.job.options.describe_bad.zip(bytes.as_deref()).map(|(describe, bytes)| {
+            let (path, sources) = (&keep::absolute(&from), guard.folder.sources.as_ref());
+            let (verdict, cause) = (found.judged.verdict, found.judged.cause.as_ref());
+            describe(&Bad { path, bytes, entry, sources, stands: &stands, verdict, cause })
+        });
         drop((bytes, turn));
         // Without the copy it does not go: an error here is this entry's, and never taken for one of its directory.
-        let kept = keep::keep_copy(keep, &file, &from, &entry.artifact, &report);
+        let kept = keep::keep_copy(keep, &file, &from, &entry.artifact, &report, object.as_deref());
         kept.map_err(|error| Trouble::Cause(Cause::from(&error)))
     }
 

@@ -1,32 +1,24 @@
 //! Is the code of an artifact what its source gives? It is compiled again, and compared by value: bytes of one source differ.
 
-use std::sync::MutexGuard;
-
-use crate::base::seal::{Artifact, Seal};
-use crate::base::source::Source;
-use crate::base::sys::{self, Dir, Stat};
-use crate::model::{Cause, Compared, Entry, Head, Stamp, Verdict};
+use crate::base::sys::Dir;
+use crate::model::{Cause, Compared, Entry, Verdict};
 
 use super::Run;
 use super::act::Trouble;
 use super::find::Found;
 use super::folder::Folder;
-use super::look;
-
-/// A sound artifact and its source, read at one time.
-pub(super) struct Sound {
-    pub(super) payload: Vec<u8>,
-    pub(super) seal: Option<Seal>,
-    pub(super) head: Head,
-    pub(super) stat: Stat,
-    pub(super) source: Source,
-    pub(super) turn: Option<MutexGuard<'static, ()>>,
-}
+use super::reread::Sound;
 
 /// Nobody here can compile what has this tag.
 pub(super) fn no_interpreter(tag: Option<&str>) -> Cause {
     let tag = tag.map(|tag| format!(" ({tag})")).unwrap_or_default();
     Cause::new("no-interpreter", format!("no interpreter for it{tag} was named"))
+}
+
+/// Nobody here can compile what is misstamped, and its seal does not say from which source bytes it was compiled.
+pub(super) fn only_compiled(tag: Option<&str>) -> Cause {
+    let why = "only its header is wrong, but it is an adopted artifact, which is not restamped before it was compiled again";
+    Cause { text: format!("{why}; {}", no_interpreter(tag).text), ..no_interpreter(tag) }
 }
 
 impl Run<'_> {
@@ -39,7 +31,7 @@ impl Run<'_> {
             found.judged.cause.get_or_insert(cause);
             return;
         }
-        let compared = self.read_sound(folder, dir, entry).and_then(|sound| self.compare(folder, entry, found, &sound));
+        let compared = self.reread_sound(folder, dir, entry).and_then(|sound| self.compare(folder, entry, found, &sound));
         let cause = match compared {
             Ok(Compared::Same) => return,
             Ok(Compared::Renamed(name)) => {
@@ -92,39 +84,6 @@ impl Run<'_> {
                 Err(Trouble::Cause(Cause::new("store", format!("the store has other code for its source: {text}"))))
             }
             _ => Ok(compared),
-        }
-    }
-
-    /// Reads an artifact that was judged to be sound, and its source: judged once more on the very bytes that are used.
-    pub(super) fn read_sound(&self, folder: &Folder, dir: &Dir, entry: &Entry) -> Result<Sound, Trouble> {
-        let refuse = |code, text: &str| Trouble::Cause(Cause::new(code, text));
-        let Some(sources) = &folder.sources else { return Err(refuse("no-source", "it has no source to seal it against")) };
-        let path = dir.path_of(&entry.artifact);
-        let file = dir.open_file(&entry.artifact)?;
-        let stat = sys::stat(&file, &path)?;
-        let turn = look::in_turn(stat.size);
-        let mut payload = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
-        let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
-        let format = self.job.format;
-        let flaw = |flaw| Trouble::Cause(Cause::from(&flaw));
-        let artifact = Artifact::split(&payload).map_err(flaw)?;
-        artifact.prove().map_err(flaw)?;
-        let (seal, len) = (artifact.seal, artifact.payload.len());
-        payload.truncate(len);
-        let head = format.head(&payload[..len.min(16)], entry.tag.as_deref(), self.target_of(entry)).map_err(flaw)?;
-        format.deep_body(&head, &payload).map_err(flaw)?;
-        let fits = match (&seal, head.stamp) {
-            (Some(seal), _) => seal.source == source.digest,
-            (None, Stamp::Time { .. }) => {
-                let agrees = format.agrees(&head, &source.stat) || format.is_in_vain(&head, &source.stat);
-                agrees && !look::is_outrun(&stat, &source.stat)
-            }
-            (None, Stamp::Hash { hash, .. }) => format.source_hash(head.magic, &source.bytes) == hash,
-        };
-        if fits {
-            Ok(Sound { payload, seal, head, stat, source, turn })
-        } else {
-            Err(refuse("changed", "the source has changed since it was made"))
         }
     }
 }

@@ -1,12 +1,15 @@
 //! One artifact's bytes looked through to the end, sound or not: for whoever wants to know what is wrong with it and how it came to be so.
 //! What is found decides nothing: verdicts are `judge`'s.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use crate::base::seal::{self, Artifact, SEAL_LEN, Seal};
 use crate::base::shape::{self, Known, Mark};
-use crate::base::sys::Name;
+use crate::base::sys::{Dir, Name};
 use crate::base::whereabouts::{self, Whereabouts};
 use crate::base::{Flaw, FlawKind};
-use crate::model::{Cause, Format, Head, Verdict};
+use crate::model::{Cause, Entry, Format, Head, Verdict};
 
 /// All that one artifact's bytes say.
 #[derive(Debug)]
@@ -25,6 +28,25 @@ pub struct Examined<'a> {
     pub way: Option<String>,
     /// What the bytes tell of how they were damaged; nothing where they are not.
     pub shape: Vec<Mark>,
+}
+
+/// A bad artifact before it goes, for whoever tells of it in a form of their own.
+#[derive(Debug, Clone, Copy)]
+pub struct Bad<'a> {
+    /// Where it stands: absolute.
+    pub path: &'a Path,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// What it is called, and what for.
+    pub entry: &'a Entry,
+    /// The directory of its source, where there is one.
+    pub sources: Option<&'a Arc<Dir>>,
+    /// Whose it is, and since when.
+    pub stands: &'a Whereabouts,
+    /// What was found.
+    pub verdict: Verdict,
+    /// Why.
+    pub cause: Option<&'a Cause>,
 }
 
 /// Looks through an artifact. `tag` is the one that its name says, `source` the name of its source, where these are known.

@@ -46,7 +46,7 @@ impl Run<'_> {
         let options = &self.job.options;
         let has_maker = level.is_some() && tag.is_some_and(|tag| self.maker_of(tag).is_some());
         let sealed = seen.is_some_and(Seen::is_sealed);
-        let own = seen.is_some_and(|seen| judge::is_own(&seen.seal));
+        let own = seen.is_some_and(|seen| matches!(&seen.seal, Ok(Some(seal)) if judge::is_own(seal)));
         let (recompile, force, adopt, clean) = (options.recompile, options.force, options.adopt, &options.clean);
         Facts { damaged: judged.damaged, has_maker, sealed, own, recompile, old_enough: true, tag, force, adopt, clean }
     }
@@ -140,6 +140,9 @@ impl Run<'_> {
         }
         if decision == Decision::Leave && self.job.command == Command::Seal && judged.verdict == Verdict::Unsealed {
             judged.cause.get_or_insert_with(|| again::no_interpreter(tag.as_deref()));
+        }
+        if decision == Decision::Leave && self.job.command == Command::Repair && judged.verdict == Verdict::Misstamped {
+            judged.cause = Some(again::only_compiled(tag.as_deref()));
         }
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
         // Of what is there without anybody to make it, a lost source is none of our business.

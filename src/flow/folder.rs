@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::base::leftover::Leftover;
 use crate::base::lock::DirLock;
 use crate::base::sys::{self, Dir, Kind, Name, Stat};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, write};
 use crate::ignored;
 use crate::model::{Cause, Entry, Layout, Verdict};
 
@@ -269,7 +269,7 @@ impl Folder {
             return Ok(None);
         }
         if !to_take {
-            follow(dir, &above, to_give)?;
+            follow(dir, &above)?;
             return Ok(Some((Arc::clone(dir), true)));
         }
         Ok(if sources.rmdir(name)? { Some(self.make_artifacts()?) } else { None })
@@ -307,18 +307,17 @@ fn make_dir(parent: &Arc<Dir>, name: &Name) -> Result<bool> {
         return Ok(false);
     }
     let above = parent.stat()?;
-    let for_another = sys::effective_user() == 0 && above.uid != 0;
-    if for_another || above.mode & 0o2000 != 0 {
-        let followed = parent.open_in(name).and_then(|dir| follow(&dir, &above, for_another));
+    if write::heirs(&above).is_some() {
+        let followed = parent.open_in(name).and_then(|dir| follow(&dir, &above));
         ignored!(followed, "a directory that was made keeps its owner and mode");
     }
     Ok(true)
 }
 
-fn follow(dir: &Dir, above: &Stat, for_another: bool) -> Result<()> {
-    dir.set_owner(for_another.then_some(above.uid), Some(above.gid))?;
-    let own = dir.stat()?;
-    dir.set_mode(own.mode | (above.mode & 0o2070))
+fn follow(dir: &Dir, above: &Stat) -> Result<()> {
+    let Some((uid, gid)) = write::heirs(above) else { return Ok(()) };
+    dir.set_owner(uid, Some(gid))?;
+    dir.set_mode(dir.stat()?.mode | (above.mode & 0o2070))
 }
 
 /// Opens a directory below a prefix so that it knows its place (its parent and name).

@@ -11,6 +11,8 @@ use crate::base::write::Durability;
 use crate::model::{Compiler, Format, Mode};
 use crate::store::Store;
 
+use super::examine::Bad;
+
 /// What is done with verdicts: a column of the table in [`policy`](super::policy).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Command {
@@ -74,6 +76,9 @@ pub struct Maker<'a> {
 /// Is a path (as the user would write it) left out of the run?
 pub type Exclude<'a> = dyn Fn(&Path) -> bool + Sync + 'a;
 
+/// Tells of a bad artifact in a form of its own. Called from several threads.
+pub type Describe<'a> = dyn Fn(&Bad<'_>) -> Vec<u8> + Sync + 'a;
+
 /// What a run is asked to do.
 #[derive(Clone)]
 pub struct Job<'a> {
@@ -114,6 +119,9 @@ pub struct Options<'a> {
     pub dry_run: bool,
     /// `repair`: copy what is bad to this directory before it goes.
     pub keep_bad: Option<PathBuf>,
+    /// What is written beside such a copy for programs (`.json`), besides the report for people. Not of what is too large to be looked
+    /// through.
+    pub describe_bad: Option<&'a Describe<'a>>,
     /// `clean`: which artifacts.
     pub clean: Clean,
     /// `explain`: for whom.
@@ -209,6 +217,7 @@ impl Default for Options<'_> {
             recompile: false,
             dry_run: false,
             keep_bad: None,
+            describe_bad: None,
             clean: Clean::default(),
             explain: Explain::default(),
             prefix: None,

@@ -150,8 +150,8 @@ pub fn judge(evidence: &Evidence) -> Judged {
 }
 
 /// Was the artifact with this seal compiled by us? Only then does the seal say from which source bytes.
-pub(super) fn is_own(seal: &Result<Option<Seal>, Flaw>) -> bool {
-    matches!(seal, Ok(Some(seal)) if !seal.adopted && seal.key.is_none())
+pub(super) fn is_own(seal: &Seal) -> bool {
+    !seal.adopted && seal.key.is_none()
 }
 
 /// Why there is nothing to compile, and whether that is a loss: what was listed and is gone is one. A link that leads nowhere is none:

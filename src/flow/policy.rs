@@ -76,6 +76,8 @@ pub(super) fn decide(command: Command, verdict: Verdict, facts: &Facts<'_>) -> D
         Command::Repair => match verdict {
             V::Ok | V::Unsealed | V::Missing => Decision::Leave,
             V::Misstamped if facts.own => Decision::Restamp,
+            // It does no harm: Python compiles past it, or uses the code, which is right. Whoever can make it anew has more of it so.
+            V::Misstamped if !facts.has_maker => Decision::Leave,
             // Nobody here can make it, and as it stands it hurts: without it Python makes it anew.
             V::Misstamped | V::Stale | V::SilentlyStale | V::Truncated | V::Corrupt | V::BadMagic => {
                 if facts.has_maker {
@@ -139,7 +141,9 @@ pub(super) fn is_wrong(command: Command, verdict: Verdict, damaged: bool) -> boo
         // A damaged module without a source fails at import, and nobody but its owner can mend it.
         Command::Verify | Command::Status | Command::Seal => verdict.is_problem() || (verdict == Verdict::Sourceless && damaged),
         Command::Compile | Command::Explain => matches!(verdict, Verdict::Unreadable | Verdict::Unsafe),
-        Command::Repair => matches!(verdict, Verdict::Unreadable | Verdict::Unsafe) || (verdict == Verdict::Sourceless && damaged),
+        Command::Repair => {
+            matches!(verdict, Verdict::Misstamped | Verdict::Unreadable | Verdict::Unsafe) || (verdict == Verdict::Sourceless && damaged)
+        }
         Command::Clean => verdict == Verdict::Unreadable,
     }
 }
@@ -239,7 +243,7 @@ leftover       leave leave sweep   sweep   sweep  leave leave";
             (Command::Compile, (true, true, true), Decision::Build),
             (Command::Compile, (false, true, false), Decision::Restamp),
             (Command::Repair, (true, false, false), Decision::Build),
-            (Command::Repair, (false, false, false), Decision::Remove),
+            (Command::Repair, (false, false, false), Decision::Leave),
         ] {
             let ((has_maker, own, force), clean) = (facts, Clean::default());
             let (damaged, sealed, recompile, old_enough, tag, adopt) = (false, true, false, true, None, false);

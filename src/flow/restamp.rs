@@ -1,78 +1,84 @@
 //! What is made of the artifact that is there, without a compiler: a new header and seal, where a seal proves which source bytes it was
 //! made from and the source still has these bytes; or a seal, where it has none.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
-use crate::base::seal::{self, SEAL_LEN};
+use crate::base::seal::{self, SEAL_LEN, Seal};
 use crate::base::source::Source;
-use crate::base::sys::{self, Stat, Time};
+use crate::base::sys::{self, Dir, Time};
 use crate::base::write::Staged;
 use crate::model::{Cause, Entry, Format, Head, Mode, Verdict};
 
 use super::Run;
 use super::act::{Done, Trouble, refuse_signed, signed};
 use super::find::Found;
-use super::folder::Guarded;
+use super::folder::{Folder, Guarded};
 use super::judge::{self, Judged};
 use super::look;
 use super::policy;
 use super::report::Action;
+use super::reread::Reread;
 
-/// An artifact with its new header, ready to be written.
-pub(super) struct Fresh {
-    pub(super) bytes: Vec<u8>,
-    /// The source's, which gives the permission bits.
-    pub(super) stat: Stat,
+/// A misstamped artifact, proved by every byte, and its source.
+struct Proved {
+    bytes: Vec<u8>,
+    head: Head,
+    seal: Seal,
+    source: Source,
     /// Before the source was opened.
-    pub(super) before: Time,
+    before: Time,
+    turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Run<'_> {
-    /// The artifact with a new header. `None`: its own bytes, or those of the source, are not what the quick look took them for, and
-    /// `found` says now what they are, and what is to be done.
-    pub(super) fn restamped(&self, guard: &Arc<Guarded>, entry: &Entry, found: &mut Found) -> std::result::Result<Option<Fresh>, Trouble> {
-        let Some(sources) = &guard.folder.sources else { return Err(Trouble::Cause(Cause::new("no-source", "it has no source"))) };
-        let path = guard.dir.path_of(&entry.artifact);
-        let (source, before) = if let Some(read) = found.read.take() {
-            read
-        } else {
-            // Taken before the source is opened: an edit after this moment shows, see `judge`.
-            let before = Time::now();
-            let source = Source::read(sources, &entry.source, self.job.options.max_source.max(look::LARGEST_SOURCE));
-            (source.map_err(Trouble::of_source)?, before)
+    /// Writes the artifact with a new header. `None`: its own bytes, or those of the source, are not what the quick look took them for,
+    /// and `found` says now what they are, and what is to be done.
+    pub(super) fn restamp(&self, guard: &Arc<Guarded>, entry: &Entry, found: &mut Found) -> Result<Option<Done>, Trouble> {
+        let Some(Proved { bytes, head, seal, source, before, turn }) = self.prove(&guard.folder, &guard.dir, entry, found)? else {
+            return Ok(None);
         };
-        let file = guard.dir.open_file(&entry.artifact)?;
-        let stat = sys::stat(&file, &path)?;
-        if sys::is_signed(&file, &path)? {
+        let mode = self.job.options.mode.map_or(head.mode(), |wanted| kept_mode(self.job.format, &head, wanted));
+        let code = bytes.get(head.len..bytes.len().saturating_sub(SEAL_LEN)).unwrap_or_default();
+        let payload = self.job.format.dress(&head.target(), mode, &source.stat, &source.bytes, code);
+        // Before evidence is kept, which waits for its own turn.
+        drop((bytes, turn));
+        let sealed = seal::sealed(payload, source.digest, seal.label, false);
+        self.keep_bad(guard, entry, found)?;
+        let staged = Staged::write(&guard.lock, &entry.artifact, &sealed, &source.stat, before)?;
+        drop(sealed);
+        self.stage(staged, guard, entry, found, Action::Restamped, Vec::new());
+        Ok(Some(Done::Staged))
+    }
+
+    /// The dry run's: would it be restamped? `found` says now what else would be done.
+    pub(super) fn prove_plan(&self, folder: &Folder, entry: &Entry, found: &mut Found) -> Result<(), Trouble> {
+        folder.artifacts.as_deref().map_or(Ok(()), |dir| self.prove(folder, dir, entry, found).map(drop))
+    }
+
+    /// The artifact and its source, where both are what the quick look took them for.
+    fn prove(&self, folder: &Folder, dir: &Dir, entry: &Entry, found: &mut Found) -> Result<Option<Proved>, Trouble> {
+        // Taken before the source is opened: an edit after this moment shows, see `judge`.
+        let (read, before) = found.read.take().map_or_else(|| (None, Time::now()), |(source, before)| (Some(source), before));
+        let limit = self.job.options.max_source.max(look::LARGEST_SOURCE);
+        let Reread { file, bytes, head, seal, source, judged, turn, .. } = self.reread(folder, dir, entry, read, limit)?;
+        if sys::is_signed(&file, &dir.path_of(&entry.artifact))? {
             return Err(Trouble::Cause(signed()));
         }
-        let _turn = look::in_turn(stat.size);
-        let bytes = sys::read_all(&file, stat.size, look::LARGEST, &path)?.unwrap_or_default();
-        // Judged once more, on the very bytes that get a new seal: a header must never vouch for code that nobody has proved.
-        let spot = self.spot(&guard.folder, Some(&guard.dir), entry);
-        let mut evidence = look::of_bytes(&spot, entry, stat, &bytes, &source);
-        self.want(&mut evidence, entry);
-        let judged = judge::judge(&evidence);
-        let seen = evidence.seen().filter(|_| judged.verdict == Verdict::Misstamped);
-        let Some((Ok(head), Ok(Some(seal)))) = seen.map(|seen| (&seen.head, &seen.seal)).filter(|(_, seal)| judge::is_own(seal)) else {
+        let (Verdict::Misstamped, Some(head), Some(seal)) = (judged.verdict, head, seal.filter(judge::is_own)) else {
             self.decide_again(found, judged);
             return Ok(None);
         };
-        let mode = self.job.options.mode.map_or(head.mode(), |wanted| kept_mode(self.job.format, head, wanted));
-        let code = bytes.get(head.len..bytes.len().saturating_sub(SEAL_LEN)).unwrap_or_default();
-        let payload = self.job.format.dress(&head.target(), mode, &source.stat, &source.bytes, code);
-        let bytes = seal::sealed(payload, source.digest, seal.label, false);
-        Ok(Some(Fresh { bytes, stat: source.stat, before }))
+        Ok(Some(Proved { bytes, head, seal, source, before, turn }))
     }
 
     /// Puts a seal behind a sound artifact: a new file with the same payload, renamed over it.
-    pub(super) fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> std::result::Result<Done, Trouble> {
+    pub(super) fn adopt(&self, guard: &Arc<Guarded>, entry: &Entry, found: &Found) -> Result<Done, Trouble> {
         let (Some(tag), Some(level)) = (&found.tag, found.level) else {
             return Err(Trouble::Cause(Cause::new("level", "its name does not say which optimisation level it has")));
         };
         refuse_signed(guard, entry, found)?;
         let before = Time::now();
-        let sound = self.read_sound(&guard.folder, &guard.dir, entry)?;
+        let sound = self.reread_sound(&guard.folder, &guard.dir, entry)?;
         let proved = self.job.options.recompile;
         if sound.seal.is_some_and(|seal| !(proved && seal.adopted)) {
             return Ok(Done::Now(Action::None));
@@ -89,7 +95,7 @@ impl Run<'_> {
     fn decide_again(&self, found: &mut Found, judged: Judged) {
         let facts = self.facts(&judged, None, found.tag.as_deref(), found.level);
         found.decision = policy::decide(self.job.command, judged.verdict, &facts);
-        found.wrong = policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
+        found.wrong = found.decision == policy::Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
         found.judged = judged;
     }
 }

@@ -366,7 +366,7 @@ mod tests {
         let mut other = long.clone();
         other[200] = b'y';
         let [one] = &told(&long, &other)[..] else { panic!("one") };
-        assert_eq!(one.second.as_ref().unwrap(), &format!("'…{}y{}…'", "x".repeat(24), "x".repeat(23)));
+        assert_eq!(one.second.as_ref().unwrap(), &format!("'…{}y{}…' (300 bytes)", "x".repeat(24), "x".repeat(23)));
         assert!(one.field.as_ref().unwrap().starts_with("co_consts["), "{one}");
     }
 

@@ -5,6 +5,7 @@
 //! - [`marshal`] walks the body behind the header to its last byte and trusts none of it.
 //! - `bytecode` looks deeper: into the instructions and their tables, by what `opcodes` knows of each interpreter.
 //! - [`objects`] lists what the body holds, for whoever explains, compares or rewrites it.
+//! - [`shown`] puts its values into a few words.
 //! - [`way`] gives places in it their names: which function, which constant.
 //! - [`rewrite`] changes a body without an interpreter: the file name in its code, the numbers of its references.
 //! - [`equal`] says whether two artifacts hold the same code by value, [`differences`] where they do not.
@@ -40,7 +41,7 @@ pub mod pyc;
 mod quote;
 pub mod rewrite;
 mod room;
-mod shown;
+pub mod shown;
 mod slot;
 pub mod way;
 mod worker;

@@ -1,14 +1,49 @@
-//! Changes in a body that need no interpreter: another file name in its code, and one numbering of references out of the many that mean
-//! the same. (Another *header* is [`Format::dress`](crate::model::Format::dress) around the body as it is.)
+//! Changes in an artifact that need no interpreter: another file name in its code, another header before it, and one numbering of
+//! references out of the many that mean the same.
 //!
 //! Nothing is decoded and encoded again: single objects are replaced where they stand, so that all other bytes stay as the interpreter
-//! wrote them, the numbers of references above all.
+//! wrote them, the numbers of references above all. All three take and give a payload: seal it again with [`crate::base::seal::sealed`].
+//!
+//! ```
+//! use bytekeep::base::source::Source;
+//! use bytekeep::base::sys::{Dir, Name};
+//! use bytekeep::model::{Compiler, Format, Mode, Request};
+//! use bytekeep::python::interpreter::Interpreter;
+//! use bytekeep::python::memo::Probes;
+//! use bytekeep::python::pool::{Limits, WorkerPool};
+//! use bytekeep::python::{Pyc, rewrite};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let build = tempfile::tempdir()?;
+//! # std::fs::write(build.path().join("one.py"), "def one():\n    return 1\n")?;
+//! let source = Source::read(&Dir::open_root(build.path())?, &Name::new("one.py").ok_or("a name")?, 1 << 20)?;
+//! let python = Interpreter::find("python3", true, &Probes::open(None))?;
+//! let pool = WorkerPool::new(&python, Limits::default());
+//! let compiled = |filename: &[u8], mode| -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+//!     let made = pool.compile(&Request { source: &source.bytes, filename, level: 0 })?;
+//!     Ok(Pyc.dress(&python.target, mode, &source.stat, &source.bytes, &made.code))
+//! };
+//! // Compiled where it was built, and made what it would be where it will stand.
+//! let built = compiled(b"/build/one.py", Mode::Timestamp)?;
+//! let head = Pyc.head(&built[..16], Some(&python.target.tag), Some(&python.target)).map_err(|flaw| flaw.text)?;
+//! let moved = rewrite::rename(&head, &built, b"/usr/lib/one.py")?;
+//! let moved = rewrite::stamp(&head, &moved, Mode::UncheckedHash, &source)?;
+//! let fresh = compiled(b"/usr/lib/one.py", Mode::UncheckedHash)?;
+//! # let (head, then) = (Pyc.head(&moved[..16], None, Some(&python.target)), Pyc.head(&fresh[..16], None, Some(&python.target)));
+//! # let (head, then) = (head.map_err(|flaw| flaw.text)?, then.map_err(|flaw| flaw.text)?);
+//! # assert_eq!(head, then);
+//! assert_eq!(rewrite::renumber(&head, &moved)?, rewrite::renumber(&head, &fresh)?);
+//! # Ok(())
+//! # }
+//! ```
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::code_object::Dialect;
 use super::objects::{Broken, Object, Objects};
-use crate::model::Head;
+use super::pyc::Pyc;
+use crate::base::source::Source;
+use crate::model::{Format, Head, Mode};
 
 /// Longest text that has one byte for its length.
 const SHORT: usize = 255;
@@ -124,6 +159,20 @@ pub(super) fn as_text(path: &[u8]) -> Vec<u8> {
     text
 }
 
+/// A payload with another header around the same body: of this mode, for this source. An interpreter that knows no hashes (before 3.7) gets
+/// a time whatever the mode.
+///
+/// It is what a compile in that mode gives where the body is, byte for byte. Whether the code was made from this source is the caller's to
+/// prove: by a seal's digest of it, or by compiling again.
+///
+/// # Errors
+/// A body that cannot be read: a new header would vouch for it.
+pub fn stamp(head: &Head, payload: &[u8], mode: Mode, source: &Source) -> Result<Vec<u8>, Refusal> {
+    Pyc.body(head, payload).map_err(|flaw| Broken { flaw, way: Vec::new() })?;
+    let (target, body) = (head.target(), payload.get(head.len..).unwrap_or_default());
+    Ok(Pyc.dress(&target, Pyc.kept_mode(&target, mode), &source.stat, &source.bytes, body))
+}
+
 /// A payload of the same length and the same meaning in which only what is referred to may be, and is numbered so.
 ///
 /// Which objects a dump makes ready to be referred to depends on who else held them in memory, so two compiles of one source may differ
@@ -169,8 +218,6 @@ pub fn renumber(head: &Head, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "tests may panic")]
 mod tests {
     use super::*;
-    use crate::model::Format;
-    use crate::python::Pyc;
     use proptest::prelude::*;
 
     /// A module of 3.13 with a function in it: `consts` of the module, and what stands where the two file names belong.

@@ -2,7 +2,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-use super::objects::{Object, Value};
+use super::objects::{Code, Object, Value};
 
 /// A text is shown up to this length, in characters.
 const SHOWN: usize = 48;
@@ -17,8 +17,15 @@ pub(super) fn common(left: &[u8], right: &[u8]) -> usize {
     left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }
 
-/// A value in a few words, as a program would write it.
-pub(super) fn shown(object: Object<'_>) -> String {
+/// How many items a tuple, list or set says it has. Read, not counted: one long tuple may be a constant of very many code objects.
+pub fn items(object: Object<'_>) -> usize {
+    let bytes = object.bytes();
+    let long = || bytes.get(1..).and_then(<[u8]>::first_chunk).map_or(0, |count| u32::from_le_bytes(*count) as usize);
+    if object.type_code() == b')' { bytes.get(1).map_or(0, |count| usize::from(*count)) } else { long() }
+}
+
+/// A value in a few words, as a program would write it: on one line, and of a long one the beginning.
+pub fn shown(object: Object<'_>) -> String {
     shown_from(object, 0)
 }
 
@@ -34,13 +41,12 @@ pub(super) fn shown_from(object: Object<'_>, at: usize) -> String {
         let text = String::from_utf8_lossy(rest.get(..SHOWN.saturating_mul(4)).unwrap_or(rest)).into_owned();
         let cut: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
         let dots = if text.chars().count() > SHOWN || rest.len() > SHOWN.saturating_mul(4) { "…" } else { "" };
-        format!("'{before}{cut}{dots}'")
+        format!("'{before}{cut}{dots}'{}", length(!dots.is_empty() || from > 0, bytes))
     };
     let float = |bits: u64| {
         let number = f64::from_bits(bits);
         if number.is_nan() { format!("nan ({bits:#x})") } else { format!("{number:?}") }
     };
-    let count = || object.parts().count();
     match object.value() {
         Value::None => "None".to_owned(),
         Value::False => "False".to_owned(),
@@ -60,18 +66,23 @@ pub(super) fn shown_from(object: Object<'_>, at: usize) -> String {
             let rest = bytes.get(from..).unwrap_or_default();
             let cut: String = rest.iter().take(SHOWN).flat_map(|byte| byte.escape_ascii()).map(char::from).collect();
             let dots = if rest.len() > SHOWN { "…" } else { "" };
-            format!("b'{before}{cut}{dots}'")
+            format!("b'{before}{cut}{dots}'{}", length(!dots.is_empty() || from > 0, bytes))
         }
         Value::Str(text) => quoted(text),
-        Value::Tuple => format!("a tuple of {}", count()),
-        Value::List => format!("a list of {}", count()),
-        Value::Set => format!("a set of {}", count()),
-        Value::FrozenSet => format!("a frozenset of {}", count()),
-        Value::Dict | Value::FrozenDict => format!("a dict of {}", count() / 2),
+        Value::Tuple => format!("a tuple of {}", items(object)),
+        Value::List => format!("a list of {}", items(object)),
+        Value::Set => format!("a set of {}", items(object)),
+        Value::FrozenSet => format!("a frozenset of {}", items(object)),
+        Value::Dict | Value::FrozenDict => "a dict".to_owned(),
         Value::Slice => "a slice".to_owned(),
-        Value::Code => "code".to_owned(),
+        Value::Code => format!("code of {}", quoted(object.code().map(Code::name).unwrap_or_default())),
         Value::Reference => "a reference".to_owned(),
     }
+}
+
+/// How long a text is of which not all is shown.
+fn length(is_cut: bool, bytes: &[u8]) -> String {
+    if is_cut { format!(" ({} bytes)", bytes.len()) } else { String::new() }
 }
 
 /// An integer of up to 120 bits.

@@ -177,7 +177,10 @@ impl<'p> Prepared<'p> {
 
     fn explain(&self, more: &[&str]) -> Outcome {
         let level = self.level.to_string();
-        let mut args = vec!["explain", ".", "--optimize", &level];
+        let mut args = vec!["explain", "."];
+        if self.level > 0 {
+            args.extend(["--optimize", &level]);
+        }
         if more.is_empty() {
             args.extend(["--format", "json"]);
         }
@@ -504,6 +507,39 @@ fn the_environment_and_the_level_count() {
                 let after = prepared.explained()["beside"].clone();
                 assert_eq!(after.0, "cached", "{}", python.tag);
             }
+        }
+    }
+}
+
+/// `0` turns a variable off from CPython 3.7 on; before, and to PyPy, it is set, and that is all that counts.
+#[test]
+fn variables_are_read_as_the_interpreter_reads_them() {
+    for python in all_pythons() {
+        for value in ["0", "yes"] {
+            let is_on = value != "0" || python.pypy || python.version < (3, 7);
+            let mut prepared = Prepared::new(python);
+            prepared.compiled("d", "fresh", "default", "cached");
+            prepared.source("d", "missing", if is_on { "every-start" } else { "once" });
+            prepared.mode("d", 0o777);
+            prepared.environment.push(("PYTHONDONTWRITEBYTECODE", value.into()));
+            prepared.proved();
+
+            let mut prepared = Prepared::new(python);
+            prepared.compiled("d", "plain", "default", if is_on { "once" } else { "cached" });
+            prepared.mode("d", 0o777);
+            prepared.environment.push(("PYTHONOPTIMIZE", value.into()));
+            prepared.proved();
+        }
+        // The option says more than the variable; and a level that nobody makes artifacts for is none that can be told about.
+        let mut prepared = Prepared::new(python);
+        prepared.compiled("d", "plain", "default", "cached");
+        prepared.environment.push(("PYTHONOPTIMIZE", "3".into()));
+        assert_eq!(prepared.explain(&["--optimize", "0"]).exits(0).stderr, "");
+        if python.version.0 == 3 {
+            let told = prepared.explain(&[]).exits(2);
+            assert!(told.stderr.contains("PYTHONOPTIMIZE") && told.stderr.contains("--optimize"), "{}", told.shown());
+        } else {
+            prepared.explain(&[]).exits(1);
         }
     }
 }

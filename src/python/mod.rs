@@ -41,6 +41,7 @@ pub mod rewrite;
 mod room;
 mod shown;
 mod slot;
+pub mod variables;
 pub mod way;
 mod worker;
 

@@ -144,6 +144,25 @@ fn a_source_that_does_not_compile_or_takes_too_long_is_a_problem() {
     assert_eq!(outcome.entry("pkg/m.py")["cause"]["code"], "timeout");
 }
 
+/// Names come from the file, and a file may hold anything: none of them begins a line of its own.
+#[test]
+fn names_with_line_ends_stay_in_their_line() {
+    let python = python();
+    let tree = tree_with(python, &SOURCE.replace("method", "m_thod").replace("[7,", "[8,"));
+    let path = tree.artifact("pkg/m.py", python);
+    let mut bytes = std::fs::read(&path).unwrap();
+    while let Some(at) = bytes.windows(6).position(|window| window == b"m_thod") {
+        bytes[at..at + 6].copy_from_slice(b"x\nok \x1b");
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let diff = tree.bytekeep(None, ["inspect", "--diff"]).arg(&path).arg(tree_with(python, SOURCE).artifact("pkg/m.py", python)).run();
+    assert!(diff.stdout.contains(r"x\nok "), "{}", diff.stdout);
+    let again = tree.bytekeep(Some(python), ["verify", "--recompile", "."]).run().exits(1);
+    for told in [&diff.stdout, &again.stdout] {
+        assert!(!told.contains('\x1b') && !told.lines().any(|line| line.starts_with("ok ")), "{told}");
+    }
+}
+
 #[test]
 fn two_artifacts_are_told_apart() {
     let python = python();

@@ -128,6 +128,20 @@ fn what_nobody_here_compiles_is_told_and_no_problem() {
     assert_eq!(is_adopted(&artifact), None);
 }
 
+/// A `.pyo` is of level 1 or 2: who compiles it is there, and only what to compile is not known.
+#[test]
+fn a_level_that_no_name_says_is_told_as_that() {
+    let Some(python) = all_pythons().iter().find(|python| python.version.0 == 2) else { return };
+    let tree = tree_with(python, SOURCE);
+    let artifact = tree.artifact("pkg/m.py", python);
+    std::fs::rename(&artifact, artifact.with_extension("pyo")).unwrap();
+    for args in [&["verify", "--recompile"][..], &["seal", "--recompile"], &["seal"]] {
+        let outcome = tree.bytekeep(Some(python), args.iter().copied().chain(["--format", "json", "."])).run().exits(0);
+        let entry = outcome.entry("pkg/m.py");
+        assert_eq!((entry["action"].as_str(), entry["cause"]["code"].as_str()), (Some("none"), Some("level")), "{args:?} {entry}");
+    }
+}
+
 #[test]
 fn a_source_that_does_not_compile_or_takes_too_long_is_a_problem() {
     let python = python();

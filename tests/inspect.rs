@@ -269,30 +269,14 @@ fn the_shape_of_the_damage_is_told_and_kept_with_the_evidence() {
         }
         assert!(human.stdout.contains("uid ") && human.stdout.contains("directory"), "{}", human.stdout);
     }
-    // Evidence too, and nothing of ours may change it before it is written down.
-    let directory = tree.artifact("odd.py", python).parent().unwrap().to_path_buf();
-    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
-    std::fs::File::open(directory).unwrap().set_modified(then).unwrap();
     tree.bytekeep(Some(python), ["repair", "."]).arg("--keep-bad").arg(tree.outside("bad")).run().exits(0);
     let kept = whole::all_below(&tree.outside("bad"));
     assert_eq!(kept.len(), 2 * DAMAGES.len(), "{kept:?}");
     for (name, .., words) in DAMAGES {
         let note = kept.iter().find(|path| path.to_string_lossy().ends_with(&format!("-{name}.{}.pyc.txt", python.tag))).unwrap();
         let note = std::fs::read_to_string(note).unwrap();
-        for word in words.iter().chain(&["verdict", "uid ", "content ", "content 2001-09-09 01:46:40"]) {
+        for word in words.iter().chain(&["verdict", "uid ", "content "]) {
             assert!(note.contains(word), "{name}: {word}: {note}");
-        }
-        if *name != "nothing" {
-            let magic = u16::from_le_bytes([python.magic[0], python.magic[1]]);
-            let header = format!("magic {magic} of {}, timestamp: source of ", python.tag);
-            for word in [header.as_str(), &format!(", {} bytes\n", long_source().len()), "source     there, fits the header"] {
-                assert!(note.contains(word), "{name}: {word}: {note}");
-            }
-        }
-        if *name == "zeros" {
-            for word in ["written by bytekeep, its label fits the name", "made from  BLAKE3 ", "fits the header, fits the seal"] {
-                assert!(note.contains(word), "{name}: {word}: {note}");
-            }
         }
     }
     tree.verify().exits(0);
@@ -350,22 +334,6 @@ fn evidence_of_two_trees_and_of_two_days_is_all_kept() {
     assert_eq!(repair("two", b"torn"), 2);
     assert_eq!(repair("one", b"torn otherwise"), 3);
     assert_eq!(repair("one", b"torn"), 3, "what is kept already is not kept twice");
-}
-
-/// A tree is data: the name of a directory in it writes no line into the report.
-#[test]
-fn a_path_stays_one_line_of_the_report() {
-    let tree = Tree::new();
-    std::fs::create_dir(tree.outside("bad")).unwrap();
-    tree.old_file("d\nverdict    ok\x1b[2J/m.py", b"VALUE = 1\n");
-    tree.compile(python()).exits(0);
-    edit(&tree.artifact("d\nverdict    ok\x1b[2J/m.py", python()), |bytes| bytes.truncate(100));
-    tree.bytekeep(Some(python()), ["repair", "."]).arg("--keep-bad").arg(tree.outside("bad")).run().exits(0);
-    let kept = whole::all_below(&tree.outside("bad"));
-    let note = std::fs::read_to_string(kept.iter().find(|path| path.extension().is_some_and(|end| end == "txt")).unwrap()).unwrap();
-    let verdicts: Vec<&str> = note.lines().filter(|line| line.starts_with("verdict")).collect();
-    assert_eq!(verdicts, ["verdict    truncated"], "{note}");
-    assert!(!note.contains('\x1b') && note.starts_with('/'), "{note}");
 }
 
 #[test]

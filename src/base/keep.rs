@@ -43,7 +43,7 @@ pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, report: &str
     let kept = copied.and_then(|()| {
         let stem = [path_digest.as_bytes(), b"-", short(digest.finalize()).as_bytes(), b"-", name.as_bytes()].concat();
         let cut = if size > KEPT { format!("only the first {KEPT} of its {size} bytes are kept\n") } else { String::new() };
-        let note = format!("{}\n{report}{cut}", one_line(&absolute.to_string_lossy()));
+        let note = format!("{}\n{report}{cut}", absolute.display());
         // The report comes first: a copy is never there without one.
         let (to, note_to) = (named(&stem, b"")?, named(&stem, b".txt")?);
         if keep.stat_of(&to).is_ok() {
@@ -58,15 +58,6 @@ pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, report: &str
         ignored!(keep.unlink(&part), "half a copy stays in the directory of evidence");
     }
     kept
-}
-
-/// Text as one line of a report: a path or a name may hold anything, and none of it shall pass for a line of the report's own.
-pub fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
 }
 
 /// A new file of this name, in place of one that a dead process left.

@@ -10,7 +10,7 @@ use super::inspect_code::{self, CodeTold};
 use super::json;
 use super::out::Out;
 use super::text;
-use crate::base::seal::Seal;
+use crate::base::seal::{Digest, Seal};
 use crate::base::shape::Mark;
 use crate::base::source::Source;
 use crate::base::sys::{self, Dir, Kind, Name, Stat, Time};
@@ -326,8 +326,13 @@ fn told_source(
         Err(error) if error.is_absent() => return unknown("gone", shown),
         Err(_) => return unknown("unreadable", shown),
     };
-    let examine::Fits { header, in_vain, digest } = examine::fits(format, head, seal, &source);
-    SourceTold { path: shown, state: "there", header_fits: header, in_vain, digest_fits: digest }
+    let in_vain = head.is_some_and(|head| format.is_in_vain(head, &source.stat));
+    let header_fits = head.map(|head| match head.stamp {
+        Stamp::Time { .. } => in_vain || format.agrees(head, &source.stat),
+        Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
+    });
+    let digest_fits = seal.map(|seal| Digest::of(&source.bytes) == seal.source);
+    SourceTold { path: shown, state: "there", header_fits, in_vain, digest_fits }
 }
 
 /// Does one of header and seal fit the source, and the other not?
@@ -369,7 +374,6 @@ mod tests {
     use super::super::inspect_render::render;
     use super::super::out::Style;
     use super::*;
-    use crate::base::seal::Digest;
 
     /// A sealed artifact with a header by time, made from `made`, beside a source that is `there` now.
     pub(super) fn artifact(made: &[u8], there: &[u8]) -> (tempfile::TempDir, PathBuf) {

@@ -276,31 +276,16 @@ impl Run<'_> {
         let Some(keep) = self.keep.as_ref().filter(|_| found.judged.damaged || found.judged.verdict.is_problem()) else { return Ok(()) };
         let from = guard.dir.path_of(&entry.artifact);
         let file = guard.dir.open_file(&entry.artifact)?;
-        // The directory as it was before our own lock file was made in it.
-        let stands = Whereabouts { dir: *guard.lock.dir_stat(), ..Whereabouts::of(&file, &guard.dir)? };
+        let stands = Whereabouts::of(&file, &guard.dir)?;
         let turn = look::in_turn(stands.file.size);
         let bytes = sys::read_all(&file, stands.file.size, look::LARGEST, &from)?;
         let examined = bytes.as_ref().map(|bytes| examine::examine(self.job.format, bytes, entry.tag.as_deref(), Some(&entry.source)));
-        let (head, seal) = examined.as_ref().map_or((None, None), |examined| (examined.head.as_ref(), examined.seal.as_ref()));
-        let about = examine::About {
-            verdict: found.judged.verdict,
-            cause: found.judged.cause.as_ref(),
-            label_fits: seal.zip(found.tag.as_deref()).and_then(|(seal, tag)| look::label_fits(self.job.format, seal, tag, entry.level)),
-            source: self.read_source_of(&guard.folder, entry).map(|source| examine::fits(self.job.format, head, seal, &source)),
-            stands: &stands,
-        };
-        let report = examine::report(&about, examined.as_ref());
+        let report = examine::report(found.judged.verdict, found.judged.cause.as_ref(), examined.as_ref(), Some(&stands));
         drop(examined);
         drop((bytes, turn));
         // Without the copy it does not go: an error here is this entry's, and never taken for one of its directory.
         let kept = keep::keep_copy(keep, &file, &from, &entry.artifact, &report);
         kept.map_err(|error| Trouble::Cause(Cause::from(&error)))
-    }
-
-    fn read_source_of(&self, folder: &Folder, entry: &Entry) -> Result<Source, Cause> {
-        let Some(sources) = &folder.sources else { return Err(Cause::new("no-source", "it has no source")) };
-        let limit = self.job.options.max_source.max(look::LARGEST_SOURCE);
-        Source::read(sources, &entry.source, limit).map_err(|error| look::source_trouble(&error).1)
     }
 
     pub(super) fn tell_entry(

@@ -3,11 +3,10 @@
 
 use crate::base::seal::{self, Artifact, SEAL_LEN, Seal};
 use crate::base::shape::{self, Known, Mark};
-use crate::base::source::Source;
-use crate::base::sys::{Name, Time};
+use crate::base::sys::Name;
 use crate::base::whereabouts::{self, Whereabouts};
-use crate::base::{Flaw, FlawKind, keep};
-use crate::model::{Cause, Format, Head, Stamp, Verdict};
+use crate::base::{Flaw, FlawKind};
+use crate::model::{Cause, Format, Head, Verdict};
 
 /// All that one artifact's bytes say.
 #[derive(Debug)]
@@ -57,65 +56,20 @@ pub fn examine<'a>(format: &dyn Format, bytes: &'a [u8], tag: Option<&str>, sour
     Examined { payload, head, seal, structure, flaws, way, shape }
 }
 
-/// Does what an artifact says of its source fit that source?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fits {
-    /// The header; `None`: it cannot be read.
-    pub header: Option<bool>,
-    /// Is the source's time one that this header cannot keep? Then the artifact is right and of no use.
-    pub in_vain: bool,
-    /// The digest in the seal; `None`: there is no seal that can be read.
-    pub digest: Option<bool>,
-}
-
-/// Holds a header and a seal against a source.
-pub fn fits(format: &dyn Format, head: Option<&Head>, seal: Option<&Seal>, source: &Source) -> Fits {
-    let in_vain = head.is_some_and(|head| format.is_in_vain(head, &source.stat));
-    let header = head.map(|head| match head.stamp {
-        Stamp::Time { .. } => in_vain || format.agrees(head, &source.stat),
-        Stamp::Hash { hash, .. } => format.source_hash(head.magic, &source.bytes) == hash,
-    });
-    Fits { header, in_vain, digest: seal.map(|seal| source.digest == seal.source) }
-}
-
-/// What a report is about, besides the bytes.
-pub(super) struct About<'a> {
-    pub(super) verdict: Verdict,
-    pub(super) cause: Option<&'a Cause>,
-    /// Does the seal carry the label of what the name says, where both say something?
-    pub(super) label_fits: Option<bool>,
-    /// The source against what the artifact says of it; or why it cannot be held against it.
-    pub(super) source: Result<Fits, Cause>,
-    pub(super) stands: &'a Whereabouts,
-}
-
 /// The report that is kept beside a copy of what was bad, one fact a line.
-pub(super) fn report(about: &About<'_>, examined: Option<&Examined<'_>>) -> String {
+pub(super) fn report(verdict: Verdict, cause: Option<&Cause>, examined: Option<&Examined<'_>>, stands: Option<&Whereabouts>) -> String {
     let mut text = String::new();
-    let mut line = |word: &str, said: &str| text.extend([format!("{word:<10} {}\n", keep::one_line(said))]);
-    line("verdict", about.verdict.word());
-    if let Some(cause) = about.cause {
+    let mut line = |word: &str, said: &str| text.extend([format!("{word:<10} {}\n", said.replace('\n', " "))]);
+    line("verdict", verdict.word());
+    if let Some(cause) = cause {
         line("cause", &cause.text);
     }
     match examined {
         Some(examined) => {
             if let Some(head) = &examined.head {
-                line("header", &shown(head));
+                line("header", &format!("{}, {}", head.tag, head.mode().word()));
             }
-            match &examined.seal {
-                None => line("seal", "none that can be read"),
-                Some(seal) => {
-                    let origin = if seal.adopted { "adopted: it does not prove their origin" } else { "written by bytekeep" };
-                    let label = match about.label_fits {
-                        Some(true) => ", its label fits the name",
-                        Some(false) => ", its label does not fit the name: the artifact belongs elsewhere",
-                        None => "",
-                    };
-                    line("seal", &format!("over {} bytes, {origin}{label}", seal.payload_len));
-                    line("made from", &format!("BLAKE3 {}", seal.source.hex()));
-                }
-            }
-            line("source", &shown_source(&about.source));
+            line("seal", if examined.seal.is_some() { "there" } else { "none that can be read" });
             for flaw in &examined.flaws {
                 line("flaw", &Cause::from(flaw).text);
             }
@@ -129,38 +83,14 @@ pub(super) fn report(about: &About<'_>, examined: Option<&Examined<'_>>) -> Stri
         }
         None => line("shape", "not told: it is too large to look through"),
     }
-    let stands = about.stands;
-    line("file", &format!("{} bytes, {}", stands.file.size, whereabouts::owner(&stands.file)));
-    line("", &whereabouts::times(&stands.file, stands.file_birth));
-    line("directory", &whereabouts::owner(&stands.dir));
-    line("", &whereabouts::times(&stands.dir, stands.dir_birth));
-    if let Some(remark) = stands.remark() {
-        line("remark", &remark);
+    if let Some(stands) = stands {
+        line("file", &format!("{} bytes, {}", stands.file.size, whereabouts::owner(&stands.file)));
+        line("", &whereabouts::times(&stands.file, stands.file_birth));
+        line("directory", &whereabouts::owner(&stands.dir));
+        line("", &whereabouts::times(&stands.dir, stands.dir_birth));
+        if let Some(remark) = stands.remark() {
+            line("remark", &remark);
+        }
     }
     text
-}
-
-fn shown(head: &Head) -> String {
-    let magic = u16::from_le_bytes([head.magic[0], head.magic[1]]);
-    let says = match head.stamp {
-        Stamp::Time { mtime, size } => {
-            let (day, time) = Time { sec: mtime.into(), nsec: 0 }.calendar();
-            format!("{day} {time} UTC{}", size.map(|size| format!(", {size} bytes")).unwrap_or_default())
-        }
-        Stamp::Hash { hash, .. } => format!("hash {}", hash.map(|byte| format!("{byte:02x}")).concat()),
-    };
-    format!("magic {magic} of {}, {}: source of {says}", head.tag, head.mode().word())
-}
-
-fn shown_source(source: &Result<Fits, Cause>) -> String {
-    let fits = match source {
-        Ok(fits) => fits,
-        Err(cause) => return format!("not compared: {}", cause.text),
-    };
-    let word = |fits: Option<bool>, what: &str| match fits {
-        Some(true) => format!(", fits the {what}"),
-        Some(false) => format!(", does not fit the {what}"),
-        None => String::new(),
-    };
-    format!("there{}{}", word(fits.header, "header"), word(fits.digest, "seal"))
 }

@@ -336,6 +336,22 @@ fn evidence_of_two_trees_and_of_two_days_is_all_kept() {
     assert_eq!(repair("one", b"torn"), 3, "what is kept already is not kept twice");
 }
 
+/// A tree is data: the name of a directory in it writes no line into the report.
+#[test]
+fn a_path_stays_one_line_of_the_report() {
+    let tree = Tree::new();
+    std::fs::create_dir(tree.outside("bad")).unwrap();
+    tree.old_file("d\nverdict    ok\x1b[2J/m.py", b"VALUE = 1\n");
+    tree.compile(python()).exits(0);
+    edit(&tree.artifact("d\nverdict    ok\x1b[2J/m.py", python()), |bytes| bytes.truncate(100));
+    tree.bytekeep(Some(python()), ["repair", "."]).arg("--keep-bad").arg(tree.outside("bad")).run().exits(0);
+    let kept = whole::all_below(&tree.outside("bad"));
+    let note = std::fs::read_to_string(kept.iter().find(|path| path.extension().is_some_and(|end| end == "txt")).unwrap()).unwrap();
+    let verdicts: Vec<&str> = note.lines().filter(|line| line.starts_with("verdict")).collect();
+    assert_eq!(verdicts, ["verdict    truncated"], "{note}");
+    assert!(!note.contains('\x1b') && note.starts_with('/'), "{note}");
+}
+
 #[test]
 fn no_bytes_make_it_fail() {
     let python = python();

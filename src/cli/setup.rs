@@ -264,8 +264,8 @@ fn mode(option: Option<ModeArg>, environment: &Environment) -> Result<Option<Mod
 /// The file names that code shall carry; what is stripped is found from the working directory, as sources are.
 fn code_names(args: &Compile) -> Result<CodeNames, Failure> {
     let strip = args.strip_dir.as_ref().map(|dir| {
-        std::path::absolute(dir)
-            .map_err(|cause| Failure::of_path("cannot find what `--strip-dir` names", dir, cause).hint("name a directory"))
+        crate::flow::roots::absolute(dir)
+            .map_err(|error| Failure::of_path("cannot find what `--strip-dir` names", dir, error.cause).hint("name a directory"))
     });
     Ok(CodeNames { strip: strip.transpose()?, prepend: args.prepend_dir.clone() })
 }

@@ -26,7 +26,7 @@ mod queue;
 mod reach;
 pub mod report;
 mod restamp;
-mod roots;
+pub(crate) mod roots;
 mod scan;
 mod sweep;
 mod trim;

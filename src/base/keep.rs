@@ -42,8 +42,9 @@ pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, report: &str
     });
     let kept = copied.and_then(|()| {
         let stem = [path_digest.as_bytes(), b"-", short(digest.finalize()).as_bytes(), b"-", name.as_bytes()].concat();
+        let absolute = PathBuf::from(one_line(&absolute.to_string_lossy()));
         let cut = if size > KEPT { format!("only the first {KEPT} of its {size} bytes are kept\n") } else { String::new() };
-        let note = format!("{}\n{report}{cut}", one_line(&absolute.to_string_lossy()));
+        let note = format!("{}\n{report}{cut}", absolute.display());
         // The report comes first: a copy is never there without one.
         let (to, note_to) = (named(&stem, b"")?, named(&stem, b".txt")?);
         if keep.stat_of(&to).is_ok() {

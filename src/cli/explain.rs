@@ -8,14 +8,12 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::failure::Failure;
 use super::json::{self, CauseLine};
 use super::out::{Out, Style};
 use super::text;
 use crate::base::user::User;
 use crate::flow::{AnswerEvent, Outcome, Summary};
 use crate::model::Cause;
-use crate::python::interpreter::Interpreter;
 
 /// What was asked: it is told again, and the next steps are about it.
 #[derive(Debug, Clone)]
@@ -247,7 +245,8 @@ impl<'a> Answers<'a> {
             }
         }
         let Some((worst, number, what)) = parts.first().copied() else {
-            return format!("{} come from the cache for {who}{not_all}", style.good(&format!("all {all_told}")));
+            let verdict = if all == 1 { "the only module comes".to_owned() } else { format!("all {all_told} come") };
+            return format!("{} from the cache for {who}{not_all}", style.good(&verdict));
         };
         let head = paint(worst, &format!("{} of {all_told}", thousands(number)), style);
         let rest: Vec<String> = parts.iter().skip(1).map(|(_, number, what)| format!("; {} {what}", thousands(*number))).collect();
@@ -275,27 +274,6 @@ impl<'a> Answers<'a> {
         }
         text
     }
-}
-
-/// At which level an interpreter looks for artifacts that `PYTHONOPTIMIZE` turns on so far.
-pub(crate) fn level(python: &Interpreter, on: u32) -> Result<u8, Failure> {
-    match u8::try_from(on) {
-        Ok(level @ 0..=2) => Ok(level),
-        // 2.7 has one name for all levels.
-        _ if python.version.0 == 2 => Ok(2),
-        _ => Err(Failure::new(format!("PYTHONOPTIMIZE makes the level {on}, and artifacts of a level above 2 are made by nobody"))
-            .hint("set it to 2, or give `--optimize`")),
-    }
-}
-
-/// Whom `explain` answers for.
-pub(crate) fn user(spec: Option<&str>) -> Result<User, Failure> {
-    let Some(spec) = spec else { return Ok(User::caller()) };
-    let found = User::find(spec).map_err(|cause| Failure::from(cause).during("cannot look for users in /etc/passwd and /etc/group"))?;
-    found.ok_or_else(|| {
-        Failure::new(format!("there is no user `{}`", text::message(spec)))
-            .hint("name one of /etc/passwd, or give numbers: `--user UID` or `--user UID:GID`")
-    })
 }
 
 /// The most costly first.
@@ -484,6 +462,10 @@ next: `bytekeep repair --python /usr/bin/python3 'my env'` rebuilds what is dama
     fn all_is_well_or_nothing_is_there() {
         let nameless = Asked { user: User { name: None, uid: 7, gids: vec![0] }, ..asked() };
         assert_eq!(told(&[(Outcome::Cached, "", "", 3)], nameless, false), "all 3 modules come from the cache for cpython-312 as user 7\n");
+        assert_eq!(
+            told(&[(Outcome::Cached, "", "", 1)], asked(), false),
+            "the only module comes from the cache for cpython-312 as user app\n"
+        );
         assert_eq!(told(&[], asked(), false), "empty: no source and no module is here\n");
         let verbose = told(&[(Outcome::Cached, "", "", 1), (Outcome::Once, "missing", "wall", 1)], asked(), true);
         assert!(verbose.starts_with("cached 0.py\nonce missing0.py: it is missing; it is wall\n"), "{verbose}");

@@ -24,6 +24,7 @@ mod signals;
 mod summary;
 mod text;
 mod until;
+mod whom;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::args::{Command as Chosen, Compile};
 use super::args_common::{Common, Interpreters, ModeArg, Select, Tree};
 use super::exclude::Excludes;
-use super::explain::{self, Asked};
+use super::explain::Asked;
 use super::failure::Failure;
 use super::until::Until;
-use super::{record, roots, text};
+use super::{record, roots, text, whom};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
 use crate::flow::{Clean, CodeNames, Command, Job, Maker, Options, Root, What};
@@ -126,7 +126,7 @@ impl Plan {
             }
             Chosen::Status(args) => (Command::Status, &args.tree, &args.select, Some(&args.interpreters), &args.common),
             Chosen::Explain(args) => {
-                options.explain.user = Some(explain::user(args.user.as_deref())?);
+                options.explain.user = Some(whom::user(args.user.as_deref())?);
                 (Command::Explain, &args.tree, &args.select, one.as_ref(), &args.common)
             }
             Chosen::Seal(args) => {
@@ -194,7 +194,7 @@ impl Plan {
         if let (Chosen::Explain(args), Some(python)) = (chosen, found.first()) {
             let switch = |value: &Option<String>| value.as_ref().map_or(0, |value| variables::switch(python.target.magic, value));
             options.explain.dont_write = switch(&environment.dont_write) > 0;
-            levels = vec![args.optimize.map_or_else(|| explain::level(python, switch(&environment.optimize)), Ok)?];
+            levels = vec![args.optimize.map_or_else(|| whom::level(python, switch(&environment.optimize)), Ok)?];
         }
         let limits = Limits { jobs: common.width(), timeout, keep_pythonhome: true, ..Limits::default() };
         let asked = options.explain.user.clone().zip(found.first()).map(|(user, python)| Asked {

@@ -5,7 +5,7 @@ use crate::base::seal::{self, Artifact, SEAL_LEN, Seal};
 use crate::base::shape::{self, Known, Mark};
 use crate::base::sys::Name;
 use crate::base::whereabouts::{self, Whereabouts};
-use crate::base::{Flaw, FlawKind, keep};
+use crate::base::{Flaw, FlawKind};
 use crate::model::{Cause, Format, Head, Verdict};
 
 /// All that one artifact's bytes say.
@@ -59,7 +59,7 @@ pub fn examine<'a>(format: &dyn Format, bytes: &'a [u8], tag: Option<&str>, sour
 /// The report that is kept beside a copy of what was bad, one fact a line.
 pub(super) fn report(verdict: Verdict, cause: Option<&Cause>, examined: Option<&Examined<'_>>, stands: Option<&Whereabouts>) -> String {
     let mut text = String::new();
-    let mut line = |word: &str, said: &str| text.extend([format!("{word:<10} {}\n", keep::one_line(said))]);
+    let mut line = |word: &str, said: &str| text.extend([format!("{word:<10} {}\n", crate::base::keep::one_line(said))]);
     line("verdict", verdict.word());
     if let Some(cause) = cause {
         line("cause", &cause.text);

@@ -162,6 +162,31 @@ fn a_time_that_a_header_cannot_keep_is_no_fault_of_the_artifact() {
     }
 }
 
+/// A seal that cannot be read is there all the same.
+#[test]
+fn a_seal_that_cannot_be_read_is_not_told_as_none() {
+    let tree = Tree::new();
+    let rows: [(&str, fn(&mut Vec<u8>), bool); 6] = [
+        ("newer", |bytes| *bytes.iter_mut().rev().nth(23).unwrap() = 2, true),
+        ("flags", |bytes| *bytes.iter_mut().rev().nth(21).unwrap() = 4, true),
+        ("length", |bytes| *bytes.iter_mut().rev().nth(95).unwrap() ^= 1, true),
+        ("cut", |bytes| bytes.truncate(bytes.len() - 40), true),
+        ("gone", |bytes| bytes.truncate(bytes.len() - 96), false),
+        ("torn", |bytes| bytes.truncate(bytes.len() - 100), false),
+    ];
+    for (name, ..) in &rows {
+        tree.old_file(format!("{name}.py"), b"VALUE = 1\n");
+    }
+    tree.compile(python()).exits(0);
+    for (name, damage, is_there) in rows {
+        let artifact = tree.artifact(format!("{name}.py"), python());
+        edit(&artifact, damage);
+        let told = inspect(&tree, &[artifact], &[]);
+        let words = if is_there { "seal       there, and it cannot be read" } else { "seal       none: " };
+        assert!(told.stdout.contains(words), "{name}: {}", told.stdout);
+    }
+}
+
 #[test]
 fn the_label_of_a_pyo_is_judged_as_verify_does() {
     let Some(python) = all_pythons().iter().find(|python| python.version.0 == 2) else { return aloud("SKIP: no Python 2.7 for `.pyo`") };
@@ -280,31 +305,6 @@ fn the_shape_of_the_damage_is_told_and_kept_with_the_evidence() {
         }
     }
     tree.verify().exits(0);
-}
-
-/// A seal that cannot be read is there all the same.
-#[test]
-fn a_seal_that_cannot_be_read_is_not_told_as_none() {
-    let tree = Tree::new();
-    let rows: [(&str, fn(&mut Vec<u8>), bool); 6] = [
-        ("newer", |bytes| *bytes.iter_mut().rev().nth(23).unwrap() = 2, true),
-        ("flags", |bytes| *bytes.iter_mut().rev().nth(21).unwrap() = 4, true),
-        ("length", |bytes| *bytes.iter_mut().rev().nth(95).unwrap() ^= 1, true),
-        ("cut", |bytes| bytes.truncate(bytes.len() - 40), true),
-        ("gone", |bytes| bytes.truncate(bytes.len() - 96), false),
-        ("torn", |bytes| bytes.truncate(bytes.len() - 100), false),
-    ];
-    for (name, ..) in &rows {
-        tree.old_file(format!("{name}.py"), b"VALUE = 1\n");
-    }
-    tree.compile(python()).exits(0);
-    for (name, damage, is_there) in rows {
-        let artifact = tree.artifact(format!("{name}.py"), python());
-        edit(&artifact, damage);
-        let told = inspect(&tree, &[artifact], &[]);
-        let words = if is_there { "seal       there, and it cannot be read" } else { "seal       none: " };
-        assert!(told.stdout.contains(words), "{name}: {}", told.stdout);
-    }
 }
 
 /// What is cut anywhere is told as cut, there, and as nothing else; where the seal began to be written, with what is missing.

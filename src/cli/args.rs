@@ -254,7 +254,8 @@ pub(crate) struct Status {
 Judged as importing judges: by the header, by whether the body can be loaded, and by what the user may read and write. Permissions are those
 of owner, group and mode; access control lists, capabilities and security modules are not looked at. PYTHONPYCACHEPREFIX,
 PYTHONDONTWRITEBYTECODE and PYTHONOPTIMIZE count as this command finds them: set them as the program has them. A script that is run by its
-path is never cached. Directories below PATH that are links are not entered: name what they lead to.
+path is never cached. Directories below PATH that are links are not entered: name what they lead to. No source is compiled to see whether
+it can be: one with an error in it counts as one that is compiled and cached.
 
 Exit status: 0 where every module comes from the cache and is what its source says, 1 where not, 2 where nothing could be asked.
 

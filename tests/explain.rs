@@ -723,11 +723,15 @@ fn whom_and_what_it_does_not_know() {
     // One source alone, and the artifact that it has.
     run(&["explain", "good.py"]).exits(1);
     tree.compile(python).exits(0);
-    assert!(run(&["explain", "good.py"]).exits(0).stdout.starts_with("all 1 module"));
+    assert!(run(&["explain", "good.py"]).exits(0).stdout.starts_with("the only module comes from the cache"));
     let artifact = tree.artifact("good.py", python);
     run(&["explain", artifact.to_str().unwrap()]).exits(0);
     run(&["explain", "__pycache__"]).exits(0);
     run(&["explain", ".", "--exclude", "good.py"]).exits(0);
+    // What nobody looks through: no source is that large.
+    std::fs::OpenOptions::new().write(true).open(&artifact).unwrap().set_len(5 << 30).unwrap();
+    let told = run(&["explain", "-v", "good.py"]).exits(1).stdout;
+    assert!(told.starts_with("unclear good.py: it has an artifact of 5368709120 bytes") && !told.contains("the source"), "{told}");
     // What an import would wait at for ever.
     std::fs::remove_file(&artifact).unwrap();
     must("mkfifo", &[&artifact]);

@@ -165,8 +165,9 @@ fn a_time_that_a_header_cannot_keep_is_no_fault_of_the_artifact() {
 /// A seal that cannot be read is there all the same.
 #[test]
 fn a_seal_that_cannot_be_read_is_not_told_as_none() {
+    type Row = (&'static str, fn(&mut Vec<u8>), bool);
     let tree = Tree::new();
-    let rows: [(&str, fn(&mut Vec<u8>), bool); 6] = [
+    let rows: [Row; 6] = [
         ("newer", |bytes| *bytes.iter_mut().rev().nth(23).unwrap() = 2, true),
         ("flags", |bytes| *bytes.iter_mut().rev().nth(21).unwrap() = 4, true),
         ("length", |bytes| *bytes.iter_mut().rev().nth(95).unwrap() ^= 1, true),

@@ -177,7 +177,10 @@ impl<'p> Prepared<'p> {
 
     fn explain(&self, more: &[&str]) -> Outcome {
         let level = self.level.to_string();
-        let mut args = vec!["explain", ".", "--optimize", &level];
+        let mut args = vec!["explain", "."];
+        if self.level > 0 {
+            args.extend(["--optimize", &level]);
+        }
         if more.is_empty() {
             args.extend(["--format", "json"]);
         }
@@ -508,6 +511,39 @@ fn the_environment_and_the_level_count() {
     }
 }
 
+/// `0` turns a variable off from CPython 3.7 on; before, and to PyPy, it is set, and that is all that counts.
+#[test]
+fn variables_are_read_as_the_interpreter_reads_them() {
+    for python in all_pythons() {
+        for value in ["0", "yes"] {
+            let is_on = value != "0" || python.pypy || python.version < (3, 7);
+            let mut prepared = Prepared::new(python);
+            prepared.compiled("d", "fresh", "default", "cached");
+            prepared.source("d", "missing", if is_on { "every-start" } else { "once" });
+            prepared.mode("d", 0o777);
+            prepared.environment.push(("PYTHONDONTWRITEBYTECODE", value.into()));
+            prepared.proved();
+
+            let mut prepared = Prepared::new(python);
+            prepared.compiled("d", "plain", "default", if is_on { "once" } else { "cached" });
+            prepared.mode("d", 0o777);
+            prepared.environment.push(("PYTHONOPTIMIZE", value.into()));
+            prepared.proved();
+        }
+        // The option says more than the variable; and a level that nobody makes artifacts for is none that can be told about.
+        let mut prepared = Prepared::new(python);
+        prepared.compiled("d", "plain", "default", "cached");
+        prepared.environment.push(("PYTHONOPTIMIZE", "3".into()));
+        assert_eq!(prepared.explain(&["--optimize", "0"]).exits(0).stderr, "");
+        if python.version.0 == 3 {
+            let told = prepared.explain(&[]).exits(2);
+            assert!(told.stderr.contains("PYTHONOPTIMIZE") && told.stderr.contains("--optimize"), "{}", told.shown());
+        } else {
+            prepared.explain(&[]).exits(1);
+        }
+    }
+}
+
 #[test]
 fn times_that_a_header_cannot_keep() {
     for python in all_pythons() {
@@ -687,11 +723,15 @@ fn whom_and_what_it_does_not_know() {
     // One source alone, and the artifact that it has.
     run(&["explain", "good.py"]).exits(1);
     tree.compile(python).exits(0);
-    assert!(run(&["explain", "good.py"]).exits(0).stdout.starts_with("all 1 module"));
+    assert!(run(&["explain", "good.py"]).exits(0).stdout.starts_with("the only module comes from the cache"));
     let artifact = tree.artifact("good.py", python);
     run(&["explain", artifact.to_str().unwrap()]).exits(0);
     run(&["explain", "__pycache__"]).exits(0);
     run(&["explain", ".", "--exclude", "good.py"]).exits(0);
+    // What nobody looks through: no source is that large.
+    std::fs::OpenOptions::new().write(true).open(&artifact).unwrap().set_len(5 << 30).unwrap();
+    let told = run(&["explain", "-v", "good.py"]).exits(1).stdout;
+    assert!(told.starts_with("unclear good.py: it has an artifact of 5368709120 bytes") && !told.contains("the source"), "{told}");
     // What an import would wait at for ever.
     std::fs::remove_file(&artifact).unwrap();
     must("mkfifo", &[&artifact]);

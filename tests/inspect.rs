@@ -162,6 +162,32 @@ fn a_time_that_a_header_cannot_keep_is_no_fault_of_the_artifact() {
     }
 }
 
+/// A seal that cannot be read is there all the same.
+#[test]
+fn a_seal_that_cannot_be_read_is_not_told_as_none() {
+    type Row = (&'static str, fn(&mut Vec<u8>), bool);
+    let tree = Tree::new();
+    let rows: [Row; 6] = [
+        ("newer", |bytes| *bytes.iter_mut().rev().nth(23).unwrap() = 2, true),
+        ("flags", |bytes| *bytes.iter_mut().rev().nth(21).unwrap() = 4, true),
+        ("length", |bytes| *bytes.iter_mut().rev().nth(95).unwrap() ^= 1, true),
+        ("cut", |bytes| bytes.truncate(bytes.len() - 40), true),
+        ("gone", |bytes| bytes.truncate(bytes.len() - 96), false),
+        ("torn", |bytes| bytes.truncate(bytes.len() - 100), false),
+    ];
+    for (name, ..) in &rows {
+        tree.old_file(format!("{name}.py"), b"VALUE = 1\n");
+    }
+    tree.compile(python()).exits(0);
+    for (name, damage, is_there) in rows {
+        let artifact = tree.artifact(format!("{name}.py"), python());
+        edit(&artifact, damage);
+        let told = inspect(&tree, &[artifact], &[]);
+        let words = if is_there { "seal       there, and it cannot be read" } else { "seal       none: " };
+        assert!(told.stdout.contains(words), "{name}: {}", told.stdout);
+    }
+}
+
 #[test]
 fn the_label_of_a_pyo_is_judged_as_verify_does() {
     let Some(python) = all_pythons().iter().find(|python| python.version.0 == 2) else { return aloud("SKIP: no Python 2.7 for `.pyo`") };
@@ -381,6 +407,22 @@ fn evidence_of_two_trees_and_of_two_days_is_all_kept() {
     assert_eq!(repair("two", b"torn"), 2);
     assert_eq!(repair("one", b"torn otherwise"), 3);
     assert_eq!(repair("one", b"torn"), 3, "what is kept already is not kept twice");
+}
+
+/// A tree is data: the name of a directory in it writes no line into the report.
+#[test]
+fn a_path_stays_one_line_of_the_report() {
+    let tree = Tree::new();
+    std::fs::create_dir(tree.outside("bad")).unwrap();
+    tree.old_file("d\nverdict    ok\x1b[2J/m.py", b"VALUE = 1\n");
+    tree.compile(python()).exits(0);
+    edit(&tree.artifact("d\nverdict    ok\x1b[2J/m.py", python()), |bytes| bytes.truncate(100));
+    tree.bytekeep(Some(python()), ["repair", "."]).arg("--keep-bad").arg(tree.outside("bad")).run().exits(0);
+    let kept = whole::all_below(&tree.outside("bad"));
+    let note = std::fs::read_to_string(kept.iter().find(|path| path.extension().is_some_and(|end| end == "txt")).unwrap()).unwrap();
+    let verdicts: Vec<&str> = note.lines().filter(|line| line.starts_with("verdict")).collect();
+    assert_eq!(verdicts, ["verdict    truncated"], "{note}");
+    assert!(!note.contains('\x1b') && note.starts_with('/'), "{note}");
 }
 
 #[test]

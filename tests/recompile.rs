@@ -128,6 +128,20 @@ fn what_nobody_here_compiles_is_told_and_no_problem() {
     assert_eq!(is_adopted(&artifact), None);
 }
 
+/// A `.pyo` is of level 1 or 2: who compiles it is there, and only what to compile is not known.
+#[test]
+fn a_level_that_no_name_says_is_told_as_that() {
+    let Some(python) = all_pythons().iter().find(|python| python.version.0 == 2) else { return };
+    let tree = tree_with(python, SOURCE);
+    let artifact = tree.artifact("pkg/m.py", python);
+    std::fs::rename(&artifact, artifact.with_extension("pyo")).unwrap();
+    for args in [&["verify", "--recompile"][..], &["seal", "--recompile"], &["seal"]] {
+        let outcome = tree.bytekeep(Some(python), args.iter().copied().chain(["--format", "json", "."])).run().exits(0);
+        let entry = outcome.entry("pkg/m.py");
+        assert_eq!((entry["action"].as_str(), entry["cause"]["code"].as_str()), (Some("none"), Some("level")), "{args:?} {entry}");
+    }
+}
+
 #[test]
 fn a_source_that_does_not_compile_or_takes_too_long_is_a_problem() {
     let python = python();
@@ -142,6 +156,25 @@ fn a_source_that_does_not_compile_or_takes_too_long_is_a_problem() {
     compile(&slow, python, "pkg/m.py", &slow.path("pkg/m.py"));
     let outcome = slow.bytekeep(Some(python), ["verify", "--recompile", "--timeout", "0.01", "--format", "json", "."]).run().exits(1);
     assert_eq!(outcome.entry("pkg/m.py")["cause"]["code"], "timeout");
+}
+
+/// Names come from the file, and a file may hold anything: none of them begins a line of its own.
+#[test]
+fn names_with_line_ends_stay_in_their_line() {
+    let python = python();
+    let tree = tree_with(python, &SOURCE.replace("method", "m_thod").replace("[7,", "[8,"));
+    let path = tree.artifact("pkg/m.py", python);
+    let mut bytes = std::fs::read(&path).unwrap();
+    while let Some(at) = bytes.windows(6).position(|window| window == b"m_thod") {
+        bytes[at..at + 6].copy_from_slice(b"x\nok \x1b");
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let diff = tree.bytekeep(None, ["inspect", "--diff"]).arg(&path).arg(tree_with(python, SOURCE).artifact("pkg/m.py", python)).run();
+    assert!(diff.stdout.contains(r"x\nok "), "{}", diff.stdout);
+    let again = tree.bytekeep(Some(python), ["verify", "--recompile", "."]).run().exits(1);
+    for told in [&diff.stdout, &again.stdout] {
+        assert!(!told.contains('\x1b') && !told.lines().any(|line| line.starts_with("ok ")), "{told}");
+    }
 }
 
 #[test]

@@ -490,6 +490,7 @@ fn code_carries_the_names_that_compileall_gives() {
             (Some(top.to_owned()), Some("/usr/lib"), whole("pkg"), "/usr/lib/pkg/mod.py".to_owned()),
             (Some(top.to_owned()), Some("/"), whole("pkg"), "/pkg/mod.py".to_owned()),
             (Some("pkg".to_owned()), Some("/usr/lib"), "pkg".to_owned(), "/usr/lib/mod.py".to_owned()),
+            (Some("pkg/../pkg".to_owned()), Some("/usr/lib"), "pkg/../pkg".to_owned(), "/usr/lib/mod.py".to_owned()),
             (None, Some("/usr/lib"), "pkg".to_owned(), "/usr/lib/pkg/mod.py".to_owned()),
             (None, Some("/usr/lib"), whole("pkg"), whole("pkg/mod.py")),
             (None, Some("rel"), "pkg/mod.py".to_owned(), "rel/pkg/mod.py".to_owned()),

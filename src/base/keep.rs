@@ -43,6 +43,7 @@ pub fn keep_copy(keep: &Dir, file: &File, from: &Path, name: &Name, report: &str
     });
     let kept = copied.and_then(|()| {
         let stem = [path_digest.as_bytes(), b"-", short(digest.finalize()).as_bytes(), b"-", name.as_bytes()].concat();
+        let absolute = PathBuf::from(one_line(&absolute.to_string_lossy()));
         let cut = if size > KEPT { format!("only the first {KEPT} of its {size} bytes are kept\n") } else { String::new() };
         let note = format!("{}\n{report}{cut}", absolute.display());
         let to = named(&stem, b"")?;
@@ -81,6 +82,15 @@ pub fn absolute(path: &Path) -> PathBuf {
         (Ok(dir), Some(name)) => dir.join(name),
         _ => std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()),
     }
+}
+
+/// Text as one line of a report: a path or a name may hold anything, and none of it shall pass for a line of the report's own.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 fn short(digest: blake3::Hash) -> String {

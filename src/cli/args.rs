@@ -282,8 +282,10 @@ pub(crate) struct Status {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Judged as importing judges: by the header, by whether the body can be loaded, and by what the user may read and write. Permissions are those
-of owner, group and mode; access control lists, capabilities and security modules are not looked at. PYTHONPYCACHEPREFIX and
-PYTHONDONTWRITEBYTECODE count as this command finds them: set them as the program has them. A script that is run by its path is never cached.
+of owner, group and mode; access control lists, capabilities and security modules are not looked at. PYTHONPYCACHEPREFIX,
+PYTHONDONTWRITEBYTECODE and PYTHONOPTIMIZE count as this command finds them: set them as the program has them. A script that is run by its
+path is never cached. Directories below PATH that are links are not entered: name what they lead to. No source is compiled to see whether
+it can be: one with an error in it counts as one that is compiled and cached.
 
 Exit status: 0 where every module comes from the cache and is what its source says, 1 where not, 2 where nothing could be asked.
 
@@ -302,9 +304,9 @@ pub(crate) struct Explain {
     /// Without it: that of the environment which holds the tree, else `python3`.
     #[arg(long, short, value_name = "PYTHON", value_parser = parse_text)]
     pub(crate) python: Option<String>,
-    /// The optimisation level that it is started with (1 is `-O`, 2 is `-OO`)
-    #[arg(long, short = 'O', value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=2), default_value = "0")]
-    pub(crate) optimize: u8,
+    /// The optimisation level that it is started with (1 is `-O`, 2 is `-OO`) [default: what `PYTHONOPTIMIZE` says, else 0]
+    #[arg(long, short = 'O', value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(crate) optimize: Option<u8>,
     /// The user who runs it: a name, a number, or numbers of user and group (1000:1000) [default: whoever runs this command]
     #[arg(long, value_name = "USER", value_parser = parse_text)]
     pub(crate) user: Option<String>,

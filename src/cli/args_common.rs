@@ -89,9 +89,9 @@ pub(crate) struct Interpreters {
 }
 
 impl Interpreters {
-    /// One interpreter, or the default one, at one level.
-    pub(crate) fn one(python: Option<String>, level: u8) -> Self {
-        Self { python: python.into_iter().collect(), optimize: vec![level] }
+    /// One interpreter, or the default one, at level 0.
+    pub(crate) fn one(python: Option<String>) -> Self {
+        Self { python: python.into_iter().collect(), optimize: vec![0] }
     }
 
     /// The levels, ascending, each once.

@@ -218,7 +218,8 @@ impl<'a> Answers<'a> {
             }
         }
         let Some((worst, number, what)) = parts.first().copied() else {
-            return format!("{} come from the cache for {who}{not_all}", style.good(&format!("all {all_told}")));
+            let verdict = if all == 1 { "the only module comes".to_owned() } else { format!("all {all_told} come") };
+            return format!("{} from the cache for {who}{not_all}", style.good(&verdict));
         };
         let head = paint(worst, &format!("{} of {all_told}", thousands(number)), style);
         let rest: Vec<String> = parts.iter().skip(1).map(|(_, number, what)| format!("; {} {what}", thousands(*number))).collect();
@@ -434,6 +435,10 @@ next: `bytekeep repair --python /usr/bin/python3 'my env'` rebuilds what is dama
     fn all_is_well_or_nothing_is_there() {
         let nameless = Asked { user: User { name: None, uid: 7, gids: vec![0] }, ..asked() };
         assert_eq!(told(&[(Outcome::Cached, "", "", 3)], nameless, false), "all 3 modules come from the cache for cpython-312 as user 7\n");
+        assert_eq!(
+            told(&[(Outcome::Cached, "", "", 1)], asked(), false),
+            "the only module comes from the cache for cpython-312 as user app\n"
+        );
         assert_eq!(told(&[], asked(), false), "empty: no source and no module is here\n");
         let verbose = told(&[(Outcome::Cached, "", "", 1), (Outcome::Once, "missing", "wall", 1)], asked(), true);
         assert!(verbose.starts_with("cached 0.py\nonce missing0.py: it is missing; it is wall\n"), "{verbose}");

@@ -38,7 +38,7 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
         }
         "source" => "mend the source, or leave it out with `--exclude GLOB`",
         "not-a-file" => "only regular files are compiled: remove it, or leave it out with `--exclude GLOB`",
-        "not-a-directory" => "remove it, after a look at who put it there: Python writes no cache here either",
+        "not-a-directory" => "remove it, after a look at who put it there: nothing is written through a link, and through a file by nobody",
         "unmounted" => "mount the sources, or name `--orphans` when they are gone for good",
         "descriptors" => "raise the limit on open files (`ulimit -n`) and run it again, or use fewer `--jobs`",
         "dangling" => "remove the link or bring back what it leads to; an editor's lock goes by itself",

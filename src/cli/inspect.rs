@@ -128,6 +128,13 @@ impl Told {
     }
 }
 
+impl Told {
+    /// Is there a seal, whole or in part, that cannot be read: a newer one, or one that contradicts what it stands behind?
+    pub(super) fn has_unreadable_seal(&self) -> bool {
+        self.flaws.iter().any(|flaw| matches!(flaw.code, "version" | "newer-seal" | "key" | "length" | "cut-seal"))
+    }
+}
+
 impl From<Flaw> for FlawTold {
     fn from(flaw: Flaw) -> Self {
         Self { code: flaw.code, text: flaw.text, offset: flaw.offset }

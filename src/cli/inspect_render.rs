@@ -57,6 +57,7 @@ fn says_of_itself(told: &Told, style: Style, lines: &mut Vec<String>) {
         line(lines, "mode", &format!("{}: {stamp}", header.mode));
     }
     match &told.seal {
+        None if told.has_unreadable_seal() => line(lines, "seal", "there, and it cannot be read: what is wrong with it stands below"),
         None => line(lines, "seal", "none: not written by bytekeep, or cut off since"),
         Some(seal) => {
             let origin =

@@ -29,6 +29,7 @@ mod store;
 mod summary;
 mod text;
 mod until;
+mod whom;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;

@@ -13,16 +13,16 @@ use super::explain::Asked;
 use super::failure::Failure;
 use super::settings::Settings;
 use super::until::Until;
-use super::{record, roots, store, text};
+use super::{record, roots, store, text, whom};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
-use crate::base::user::User;
-use crate::flow::{Clean, CodeNames, Command, Explain, Job, Maker, Options, Root, What};
+use crate::flow::{Clean, CodeNames, Command, Job, Maker, Options, Root, What};
 use crate::model::{Cause, Compiler, Format, Layout, Mode, Recognised};
 use crate::python::Pyc;
 use crate::python::interpreter::{Interpreter, InterpreterError};
 use crate::python::memo::Probes;
 use crate::python::pool::{Limits, WorkerPool};
+use crate::python::variables;
 use crate::store::Store;
 
 /// How long compiling one source may take where nobody says otherwise.
@@ -62,7 +62,9 @@ pub(crate) struct Environment {
     pub(crate) invalidation_mode: Option<String>,
     pub(crate) source_date_epoch: bool,
     pub(crate) timeout: Option<String>,
-    pub(crate) dont_write: bool,
+    /// `PYTHONDONTWRITEBYTECODE` and `PYTHONOPTIMIZE`: what they say depends on who reads them.
+    dont_write: Option<String>,
+    optimize: Option<String>,
     /// The environment that is active: where to work when no path is named.
     pub(crate) active: Option<PathBuf>,
 }
@@ -76,7 +78,8 @@ impl Environment {
             pycache_prefix: var("PYTHONPYCACHEPREFIX").map(PathBuf::from),
             invalidation_mode: text("PYC_INVALIDATION_MODE"),
             source_date_epoch: var("SOURCE_DATE_EPOCH").is_some(),
-            dont_write: var("PYTHONDONTWRITEBYTECODE").is_some(),
+            dont_write: text("PYTHONDONTWRITEBYTECODE"),
+            optimize: text("PYTHONOPTIMIZE"),
             timeout: text("UV_COMPILE_BYTECODE_TIMEOUT"),
             active: var("VIRTUAL_ENV").or_else(|| var("CONDA_PREFIX")).map(PathBuf::from),
         }
@@ -93,7 +96,7 @@ impl Plan {
     ) -> Result<Option<Self>, Failure> {
         let mut options = Options { jobs: settings.width(), durability: settings.durability.value.into(), ..Options::default() };
         let mut compiling = None;
-        let one = if let Chosen::Explain(args) = chosen { Some(Interpreters::one(args.python.clone(), args.optimize)) } else { None };
+        let one = if let Chosen::Explain(args) = chosen { Some(Interpreters::one(args.python.clone())) } else { None };
         let (command, tree, select, interpreters, common) = match chosen {
             Chosen::Compile(args) => {
                 options.mode = mode(args.invalidation_mode, environment)?;
@@ -129,7 +132,7 @@ impl Plan {
             }
             Chosen::Status(args) => (Command::Status, &args.tree, &args.select, Some(&args.interpreters), &args.common),
             Chosen::Explain(args) => {
-                options.explain = Explain { user: Some(user(args.user.as_deref())?), dont_write: environment.dont_write };
+                options.explain.user = Some(whom::user(args.user.as_deref())?);
                 (Command::Explain, &args.tree, &args.select, one.as_ref(), &args.common)
             }
             Chosen::Seal(args) => {
@@ -193,11 +196,17 @@ impl Plan {
         if tree.pycache_prefix.is_none() && roots.iter().all(|root| root.what != What::Prefix) {
             options.prefix = heeded(options.prefix, &found)?;
         }
+        let mut levels = interpreters.map(Interpreters::levels).unwrap_or_default();
+        if let (Chosen::Explain(args), Some(python)) = (chosen, found.first()) {
+            let switch = |value: &Option<String>| value.as_ref().map_or(0, |value| variables::switch(python.target.magic, value));
+            options.explain.dont_write = switch(&environment.dont_write) > 0;
+            levels = vec![args.optimize.map_or_else(|| whom::level(python, switch(&environment.optimize)), Ok)?];
+        }
         let limits = Limits { jobs: settings.width(), timeout, keep_pythonhome: true, ..Limits::default() };
         let asked = options.explain.user.clone().zip(found.first()).map(|(user, python)| Asked {
             tag: python.target.tag.to_string(),
             python: python.executable.clone(),
-            level: interpreters.and_then(|args| args.levels().first().copied()).unwrap_or(0),
+            level: levels.first().copied().unwrap_or(0),
             user,
             paths: place.paths,
             prefix: options.prefix.clone(),
@@ -209,7 +218,7 @@ impl Plan {
             command,
             asked,
             pools: found.iter().map(|interpreter| WorkerPool::new(interpreter, limits.clone())).collect(),
-            levels: interpreters.map(Interpreters::levels).unwrap_or_default(),
+            levels,
             excludes: place.excludes,
             unusable,
             roots,
@@ -242,16 +251,6 @@ impl Plan {
     }
 }
 
-/// Whom `explain` answers for.
-fn user(spec: Option<&str>) -> Result<User, Failure> {
-    let Some(spec) = spec else { return Ok(User::caller()) };
-    let found = User::find(spec).map_err(|cause| Failure::from(cause).during("cannot look for users in /etc/passwd and /etc/group"))?;
-    found.ok_or_else(|| {
-        Failure::new(format!("there is no user `{}`", text::message(spec)))
-            .hint("name one of /etc/passwd, or give numbers: `--user UID` or `--user UID:GID`")
-    })
-}
-
 fn set_common(options: &mut Options<'_>, common: &Common) {
     options.lock_timeout = common.lock_timeout.0;
     options.max_time = common.max_time.map(|time| time.0);
@@ -276,8 +275,8 @@ fn mode(option: Option<ModeArg>, environment: &Environment) -> Result<Option<Mod
 /// The file names that code shall carry; what is stripped is found from the working directory, as sources are.
 fn code_names(args: &Compile) -> Result<CodeNames, Failure> {
     let strip = args.strip_dir.as_ref().map(|dir| {
-        std::path::absolute(dir)
-            .map_err(|cause| Failure::of_path("cannot find what `--strip-dir` names", dir, cause).hint("name a directory"))
+        crate::flow::roots::absolute(dir)
+            .map_err(|error| Failure::of_path("cannot find what `--strip-dir` names", dir, error.cause).hint("name a directory"))
     });
     Ok(CodeNames { strip: strip.transpose()?, prepend: args.prepend_dir.clone() })
 }

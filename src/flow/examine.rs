@@ -81,7 +81,7 @@ pub fn examine<'a>(format: &dyn Format, bytes: &'a [u8], tag: Option<&str>, sour
 /// The report that is kept beside a copy of what was bad, one fact a line.
 pub(super) fn report(verdict: Verdict, cause: Option<&Cause>, examined: Option<&Examined<'_>>, stands: Option<&Whereabouts>) -> String {
     let mut text = String::new();
-    let mut line = |word: &str, said: &str| text.extend([format!("{word:<10} {}\n", said.replace('\n', " "))]);
+    let mut line = |word: &str, said: &str| text.extend([format!("{word:<10} {}\n", crate::base::keep::one_line(said))]);
     line("verdict", verdict.word());
     if let Some(cause) = cause {
         line("cause", &cause.text);

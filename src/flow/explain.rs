@@ -192,6 +192,15 @@ impl Run<'_> {
             Err(SourceError::System(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 return Ok(unreadable("it cannot be read"));
             }
+            // Read as a source is, and not to be told as one.
+            Err(SourceError::TooLarge { path, size, .. }) => {
+                let text = format!("it has an artifact of {size} bytes, which is more than is looked through");
+                return Ok(ArtifactFound::Unclear(Cause::new("too-large", text).at(path)));
+            }
+            Err(SourceError::Changing { path }) => {
+                let text = "its artifact changed each time while it was read";
+                return Ok(ArtifactFound::Unclear(Cause::new("changing", text).at(path)));
+            }
             Err(error) => return self.unclear(&error).map(ArtifactFound::Unclear),
         };
         if obstacle.is_none() && dir.stat().is_ok_and(|dir| !reach.may_replace(&dir, &artifact.stat)) {

@@ -132,13 +132,14 @@ impl Run<'_> {
         let mut facts = self.facts(&judged, seen, tag.as_deref(), level);
         facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
         let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
-        if decision == Decision::Seal && level.is_none() {
+        let unproved = decision == Decision::Leave && self.job.command == Command::Seal && judged.verdict == Verdict::Unsealed;
+        if (decision == Decision::Seal || unproved) && level.is_none() {
             decision = Decision::Leave;
             let text =
                 "its name does not say which optimisation level it has, and a seal does: `compile --adopt --optimize LEVEL` seals it";
             judged.cause = Some(Cause::new("level", text));
         }
-        if decision == Decision::Leave && self.job.command == Command::Seal && judged.verdict == Verdict::Unsealed {
+        if unproved {
             judged.cause.get_or_insert_with(|| again::no_interpreter(tag.as_deref()));
         }
         if decision == Decision::Leave && self.job.command == Command::Repair && judged.verdict == Verdict::Misstamped {

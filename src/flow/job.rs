@@ -173,7 +173,7 @@ pub struct Clean {
 /// Which file name compiled code carries, where that is not its source's absolute path: `-s` and `-p` of `compileall`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CodeNames {
-    /// Taken off, where the source lies below it. Absolute.
+    /// Taken off, where the source lies below it. Absolute, and without `..`, as the sources' own paths are.
     pub strip: Option<PathBuf>,
     /// Put before what is left, or before the path as it was named where nothing is stripped; an absolute one of these stays as it is.
     pub prepend: Option<PathBuf>,

@@ -27,7 +27,7 @@ mod reach;
 pub mod report;
 mod reread;
 mod restamp;
-mod roots;
+pub(crate) mod roots;
 mod scan;
 mod stored;
 mod sweep;

@@ -104,7 +104,7 @@ impl Placed {
 }
 
 /// The absolute path without `.` and `..`, by its letters alone, as Python makes the entries of its path: links stay.
-fn absolute(path: &Path) -> Result<PathBuf> {
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     let full = std::path::absolute(path).map_err(|cause| Error::new("find", path, cause))?;
     let mut clean = PathBuf::new();
     for component in full.components() {

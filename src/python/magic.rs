@@ -134,6 +134,11 @@ pub fn knows_prefix(number: u16) -> bool {
     matches!(number, 256..3000 | 3400..62000)
 }
 
+/// Does its CPython take any value of a variable that is a switch for "on", also `0`? Up to 3.6.
+pub fn has_plain_switches(number: u16) -> bool {
+    matches!(number, 3000..3390 | 62000..)
+}
+
 /// Is it one of PyPy's for Python 3?
 pub fn is_pypy3(number: u16) -> bool {
     number < 3000

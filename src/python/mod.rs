@@ -43,6 +43,7 @@ pub mod rewrite;
 mod room;
 pub mod shown;
 mod slot;
+pub mod variables;
 pub mod way;
 mod worker;
 

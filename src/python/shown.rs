@@ -7,9 +7,13 @@ use super::objects::{Code, Object, Value};
 /// A text is shown up to this length, in characters.
 const SHOWN: usize = 48;
 
-/// Text for people: whole where it is a path's length.
+/// Text of a file for people, as one line: it may hold anything. Whole where it is a path's length.
 pub(super) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes.get(..4096).unwrap_or(bytes)).into_owned()
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(bytes.get(..4096).unwrap_or(bytes)).chars() {
+        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+    }
+    text
 }
 
 /// How many bytes two texts begin with alike.

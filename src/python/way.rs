@@ -3,6 +3,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::objects::{Code, Object, Objects};
+use super::shown::text;
 use crate::model::Head;
 
 /// Longer names are cut: one name may stand for very many code objects, and names of what is nested grow with the depth.
@@ -82,14 +83,9 @@ fn qualified(code: Code<'_>, outer: Option<(Code<'_>, &str)>) -> String {
     cut(name)
 }
 
-/// Text of a file as one line: a name may hold anything.
+/// A name, which may hold anything, as one line.
 fn harmless(bytes: &[u8]) -> String {
-    let start = bytes.get(..bytes.len().min(LONGEST.saturating_mul(2))).unwrap_or_default();
-    let mut text = String::new();
-    for c in String::from_utf8_lossy(start).chars() {
-        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
-    }
-    text
+    text(bytes.get(..bytes.len().min(LONGEST.saturating_mul(2))).unwrap_or_default())
 }
 
 fn cut(name: String) -> String {

@@ -34,6 +34,8 @@ pub(crate) struct Told {
     pub(super) header: Option<HeaderTold>,
     pub(super) seal: Option<SealTold>,
     pub(super) structure: &'static str,
+    /// Were the instructions and their tables looked into too?
+    pub(super) deep: Option<bool>,
     pub(super) flaws: Vec<FlawTold>,
     /// Where in the code the first wrong byte lies.
     pub(super) way: Option<String>,
@@ -192,6 +194,7 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
         None => "unknown",
     };
     let head = examined.head.as_ref();
+    let deep = head.map(|head| format.knows_deep(head));
     let code = head.filter(|_| structure == "sound").map(|head| inspect_code::tell(head, examined.payload));
     let (code, no_code) = match code {
         Some(Ok(code)) => (Some(code), None),
@@ -218,6 +221,7 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
         seal: examined.seal.map(|seal| told_seal(format, &seal, &named, head)),
         header: head.map(told_header),
         structure,
+        deep,
         flaws: examined.flaws.into_iter().map(FlawTold::from).collect(),
         way: examined.way,
         shape: examined.shape.into_iter().map(MarkTold::from).chain(mixed.map(MarkTold::mixed)).collect(),

@@ -220,7 +220,7 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, cases: u64, only: Opt
         None => (Some(only), None),
     });
     if parser == Some("bombs") {
-        return crate::bombs::run(setting, tally);
+        return crate::bombs::run(setting, seconds.is_some(), tally);
     }
     if parser.is_some_and(|parser| PARSERS.iter().all(|(known, _)| *known != parser)) {
         bail!("no parser is called {}; a case is PARSER, PARSER:CASES or bombs", parser.unwrap_or_default());
@@ -247,7 +247,7 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, cases: u64, only: Opt
             Err(why) => tally.violation(&format!("fuzz: {name}: {why}"), &format!("fuzz --seed {} --case {name}", setting.seed)),
         }
     }
-    if parser.is_none() { crate::bombs::run(setting, tally) } else { Ok(()) }
+    if parser.is_none() { crate::bombs::run(setting, seconds.is_some(), tally) } else { Ok(()) }
 }
 
 /// How many inputs it stood, or what happened.

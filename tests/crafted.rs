@@ -74,21 +74,23 @@ fn no_crafted_artifact_takes_more_than_64_mib() {
     ] {
         let tree = Tree::new();
         let mut commands: Vec<Vec<String>> = Vec::new();
-        for mut bomb in crafted::bombs(size) {
-            let path = lay(&tree, &bomb);
-            // Another constant where the last one is `None`, else another first line.
-            let len = bomb.bytes.len();
-            let (constant, line) = (len - 66, len - 15);
-            let at = if bomb.bytes[constant] == b'N' { constant } else { line };
-            bomb.bytes[at] = b'T';
-            let other = format!("other-{}.pyc", bomb.name);
-            tree.file(&other, &bomb.bytes);
-            for way in ways {
-                let files = if way.contains(&"--diff") { vec![path.clone(), other.clone()] } else { vec![path.clone()] };
-                commands.push(way.iter().map(ToString::to_string).chain(files).collect());
+        // What is not sound is neither listed nor compared.
+        for bomb in crafted::bombs(size).iter_mut().filter(|bomb| bomb.sound || size > MOST) {
+            let mut files = vec![lay(&tree, bomb)];
+            if ways[0].contains(&"--diff") {
+                // Another constant where the last one is `None`, else another first line.
+                let len = bomb.bytes.len();
+                let (constant, line) = (len - 66, len - 15);
+                let at = if bomb.bytes[constant] == b'N' { constant } else { line };
+                bomb.bytes[at] = b'T';
+                files.push(format!("other-{}.pyc", bomb.name));
+                tree.file(&files[1], &bomb.bytes);
             }
+            commands.extend(ways.iter().map(|way| way.iter().map(ToString::to_string).chain(files.clone()).collect()));
         }
-        commands.extend(["verify", "seal"].map(|word| vec![word.to_owned(), ".".to_owned()]));
+        if size > MOST {
+            commands.extend(["verify", "seal"].map(|word| vec![word.to_owned(), ".".to_owned()]));
+        }
         for (words, (kib, end)) in commands.iter().zip(measure(&tree, &commands)) {
             assert!(kib <= BOUND && ["0", "1"].contains(&&*end), "{size} bytes: bytekeep {}: {kib} KiB, ended with {end}", words.join(" "));
             let word = words[..words.len() - 1].iter().filter(|word| !word.contains('.')).cloned().collect::<Vec<_>>().join(" ");
@@ -227,7 +229,7 @@ fn the_kept_artifacts_are_what_the_recipe_makes_and_are_judged_as_ever() {
         assert!(bytes == made, "{name} is not what the recipe makes; renew it with `BLESS=1 cargo test --test crafted`");
         let head = Pyc.head(&bytes[..16.min(bytes.len())], None, None).unwrap_or_else(|flaw| panic!("{name}: {flaw:?}"));
         assert_eq!(Pyc.deep_body(&head, &bytes).is_ok(), sound, "{name}: {:?}", Pyc.deep_body(&head, &bytes));
-        for len in 0..bytes.len() {
+        for len in (0..bytes.len()).step_by(1 + bytes.len() / 1000) {
             assert!(is_refused(&bytes[..len]), "{name}: {len} of {} bytes", bytes.len());
         }
         total += bytes.len();
@@ -291,4 +293,43 @@ for path in sys.argv[2:]:
         loaded.push(format!("{} {}", python.tag, paths.len()));
     }
     println!("loaded: {}", loaded.join(", "));
+}
+
+/// What no interpreter can put into a set, neither at once nor by a reference, the structure alone shows.
+#[test]
+fn what_cannot_be_hashed_is_refused_as_every_interpreter_refuses_it() {
+    const REFUSED: &str = r"
+import marshal, sys
+for text in sys.argv[1:]:
+    try:
+        marshal.loads(bytes(bytearray(int(text[at:at + 2], 16) for at in range(0, len(text), 2))))
+    except TypeError:
+        print(text)
+";
+    for python in interpreters() {
+        let number = u16::from_le_bytes([python.magic[0], python.magic[1]]);
+        if !crafted::NUMBERS.contains(&number) {
+            println!("{}: no layout of {number} is crafted", python.tag);
+            continue;
+        }
+        let (list, set, dict) = (b"[\0\0\0\0".to_vec(), b"<\0\0\0\0".to_vec(), b"{0".to_vec());
+        let one = |code: u8, item: &[u8]| crafted::items(code, &[item.to_vec()]);
+        let bad = [&list, &set, &dict, &one(b'(', &list), &one(b'(', &one(b'(', &dict))];
+        let keys = bad.map(|key| [b"{", &key[..], b"N0"].concat());
+        let sets = bad.map(|item| [one(b'<', item), one(b'>', item)]);
+        let bodies = sets
+            .into_iter()
+            .flatten()
+            .chain(keys)
+            .map(|const_| crafted::Code::new(number).consts(crafted::items(b'(', &[b"N".to_vec(), const_])));
+        let mut asked = Vec::new();
+        for code in bodies {
+            let artifact = code.artifact();
+            let head = Pyc.head(&artifact[..16], None, None).unwrap();
+            assert_eq!(Pyc.body(&head, &artifact).unwrap_err().code, "unhashable", "{}: {artifact:02x?}", python.tag);
+            asked.push(code.object().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        }
+        let done = python.command().args(["-S", "-c", REFUSED]).args(&asked).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&done.stdout).lines().collect::<Vec<_>>(), asked, "{}", python.tag);
+    }
 }

@@ -138,7 +138,7 @@ impl Fields {
         let class = shape.class();
         let fits = match field {
             Some(Code | Kinds | Table) => class == Shape::BYTES,
-            Some(Consts) => matches!(class, Shape::TUPLE | Shape::STRS),
+            Some(Consts) => matches!(class, Shape::TUPLE | Shape::STRS | Shape::LOOSE),
             Some(Names | Locals) => class == Shape::STRS,
             Some(Text) => is_text(dialect, shape),
             Some(FirstLine) | None => false,

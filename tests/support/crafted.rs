@@ -206,10 +206,11 @@ pub fn bombs(size: usize) -> Vec<Bomb> {
     // As many as there is room for, again and again.
     add("counts", false, of([&b"("[..], &word(size / 2)].concat().repeat(size / 5)));
 
-    // Depth.
-    add("deep-tuples", false, of(b")\x01".repeat(size / 2)));
-    add("deep-lists", false, of(b"[\x01\0\0\0".repeat(size / 5)));
-    add("deep-dicts", false, of(b"{".repeat(size)));
+    // Depth, always more than the 2000 that interpreters allow.
+    let deeper = |each: usize| (size / each).max(2100);
+    add("deep-tuples", false, of(b")\x01".repeat(deeper(2))));
+    add("deep-lists", false, of(b"[\x01\0\0\0".repeat(deeper(5))));
+    add("deep-dicts", false, of(b"{".repeat(deeper(1))));
     add("deep-code", false, [header(NUMBER), [&module().object()[..21 + 9], b")\x01"].concat().repeat(size / 32)].concat());
     let levels = (size / 100).clamp(3, 990);
     let nested = (0..levels).fold(b"N".to_vec(), |inner, _| Code { name: text(60), ..module().consts(items(b'(', &[inner])) }.object());
@@ -231,6 +232,9 @@ pub fn bombs(size: usize) -> Vec<Bomb> {
     add("doubled", true, of([&b"("[..], &word(doubled.len() + 1), b"\xa9\0", &doubled.concat()].concat()));
     add("cycle", false, of(b"\xdb\x01\0\0\0r\0\0\0\0".to_vec()));
     add("cycle-of-itself", false, Code { letter: 0xE3, ..module().consts(b")\x01r\0\0\0\0".to_vec()) }.artifact());
+
+    add("unhashable-in-a-set", false, of(b">\x01\0\0\0[\0\0\0\0".to_vec()));
+    add("unhashable-key", false, of(b"{)\x01<\0\0\0\0N0".to_vec()));
 
     // Very many code objects that share what is long.
     let small = Code { letter: b'c', code: b"r\0\0\0\0".to_vec(), consts: b"r\x01\0\0\0".to_vec(), ..module() };

@@ -327,7 +327,7 @@ for text in sys.argv[1:]:
             let artifact = code.artifact();
             let head = Pyc.head(&artifact[..16], None, None).unwrap();
             assert_eq!(Pyc.body(&head, &artifact).unwrap_err().code, "unhashable", "{}: {artifact:02x?}", python.tag);
-            asked.push(code.object().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            asked.push(code.object().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat());
         }
         let done = python.command().args(["-S", "-c", REFUSED]).args(&asked).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&done.stdout).lines().collect::<Vec<_>>(), asked, "{}", python.tag);

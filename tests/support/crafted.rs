@@ -54,7 +54,7 @@ pub struct Code {
     pub letter: u8,
     pub flags: u32,
     pub stack: u32,
-    pub code: Vec<u8>,
+    pub instructions: Vec<u8>,
     pub consts: Vec<u8>,
     pub names: Vec<u8>,
     pub filename: Vec<u8>,
@@ -83,7 +83,7 @@ impl Code {
             letter: b'c',
             flags: 0x40,
             stack: 1,
-            code: long(b's', code),
+            instructions: long(b's', code),
             consts: items(b'(', &[b"N".to_vec()]),
             names: items(b'(', &[]),
             filename: text("a.py"),
@@ -104,7 +104,7 @@ impl Code {
         let mut all = vec![self.letter];
         let numbers = [(true, 0), (layout.from(3410, 256), 0), (!layout.two, 0), (!new, 0), (true, self.stack), (true, self.flags)];
         all.extend(numbers.iter().filter(|(there, _)| *there).flat_map(|(_, number)| number.to_le_bytes()));
-        all.extend([&self.code[..], &self.consts, &self.names, &empty].concat());
+        all.extend([&self.instructions[..], &self.consts, &self.names, &empty].concat());
         all.extend(if new { long(b's', b"") } else { [&empty[..], &empty].concat() });
         all.extend([&self.filename[..], &self.name].concat());
         if new || layout.from(u16::MAX, 416) {
@@ -228,7 +228,7 @@ pub fn bombs(size: usize) -> Vec<Bomb> {
     let shared = |first: Vec<u8>, count: usize, item: &[u8]| of(items(b'(', &[first, many(b'(', count, item)]));
     add("shared-text", true, shared(long(b'u' | 0x80, &vec![b'x'; size / 2]), size / 10, b"r\0\0\0\0"));
     add("shared-tuple", true, shared(many(b'(' | 0x80, size / 2, b"N"), size / 10, b"r\0\0\0\0"));
-    let doubled: Vec<Vec<u8>> = (0..size / 12).map(|at| [&b"\xa9\x02"[..], &[b'r'], &word(at), &[b'r'], &word(at)].concat()).collect();
+    let doubled: Vec<Vec<u8>> = (0..size / 12).map(|at| [&b"\xa9\x02r"[..], &word(at), b"r", &word(at)].concat()).collect();
     add("doubled", true, of([&b"("[..], &word(doubled.len() + 1), b"\xa9\0", &doubled.concat()].concat()));
     add("cycle", false, of(b"\xdb\x01\0\0\0r\0\0\0\0".to_vec()));
     add("cycle-of-itself", false, Code { letter: 0xE3, ..module().consts(b")\x01r\0\0\0\0".to_vec()) }.artifact());
@@ -237,7 +237,7 @@ pub fn bombs(size: usize) -> Vec<Bomb> {
     add("unhashable-key", false, of(b"{)\x01<\0\0\0\0N0".to_vec()));
 
     // Very many code objects that share what is long.
-    let small = Code { letter: b'c', code: b"r\0\0\0\0".to_vec(), consts: b"r\x01\0\0\0".to_vec(), ..module() };
+    let small = Code { letter: b'c', instructions: b"r\0\0\0\0".to_vec(), consts: b"r\x01\0\0\0".to_vec(), ..module() };
     let small = Code { flags: 0x7FFF_FFF3, filename: b"r\x02\0\0\0".to_vec(), name: b"r\x02\0\0\0".to_vec(), ..small };
     let small = Code { names: b")\0".to_vec(), lines: b"r\x03\0\0\0".to_vec(), ..small }.object();
     let words = size / 64 * 8;
@@ -257,7 +257,7 @@ pub fn bombs(size: usize) -> Vec<Bomb> {
     let nops = size / 2 / 2 * 2;
     let lines = [&vec![0xFF; nops / 16][..], &[0x80 | 15 << 3 | 1]].concat();
     let instructions = [&[30, 0].repeat(nops / 16 * 8)[..], &[30, 0, 36, 0]].concat();
-    add("long-instructions", true, Code { code: long(b's', &instructions), lines: long(b's', &lines), ..module() }.artifact());
+    add("long-instructions", true, Code { instructions: long(b's', &instructions), lines: long(b's', &lines), ..module() }.artifact());
     add("long-lines", false, Code { lines: long(b's', &vec![0xF8; size]), ..module() }.artifact());
     add("long-exceptions", false, Code { exceptions: long(b's', &[0x80, 1, 0, 0].repeat(size / 4)), ..module() }.artifact());
     add("absurd-stack", false, Code { stack: 0x7FFF_FFFF, ..module() }.artifact());

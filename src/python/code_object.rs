@@ -2,8 +2,9 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use super::input::Input;
 use super::magic::{self, Standing};
-use super::marshal::{Fault, Input, Shape, Step};
+use super::marshal::{Fault, Shape, Step};
 
 /// A stack larger than this needs instructions to fill it.
 const PLAUSIBLE_STACK: u32 = 1_000_000;

@@ -12,6 +12,7 @@
 
 use super::bytecode::Deep;
 use super::code_object::{Dialect, FIELDS, Fields, is_text};
+use super::input::Input;
 use crate::base::seal::is_cut_seal;
 use crate::base::seam::without;
 use crate::base::{Flaw, FlawKind};
@@ -130,7 +131,7 @@ impl Fault {
     }
 
     #[cold]
-    fn cut(end: usize) -> Self {
+    pub(super) fn cut(end: usize) -> Self {
         Self { kind: FlawKind::Truncated, code: "cut", text: "it ends before its code does", at: end, field: None }
     }
 
@@ -201,60 +202,6 @@ impl Shape {
     pub(super) fn bytes(self, bytes: &[u8]) -> Option<&[u8]> {
         let data = self.place()?.checked_add(5)?;
         bytes.get(data..data.checked_add(self.len(bytes)?)?)
-    }
-}
-
-/// The bytes, and how far they are read.
-#[derive(Debug)]
-pub(super) struct Input<'a> {
-    pub(super) bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Input<'a> {
-    #[inline]
-    fn byte(&mut self) -> Step<u8> {
-        let Some(&byte) = self.bytes.get(self.at) else { return Err(Fault::cut(self.bytes.len())) };
-        self.at = self.at.saturating_add(1);
-        Ok(byte)
-    }
-
-    #[inline]
-    fn take(&mut self, len: usize) -> Step<&'a [u8]> {
-        match self.bytes.get(self.at..).and_then(|rest| rest.get(..len)) {
-            Some(data) => {
-                self.at = self.at.saturating_add(len);
-                Ok(data)
-            }
-            None => Err(Fault::cut(self.bytes.len())),
-        }
-    }
-
-    #[inline]
-    fn int(&mut self) -> Step<i32> {
-        match self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
-            Some(bytes) => {
-                self.at = self.at.saturating_add(4);
-                Ok(i32::from_le_bytes(*bytes))
-            }
-            None => Err(Fault::cut(self.bytes.len())),
-        }
-    }
-
-    /// A number that is never negative.
-    #[inline]
-    pub(super) fn natural(&mut self, code: &'static str, text: &'static str) -> Step<u32> {
-        let at = self.at;
-        u32::try_from(self.int()?).map_err(|_| Fault::corrupt(code, text, at))
-    }
-
-    #[inline]
-    fn size(&mut self) -> Step<usize> {
-        self.natural("size", "a size in it is negative").map(|size| size as usize)
-    }
-
-    fn left(&self) -> usize {
-        self.bytes.len().saturating_sub(self.at)
     }
 }
 

@@ -132,7 +132,7 @@ pub fn header(number: u16) -> Vec<u8> {
 }
 
 /// One magic number for each layout of header and code.
-pub const NUMBERS: [u16; 16] = [62211, 3151, 3230, 3310, 3351, 3379, 3394, 3413, 3425, 3439, 3495, 3531, NUMBER, 3627, 3666, 336];
+pub const NUMBERS: [u16; 17] = [62211, 3151, 3230, 3310, 3351, 3379, 3394, 3413, 3425, 3439, 3495, 3531, NUMBER, 3627, 3666, 336, 432];
 
 /// Every kind of object that this version reads, as constants of a module, some shared.
 pub fn shapes(number: u16) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Hostile bytes for every parser, millions of them: artifacts of real interpreters, cut, spliced and lied in. A parser may say no; it may
 //! not panic, take long, or take memory that a length in the input asks for.
 //!
-//! Each parser runs in a process of its own whose address space is bounded.
+//! Each parser runs in a process of its own whose address space is bounded. Then come the bombs: see `bombs`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -219,8 +219,11 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, cases: u64, only: Opt
         Some((parser, number)) => (Some(parser), number.parse::<u64>().ok()),
         None => (Some(only), None),
     });
+    if parser == Some("bombs") {
+        return crate::bombs::run(setting, seconds.is_some(), tally);
+    }
     if parser.is_some_and(|parser| PARSERS.iter().all(|(known, _)| *known != parser)) {
-        bail!("no parser is called {}; a case is PARSER or PARSER:CASES", parser.unwrap_or_default());
+        bail!("no parser is called {}; a case is PARSER, PARSER:CASES or bombs", parser.unwrap_or_default());
     }
     let cases = number.unwrap_or(cases);
     for (name, _) in STAND_INS.into_iter().filter(|_| parser.is_none()) {
@@ -244,7 +247,7 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, cases: u64, only: Opt
             Err(why) => tally.violation(&format!("fuzz: {name}: {why}"), &format!("fuzz --seed {} --case {name}", setting.seed)),
         }
     }
-    Ok(())
+    if parser.is_none() { crate::bombs::run(setting, seconds.is_some(), tally) } else { Ok(()) }
 }
 
 /// How many inputs it stood, or what happened.
@@ -263,10 +266,18 @@ fn one(setting: &Setting, name: &str, seeds: &Path, seconds: u64, cases: u64) ->
     Ok(Err(format!("{cause} {last} ({})", out.status)))
 }
 
-/// What each interpreter here makes of the source, sealed and not.
+/// What each interpreter here makes of the source, sealed and not, and the artifacts that are kept in the repository.
 fn lay_out(setting: &Setting, room: &Path, seeds: &Path) -> Result<Vec<String>> {
     std::fs::create_dir(seeds)?;
-    let mut versions = Vec::new();
+    let (mut versions, mut kept_count) = (Vec::new(), 0);
+    for kept in ["tests/data/corpus", "tests/data/pyc"] {
+        for path in crate::whole::files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(kept)) {
+            if path.extension().is_some_and(|end| end == "pyc") {
+                std::fs::copy(&path, seeds.join(path.file_name().context("no name")?))?;
+                kept_count += 1;
+            }
+        }
+    }
     for python in pythons(&setting.python) {
         let tree = room.join(&python.version);
         std::fs::create_dir(&tree)?;
@@ -280,5 +291,6 @@ fn lay_out(setting: &Setting, room: &Path, seeds: &Path) -> Result<Vec<String>> 
             versions.push(python.version.clone());
         }
     }
+    versions.push(format!("{kept_count} kept ones"));
     Ok(versions)
 }

@@ -11,9 +11,12 @@
 
 mod bench;
 mod bitrot;
+mod bombs;
 mod cleanrace;
 mod compare;
 mod corpus;
+#[path = "../tests/support/crafted.rs"]
+mod crafted;
 mod crashstates;
 mod faults;
 mod fuzz;

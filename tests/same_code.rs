@@ -1,6 +1,7 @@
 //! What artifacts hold, against what real interpreters say of them: each field of each code object, and when code is the same.
 //!
-//! A slice of each interpreter's library is compiled into a directory of the test; `BYTEKEEP_TEST_ALL=1` takes all of it.
+//! A slice of each interpreter's library is compiled into a directory of the test; `BYTEKEEP_TEST_ALL=1` takes all of it, and
+//! `BYTEKEEP_TEST_SOURCES=DIR:DIR` all sources below these directories in its place, in whatever versions they compile.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "tests write files of their own")]
 
@@ -20,7 +21,7 @@ use bytekeep::python::objects::{Code, Object, Objects, Value};
 use support::{Python, interpreters};
 
 /// Compiles files of the interpreter's own library: argument 1 is where to, 2 how many, 3 how: as they come, in reverse order after many
-/// imports, or with what was dumped loaded and dumped again.
+/// imports, or with what was dumped loaded and dumped again. With more arguments, all files below these directories.
 const MAKE: &str = r"
 from __future__ import print_function
 import os, sys, marshal
@@ -30,11 +31,12 @@ try:
 except ImportError:
     import imp
     magic = imp.get_magic()
-lib = os.path.dirname(os.__file__)
-files = []
-for top, dirs, names in os.walk(lib):
-    dirs[:] = sorted(d for d in dirs if d not in ('site-packages', 'dist-packages', '__pycache__', 'bad', 'data'))
-    files += [os.path.join(top, n) for n in sorted(names) if n.endswith('.py')]
+roots, files = sys.argv[4:], []
+skipped = () if roots else ('site-packages', 'dist-packages', '__pycache__', 'bad', 'data')
+for root in roots or [os.path.dirname(os.__file__)]:
+    for top, dirs, names in os.walk(root):
+        dirs[:] = sorted(d for d in dirs if d not in skipped)
+        files += [os.path.join(top, n) for n in sorted(names) if n.endswith('.py')]
 files = list(enumerate(f for f in files if os.path.isfile(f)))
 if count:
     files = files[::max(1, len(files) // count)]
@@ -48,8 +50,8 @@ for index, path in files:
         source = file.read()
     try:
         code = compile(source, path, 'exec', 0, True)
-    except (SyntaxError, ValueError, TypeError):
-        continue
+    except (SyntaxError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError):
+        continue  # what is bad on purpose, or too much for this version
     data = marshal.dumps(code)
     if how == 'again':
         data = marshal.dumps(marshal.loads(data))
@@ -116,9 +118,18 @@ fn count(slice: usize) -> usize {
     if std::env::var_os("BYTEKEEP_TEST_ALL").is_some() { 0 } else { slice }
 }
 
+/// Where the sources lie that are named, if any are.
+fn named_sources() -> Vec<PathBuf> {
+    std::env::var_os("BYTEKEEP_TEST_SOURCES").iter().flat_map(std::env::split_paths).collect()
+}
+
 fn make(python: &Python, dir: &Path, count: usize, how: &str, seed: &str) -> Vec<PathBuf> {
+    make_of(python, dir, count, how, seed, &[])
+}
+
+fn make_of(python: &Python, dir: &Path, count: usize, how: &str, seed: &str, roots: &[PathBuf]) -> Vec<PathBuf> {
     let mut command = python.command();
-    command.args(["-S", "-W", "ignore", "-c", MAKE]).arg(dir).arg(count.to_string()).arg(how).env("PYTHONHASHSEED", seed);
+    command.args(["-S", "-W", "ignore", "-c", MAKE]).arg(dir).arg(count.to_string()).arg(how).args(roots).env("PYTHONHASHSEED", seed);
     let done = command.stdin(Stdio::null()).output().unwrap();
     assert!(done.status.success(), "{}: {}", python.tag, String::from_utf8_lossy(&done.stderr));
     let mut made: Vec<PathBuf> = dir.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -133,7 +144,7 @@ fn head(artifact: &[u8]) -> Head {
 
 fn with_objects<T>(path: &Path, then: impl FnOnce(&Objects<'_>) -> T) -> T {
     let bytes = std::fs::read(path).unwrap();
-    let objects = Objects::read(&head(&bytes), &bytes).unwrap_or_else(|broken| panic!("{}: {broken:?}", path.display()));
+    let objects = Objects::read_deep(&head(&bytes), &bytes).unwrap_or_else(|broken| panic!("{}: {broken:?}", path.display()));
     then(&objects)
 }
 
@@ -228,15 +239,17 @@ fn walk<'o>(objects: &'o Objects<'_>) -> Vec<Code<'o>> {
 fn every_field_is_what_the_interpreter_reports() {
     for python in interpreters() {
         let dir = tempfile::tempdir().unwrap();
-        let made = make(&python, dir.path(), count(60), "plain", "0");
+        let roots = named_sources();
+        let made = make_of(&python, dir.path(), if roots.is_empty() { count(60) } else { 0 }, "plain", "0", &roots);
         let mut child = python.command();
         let mut child = child.args(["-S", "-c", TELL]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut paths = child.stdin.take().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let (mut codes, mut fields) = (0, 0);
+        let (mut codes, mut fields, mut most) = (0, 0, 0);
         for path in &made {
             writeln!(paths, "{}", path.display()).unwrap();
             with_objects(path, |objects| {
+                most = most.max(objects.len());
                 for code in walk(objects) {
                     let theirs = lines.next().unwrap().unwrap();
                     assert_eq!(told(code, &theirs, python.version.0 == 2), theirs, "{} {:?}", path.display(), code.name());
@@ -249,7 +262,7 @@ fn every_field_is_what_the_interpreter_reports() {
         drop(paths);
         assert!(child.wait().unwrap().success(), "{}", python.tag);
         assert!(fields >= codes * 14, "{}: {fields} fields of {codes} code objects", python.tag);
-        println!("{}: {} artifacts, {codes} code objects, {fields} fields", python.tag, made.len());
+        println!("{}: {} artifacts, {codes} code objects, {fields} fields; at most {most} objects in one", python.tag, made.len());
     }
 }
 

@@ -151,6 +151,11 @@ pub(crate) struct Compile {
 /// `verify`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+An artifact without a seal is looked through in two depths: its structure, to the last byte; and its instructions with the tables of lines
+and exceptions, where the opcodes of its magic number are known: CPython 2.7 and 3.6 to 3.15, PyPy 3.9 (magic number 336) and 3.11 (432).
+Of CPython 3.0 to 3.5, PyPy 2.7, 3.6 to 3.8, 3.10 and the 3.11 of magic number 416, and of alphas and betas, only the structure is looked
+through, and `-v` says so.
+
 Examples:
   bytekeep verify .venv                        every artifact, by every byte
   bytekeep verify --complete --python 3.13 src and each source has one for 3.13
@@ -317,6 +322,11 @@ pub(crate) struct Explain {
 /// `inspect`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+An artifact without a seal is looked through in two depths: its structure, to the last byte; and its instructions with the tables of lines
+and exceptions, where the opcodes of its magic number are known: CPython 2.7 and 3.6 to 3.15, PyPy 3.9 (magic number 336) and 3.11 (432).
+Of CPython 3.0 to 3.5, PyPy 2.7, 3.6 to 3.8, 3.10 and the 3.11 of magic number 416, and of alphas and betas, only the structure is looked
+through, and that is said.
+
 Examples:
   bytekeep inspect pkg/__pycache__/mod.cpython-313.pyc
   bytekeep inspect --code mod.pyc                          with all its functions

@@ -126,6 +126,7 @@ fn compare(one: &Half<'_>, head: &Head, other: &Half<'_>, against: &Head) -> Res
     };
     let first = Objects::read(head, one.payload).map_err(|broken| said("first", broken))?;
     let second = Objects::read(against, other.payload).map_err(|broken| said("second", broken))?;
+    first.fits_beside(&second).map_err(|flaw| flaw.text)?;
     Ok(differences(&first, &second, MOST))
 }
 

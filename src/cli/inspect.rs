@@ -33,6 +33,8 @@ pub(crate) struct Told {
     pub(super) header: Option<HeaderTold>,
     pub(super) seal: Option<SealTold>,
     pub(super) structure: &'static str,
+    /// Were the instructions and their tables looked into too?
+    pub(super) deep: Option<bool>,
     pub(super) flaws: Vec<FlawTold>,
     /// Where in the code the first wrong byte lies.
     pub(super) way: Option<String>,
@@ -238,6 +240,7 @@ fn tell(
         None => "unknown",
     };
     let head = examined.head.as_ref();
+    let deep = head.map(|head| format.knows_deep(head));
     let source = SourceTold::look(place, format, head, examined.seal.as_ref(), limit);
     let is_digest_wrong = examined.flaws.iter().any(|flaw| flaw.code == "digest");
     let mixed = (source.is_of_two() && is_digest_wrong && structure == "broken").then_some(examined.payload.len() as u64);
@@ -254,6 +257,7 @@ fn tell(
         seal: examined.seal.map(|seal| told_seal(format, &seal, named, head)),
         header: head.map(told_header),
         structure,
+        deep,
         flaws: examined.flaws.into_iter().map(FlawTold::from).collect(),
         way: examined.way,
         shape: examined.shape.into_iter().map(MarkTold::from).chain(mixed.map(MarkTold::mixed)).collect(),

@@ -11,9 +11,11 @@ use crate::model::Head;
 use crate::python::flags;
 use crate::python::objects::{Code, Object, Objects};
 use crate::python::shown::{items, shown};
+use crate::python::way::Outlined;
 
-/// The most code objects that are told.
+/// The most code objects that are told, and the most that their texts may take, in bytes: names and constants may be one for very many.
 const MOST: usize = 20_000;
+const MOST_TEXT: usize = 4 << 20;
 /// So many constants of each are told.
 const CONSTANTS: usize = 8;
 /// A file name that is longer is not compared with others.
@@ -71,30 +73,16 @@ pub(crate) fn tell(head: &Head, payload: &[u8]) -> Result<(CodeTold, PathBuf), S
         let text = other.and_then(Object::text).unwrap_or_default();
         !same_object && (text.len() != filename.len() || text.len() > LONGEST_PATH || text != filename)
     };
-    let told: Vec<OneTold> = objects
-        .outline(MOST)
-        .into_iter()
-        .map(|one| {
-            let (numbers, object) = (one.code.numbers(), one.code.object());
-            let consts = one.code.field("co_consts").map(Object::resolved);
-            OneTold {
-                depth: one.depth,
-                name: one.name,
-                first_line: numbers.first_line,
-                offset: object.place(),
-                size: object.bytes().len(),
-                instructions: one.code.field("co_code").and_then(Object::text).unwrap_or_default().len(),
-                arguments: numbers.args,
-                positional_only: numbers.positional_only,
-                keyword_only: numbers.keyword_only,
-                stack: numbers.stack,
-                flags: flags::names(head.magic, numbers.flags),
-                constants: consts.map_or(0, items),
-                first_constants: consts
-                    .map_or(Vec::new(), |consts| consts.parts().take(CONSTANTS).map(|one| shown(one.resolved())).collect()),
-            }
-        })
-        .collect();
+    let mut told = Vec::new();
+    let mut taken = 0_usize;
+    for one in objects.outline(MOST) {
+        let one = tell_one(head, one);
+        taken = taken.saturating_add(one.texts());
+        if taken > MOST_TEXT {
+            break;
+        }
+        told.push(one);
+    }
     let start = &filename[..filename.len().min(LONGEST_PATH)];
     let code = CodeTold {
         filename: String::from_utf8_lossy(start).into_owned(),
@@ -104,4 +92,31 @@ pub(crate) fn tell(head: &Head, payload: &[u8]) -> Result<(CodeTold, PathBuf), S
         objects: told,
     };
     Ok((code, PathBuf::from(OsStr::from_bytes(start))))
+}
+
+fn tell_one(head: &Head, Outlined { code, depth, name }: Outlined<'_>) -> OneTold {
+    let (numbers, object) = (code.numbers(), code.object());
+    let consts = code.field("co_consts").map(Object::resolved);
+    OneTold {
+        depth,
+        name,
+        first_line: numbers.first_line,
+        offset: object.place(),
+        size: object.bytes().len(),
+        instructions: code.field("co_code").and_then(Object::text).unwrap_or_default().len(),
+        arguments: numbers.args,
+        positional_only: numbers.positional_only,
+        keyword_only: numbers.keyword_only,
+        stack: numbers.stack,
+        flags: flags::names(head.magic, numbers.flags),
+        constants: consts.map_or(0, items),
+        first_constants: consts.map_or(Vec::new(), |consts| consts.parts().take(CONSTANTS).map(|one| shown(one.resolved())).collect()),
+    }
+}
+
+impl OneTold {
+    /// How many bytes its texts have.
+    fn texts(&self) -> usize {
+        self.flags.iter().chain(&self.first_constants).chain([&self.name]).map(String::len).sum()
+    }
 }

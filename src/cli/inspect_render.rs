@@ -75,6 +75,14 @@ fn says_of_itself(told: &Told, style: Style, lines: &mut Vec<String>) {
 
 fn wrong(told: &Told, style: Style, lines: &mut Vec<String>) {
     line(lines, "structure", told.structure);
+    if told.structure == "sound" && told.deep == Some(false) {
+        let who = told.header.as_ref().map_or("its interpreter", |header| &header.interpreter);
+        line(
+            lines,
+            "",
+            &style.hint(&format!("the instructions were not looked into: no opcodes of {who} with this magic number are known")),
+        );
+    }
     for flaw in &told.flaws {
         let place = flaw.offset.map(|offset| format!(" (at byte {offset})")).unwrap_or_default();
         line(lines, "flaw", &format!("{}{place}", style.bad(&text::message(&flaw.text))));

@@ -164,6 +164,9 @@ impl Run<'_> {
         if self.job.options.recompile && self.job.command == Command::Verify {
             self.compile_again(folder, artifacts, entry, &mut found);
         }
+        if self.job.command == Command::Verify && found.judged.verdict == Verdict::Unsealed && found.judged.cause.is_none() {
+            found.judged.cause = head.and_then(|head| self.structure_alone(head));
+        }
         found
     }
 
@@ -176,6 +179,13 @@ impl Run<'_> {
             Verdict::Ok | Verdict::Unsealed if options.for_image => self.lost_in_an_image(head?),
             _ => None,
         }
+    }
+
+    /// How far it was looked into, where that is not to the last instruction.
+    fn structure_alone(&self, head: &Head) -> Option<Cause> {
+        let text = "its structure was looked through, not its instructions: no opcodes of";
+        let told = || Cause::new("structure-alone", format!("{text} {} with its magic number are known", head.tag));
+        (!self.job.format.knows_deep(head)).then(told)
     }
 
     /// An artifact that goes by a time does not survive an archive or an image that sets other times.

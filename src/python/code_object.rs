@@ -2,8 +2,9 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use super::input::Input;
 use super::magic::{self, Standing};
-use super::marshal::{Fault, Input, Shape, Step};
+use super::marshal::{Fault, Shape, Step};
 
 /// A stack larger than this needs instructions to fill it.
 const PLAUSIBLE_STACK: u32 = 1_000_000;
@@ -138,7 +139,7 @@ impl Fields {
         let class = shape.class();
         let fits = match field {
             Some(Code | Kinds | Table) => class == Shape::BYTES,
-            Some(Consts) => matches!(class, Shape::TUPLE | Shape::STRS),
+            Some(Consts) => matches!(class, Shape::TUPLE | Shape::STRS | Shape::LOOSE),
             Some(Names | Locals) => class == Shape::STRS,
             Some(Text) => is_text(dialect, shape),
             Some(FirstLine) | None => false,

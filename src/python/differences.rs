@@ -90,12 +90,14 @@ pub fn differences(a: &Objects<'_>, b: &Objects<'_>, most: usize) -> Differences
     let (first, second) = (Values::of(a, Filename::Aside), Values::of(b, Filename::Aside));
     let (Some(one), Some(other)) = (a.root().code(), b.root().code()) else { return told };
     let is_same = first.digest(a.root()) == second.digest(b.root());
-    let pairs = vec![Pair { one, other, above: None }];
-    let mut comparison = Comparison { first, second, pairs, seen: <(HashSet<_>, HashSet<_>)>::default(), most, told };
-    if !is_same {
+    if is_same {
+        drop((first, second));
+    } else {
+        let pairs = vec![Pair { one, other, above: None }];
+        let mut comparison = Comparison { first, second, pairs, seen: <(HashSet<_>, HashSet<_>)>::default(), most, told };
         comparison.run();
+        told = comparison.told;
     }
-    let mut told = comparison.told;
     let names = || a.codes().zip(b.codes()).map(|(one, other)| (filename(one), filename(other)));
     if !is_same || !same_code(a, b, Filename::Counts) {
         told.filenames = names().find(|(one, other)| one != other).map(|(one, other)| (text(one), text(other)));
@@ -108,9 +110,13 @@ const NAMED: usize = 3;
 
 /// Compares an artifact with code that was just compiled: [`Format::compare`](crate::model::Format::compare).
 pub(super) fn compare(head: &Head, artifact: &[u8], code: &[u8]) -> Result<Compared, Flaw> {
+    if artifact.get(head.len..) == Some(code) {
+        return Ok(Compared::Same);
+    }
     let made = [artifact.get(..head.len).unwrap_or_default(), code].concat();
     let there = Objects::read(head, artifact).map_err(|broken| broken.flaw)?;
     let made = Objects::read(head, &made).map_err(|broken| broken.flaw)?;
+    there.fits_beside(&made)?;
     let told = differences(&there, &made, NAMED);
     Ok(match (told.found.is_empty(), told.filenames) {
         (true, None) => Compared::Same,

@@ -12,6 +12,7 @@
 
 use super::bytecode::Deep;
 use super::code_object::{Dialect, FIELDS, Fields, is_text};
+use super::input::Input;
 use crate::base::seal::is_cut_seal;
 use crate::base::seam::without;
 use crate::base::{Flaw, FlawKind};
@@ -130,7 +131,7 @@ impl Fault {
     }
 
     #[cold]
-    fn cut(end: usize) -> Self {
+    pub(super) fn cut(end: usize) -> Self {
         Self { kind: FlawKind::Truncated, code: "cut", text: "it ends before its code does", at: end, field: None }
     }
 
@@ -159,6 +160,10 @@ impl Shape {
     /// A tuple of strings alone; the empty one too.
     pub(super) const STRS: u32 = 5;
     const CODE: u32 = 6;
+    /// A list, a set, a dict: none of them, nor a tuple with one, can stand in a set or be a key.
+    const CHANGEABLE: u32 = 7;
+    /// A tuple with one of these in it, at any depth of tuples.
+    pub(super) const LOOSE: u32 = 8;
     const NO_PLACE: u32 = (1 << 28) - 1;
 
     fn new(class: u32, place: usize) -> Self {
@@ -197,60 +202,6 @@ impl Shape {
     pub(super) fn bytes(self, bytes: &[u8]) -> Option<&[u8]> {
         let data = self.place()?.checked_add(5)?;
         bytes.get(data..data.checked_add(self.len(bytes)?)?)
-    }
-}
-
-/// The bytes, and how far they are read.
-#[derive(Debug)]
-pub(super) struct Input<'a> {
-    pub(super) bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Input<'a> {
-    #[inline]
-    fn byte(&mut self) -> Step<u8> {
-        let Some(&byte) = self.bytes.get(self.at) else { return Err(Fault::cut(self.bytes.len())) };
-        self.at = self.at.saturating_add(1);
-        Ok(byte)
-    }
-
-    #[inline]
-    fn take(&mut self, len: usize) -> Step<&'a [u8]> {
-        match self.bytes.get(self.at..).and_then(|rest| rest.get(..len)) {
-            Some(data) => {
-                self.at = self.at.saturating_add(len);
-                Ok(data)
-            }
-            None => Err(Fault::cut(self.bytes.len())),
-        }
-    }
-
-    #[inline]
-    fn int(&mut self) -> Step<i32> {
-        match self.bytes.get(self.at..).and_then(<[u8]>::first_chunk) {
-            Some(bytes) => {
-                self.at = self.at.saturating_add(4);
-                Ok(i32::from_le_bytes(*bytes))
-            }
-            None => Err(Fault::cut(self.bytes.len())),
-        }
-    }
-
-    /// A number that is never negative.
-    #[inline]
-    pub(super) fn natural(&mut self, code: &'static str, text: &'static str) -> Step<u32> {
-        let at = self.at;
-        u32::try_from(self.int()?).map_err(|_| Fault::corrupt(code, text, at))
-    }
-
-    #[inline]
-    fn size(&mut self) -> Step<usize> {
-        self.natural("size", "a size in it is negative").map(|size| size as usize)
-    }
-
-    fn left(&self) -> usize {
-        self.bytes.len().saturating_sub(self.at)
     }
 }
 
@@ -339,7 +290,8 @@ impl<L: Listener> Walk<'_, L> {
                 Read::Null => match self.stack.pop() {
                     Some(Frame { place, slot, open: Open::Dict { value_next: false } }) => {
                         self.listener.ended(self.input.at);
-                        self.finish(Shape::OTHER, place, slot)
+                        let class = if self.letter(place) == b'{' { Shape::CHANGEABLE } else { Shape::OTHER };
+                        self.finish(class, place, slot)
                     }
                     _ => return Err(Fault::corrupt("null", "an object in it is missing", at)),
                 },
@@ -354,7 +306,9 @@ impl<L: Listener> Walk<'_, L> {
                 };
                 let class = match &mut frame.open {
                     Open::Items { left, class } => {
-                        if *class == Shape::STRS && !is_text(self.dialect, done) {
+                        if done.class() >= Shape::CHANGEABLE {
+                            *class = holding(self.input.bytes, frame.place, *class, at)?;
+                        } else if *class == Shape::STRS && !is_text(self.dialect, done) {
                             *class = Shape::TUPLE;
                         }
                         *left = left.saturating_sub(1);
@@ -364,6 +318,9 @@ impl<L: Listener> Walk<'_, L> {
                         *class
                     }
                     Open::Dict { value_next } => {
+                        if !*value_next && done.class() >= Shape::CHANGEABLE {
+                            return Err(unhashable(at));
+                        }
                         *value_next = !*value_next;
                         break;
                     }
@@ -391,6 +348,10 @@ impl<L: Listener> Walk<'_, L> {
         } else {
             Fault::corrupt("type-code", "a byte in it is no type code", at)
         }
+    }
+
+    fn letter(&self, place: usize) -> u8 {
+        self.input.bytes.get(place).map_or(0, |code| code & 0x7F)
     }
 
     fn finish(&mut self, class: u32, place: usize, slot: Option<u32>) -> Shape {
@@ -524,7 +485,7 @@ impl<L: Listener> Walk<'_, L> {
             }
             b'[' | b'<' | b'>' => {
                 let count = self.input.size()?;
-                self.items(count, Shape::OTHER, place, flagged)
+                self.items(count, if code == b'>' { Shape::OTHER } else { Shape::CHANGEABLE }, place, flagged)
             }
             b':' if slices => self.push(place, flagged, Open::Items { left: 3, class: Shape::OTHER }),
             b'{' => self.push(place, flagged, Open::Dict { value_next: false }),
@@ -577,6 +538,21 @@ impl<L: Listener> Walk<'_, L> {
         let args = args.saturating_add(keyword).saturating_add(starred);
         let fields = Fields { next: 0, args, stack, nlocals: locals, shapes: [Shape::OPEN; FIELDS] };
         self.push(place, flagged, Open::Code(fields))
+    }
+}
+
+#[cold]
+fn unhashable(at: usize) -> Fault {
+    Fault::corrupt("unhashable", "a set or a key in it holds what can be changed", at)
+}
+
+/// The class of a container at `place` that holds something changeable.
+#[cold]
+fn holding(bytes: &[u8], place: usize, class: u32, at: usize) -> Step<u32> {
+    match (bytes.get(place).map_or(0, |code| code & 0x7F), class) {
+        (b'<' | b'>', _) => Err(unhashable(at)),
+        (_, Shape::STRS | Shape::TUPLE) => Ok(Shape::LOOSE),
+        (_, class) => Ok(class),
     }
 }
 
@@ -664,6 +640,8 @@ mod tests {
             b">\x01\0\0\0N",
             b"{NT0",
             b"\xa9\x01\xda\x01a",
+            b")\x02[\x01\0\0\0{N[\0\0\0\x000z\x01a",
+            b">\x02\0\0\0>\0\0\0\0)\x01>\0\0\0\0",
             b")\x02\xda\x01ar\x01\0\0\0",
         ] {
             assert_eq!(code_of(3571, &code(good)), "sound", "{good:?}");
@@ -696,6 +674,10 @@ mod tests {
             (b"f\x01x", "float"),
             (b"r\x09\0\0\0", "reference"),
             (b"r\xff\xff\xff\xff", "reference"),
+            (b">\x01\0\0\0[\0\0\0\0", "unhashable"),
+            (b"<\x01\0\0\0)\x02N)\x01{NN0", "unhashable"),
+            (b"{<\0\0\0\0N0", "unhashable"),
+            (b")\x02\xdb\0\0\0\0>\x01\0\0\0r\x01\0\0\0", "unhashable"),
             // The code object itself is still open.
             (b"r\0\0\0\0", "reference"),
             (b"\xa9\x01r\x01\0\0\0", "reference"),

@@ -26,6 +26,7 @@ pub mod differences;
 pub mod equal;
 pub mod flags;
 pub mod frame;
+mod input;
 pub mod interpreter;
 mod line_table;
 pub mod magic;

@@ -13,6 +13,7 @@ use crate::base::whereabouts::Whereabouts;
 use crate::base::write::Staged;
 use crate::base::{Error, FlawKind};
 use crate::model::{Cause, CompileError, Entry, Made, Mode, Request, Verdict, Warning};
+use crate::store::Key;
 
 use super::again;
 use super::commit::Pending;
@@ -127,6 +128,7 @@ impl Run<'_> {
                 found.wrong = true;
                 return self.tell_entry(&guard.folder, entry, &found, Action::Skipped, Some(&cause), &[]);
             }
+            Trouble::Claimed(key) => return self.wait_for_claim(&guard.folder, item, key),
             Trouble::Stop => return,
         };
         found.wrong = true;
@@ -339,6 +341,8 @@ pub(super) enum Trouble {
     Gone,
     Cause(Cause),
     Skip(Cause),
+    /// Somebody else is compiling it.
+    Claimed(Key),
     /// The run is ending; nothing is told.
     Stop,
 }

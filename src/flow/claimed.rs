@@ -52,7 +52,8 @@ impl Run<'_> {
             Claiming::Busy { .. } if self.has_waited(key) => {
                 if !self.waits.in_vain.swap(true, Ordering::SeqCst) && !self.job.options.lock_timeout.is_zero() {
                     let seconds = self.job.options.lock_timeout.as_secs_f64();
-                    let text = format!("another process has claimed a source for {seconds} s: it is compiled here, and no claim is waited for");
+                    let text =
+                        format!("another process has claimed a source for {seconds} s: it is compiled here, and no claim is waited for");
                     self.note_once("claim", &store.path(), &text);
                 }
                 Ok(None)
@@ -85,8 +86,7 @@ impl Run<'_> {
         let Some(store) = self.job.options.store else { return };
         let mut claimed = folder.claimed.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = std::mem::take(&mut claimed.waiting);
-        let (ready, waiting): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(_, key)| !store.is_claimed(key) || self.has_waited(key));
+        let (ready, waiting): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, key)| !store.is_claimed(key) || self.has_waited(key));
         claimed.queued = !waiting.is_empty();
         claimed.waiting = waiting;
         let todo: Vec<Item> = ready.into_iter().map(|(item, _)| item).collect();

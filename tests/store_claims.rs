@@ -113,11 +113,11 @@ fn whoever_dies_holding_claims_keeps_nobody() {
             std::thread::sleep(Duration::from_millis(2));
         }
         for (number, run) in runs.into_iter().enumerate() {
-            if number % 3 != round % 3 {
+            if number % 3 == round % 3 {
+                run.wait().exits(0);
+            } else {
                 run.signal("KILL");
                 killed += usize::from(run.wait().signal == Some(9));
-            } else {
-                run.wait().exits(0);
             }
         }
         round += 1;

@@ -172,7 +172,7 @@ mod tests {
     fn a_store_without_a_usable_file_has_no_claims() {
         let top = tempfile::tempdir().unwrap();
         let store = Store::open(top.path()).unwrap();
-        std::fs::create_dir(store.claims_path()).unwrap();
+        store.dir.make_dir(&name(FILE).unwrap(), 0o700).unwrap();
         assert!(matches!(store.claim(&key(0)), Claiming::Useless));
         assert!(!store.is_claimed(&key(0)));
     }

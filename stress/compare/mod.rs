@@ -30,6 +30,8 @@ pub(crate) enum Row {
     Restamp,
     /// Eight processes on one tree: against one
     Eight,
+    /// Eight processes on eight trees with the same packages and one store: against one
+    Claims,
     /// Many small files: memory, and time for each
     Memory,
     /// Unsealed artifacts looked through by one core: against marshal.loads and b3sum
@@ -162,13 +164,14 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
     println!("{} cores, {} runs", std::thread::available_parallelism()?, plan.runs);
     println!("each measured run {}", if mount::possible() { "on a fresh ext4" } else { "under a directory name never used before" });
     let mut bench = Bench { setting, plan, corpus, tally, sheet: Vec::new() };
-    let all: [(Row, Measured); 8] = [
+    let all: [(Row, Measured); 9] = [
         (Row::Cold, rows::cold),
         (Row::Verify, rows::verify),
         (Row::Nothing, rows::nothing),
         (Row::Unsealed, rows::unsealed),
         (Row::Restamp, rows::restamp),
         (Row::Eight, rows::eight),
+        (Row::Claims, rows::claims),
         (Row::Memory, rows::memory),
         (Row::Walk, walk::walk),
     ];

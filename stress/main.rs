@@ -12,6 +12,7 @@
 mod bench;
 mod bitrot;
 mod bombs;
+mod claims;
 mod cleanrace;
 mod compare;
 mod corpus;
@@ -75,6 +76,8 @@ enum Program {
     Workers,
     /// The lock of a directory: delays at every call, a stopped holder, another user, and runs that want the same.
     Locks,
+    /// Several processes over as many trees with one store: each source is compiled once, and kills keep nobody.
+    Claims,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
     /// Clean and compile against each other, against installers that remove and rename, and against walkers.
@@ -100,6 +103,7 @@ const SLICES: &[(Program, Option<u64>, Option<u64>)] = &[
     (Program::Mutations, Some(8), None),
     (Program::Workers, Some(10), None),
     (Program::Locks, Some(3), None),
+    (Program::Claims, Some(6), None),
     (Program::Storm, Some(12), Some(600)),
     (Program::Cleanrace, Some(10), Some(300)),
     (Program::Hostile, Some(4), Some(60)),
@@ -224,6 +228,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             let sections = if seconds.is_some() { 20_000 } else { 100_000 };
             locks::run(setting, &locks::Plan { sections, seconds, case: args.case.clone() }, random, tally)
         }
+        Program::Claims => claims::run(setting, seconds, case, random, tally),
         Program::Storm => {
             let plan = storm::Plan { seconds: seconds.unwrap_or(60), processes: args.processes.max(1), case: args.case.clone() };
             storm::run(setting, &plan, tally)
@@ -297,6 +302,7 @@ fn list() {
     for (what, why) in locks::missing() {
         println!("SKIP {what}: {why}");
     }
+    say("claims", "many processes over many trees with one store", linux());
     say("storm", "many processes over one tree", linux());
     say("cleanrace", "clean and compile against installers that remove and rename, and walkers", linux());
     if let Err(why) = strace_log::possible() {

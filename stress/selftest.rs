@@ -29,6 +29,8 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("remove-while-held", &["locks", "--case", "product:unlinkat:delay_enter"]),
     ("lock-mode", &["locks", "--case", "stranger", "--seconds", "1"]),
     ("second-look", &["locks", "--case", "once", "--seconds", "1"]),
+    ("claims", &["claims", "--case", "once", "--seconds", "1"]),
+    ("claim-recheck", &["claims", "--case", "late", "--seconds", "1"]),
     ("frame-checksum", &["workers", "--case", "flips:150:once"]),
     ("request-id", &["workers", "--case", "swaps:2:once"]),
     ("whole-frames", &["workers", "--case", "pauses:150:always"]),

@@ -19,11 +19,14 @@
 //! - **L2** A lock dies with its process.
 //! - **L3** Nothing here waits for a lock: taking one is an attempt, *busy* is an answer.
 //!
+//! Locks of bytes ([`bytelock`]), for what costs time only, have L2 and L3 too.
+//!
 //! Paths ([`sys`]):
 //! - **P1** Below a tree's root nothing is opened, made, renamed or removed through a symbolic link: a [`sys::Dir`] is a descriptor,
 //!   a [`sys::Name`] one component. One call takes several at a time, `openat2`, which is told to follow no link and not to leave.
 //! - **P2** Opening never blocks on a FIFO and never takes a terminal.
 
+pub mod bytelock;
 pub mod children;
 pub mod digests;
 pub mod error;

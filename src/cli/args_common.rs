@@ -140,7 +140,7 @@ pub(crate) struct Common {
     /// How much is done at one time; 0 is as much as there are processor cores [default: 0]
     #[arg(long, short, value_name = "N")]
     pub(crate) jobs: Option<u16>,
-    /// Seconds to wait for folders that another process works on
+    /// Seconds to wait for what another process works on: a folder, or a source that it compiles for the store
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = parse_seconds)]
     pub(crate) lock_timeout: Seconds,
     /// Seconds that the whole run may take; what is left then is left

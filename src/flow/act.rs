@@ -13,6 +13,7 @@ use crate::base::whereabouts::Whereabouts;
 use crate::base::write::Staged;
 use crate::base::{Error, FlawKind};
 use crate::model::{Cause, CompileError, Entry, Made, Mode, Request, Verdict, Warning};
+use crate::store::Key;
 
 use super::again;
 use super::commit::Pending;
@@ -132,6 +133,7 @@ impl Run<'_> {
                 tracing::debug!(cause = %error.sentence(), "begun anew");
                 self.gone(&guard.folder, Some(guard.dir_id()), item);
             }
+            Trouble::Claimed(key) => self.wait_for_claim(&guard.folder, item, key),
             trouble => self.tell_trouble_of(&guard.folder, entry, &mut found, trouble),
         }
     }
@@ -142,7 +144,7 @@ impl Run<'_> {
             Trouble::System(error) => (Action::Failed, Cause::from(&error)),
             Trouble::Cause(cause) => (Action::Failed, cause),
             Trouble::Skip(cause) => (Action::Skipped, cause),
-            Trouble::Gone | Trouble::Stop => return,
+            Trouble::Gone | Trouble::Claimed(_) | Trouble::Stop => return,
         };
         found.wrong = true;
         self.tell_entry(folder, entry, found, action, Some(&cause), &[]);
@@ -355,6 +357,8 @@ pub(super) enum Trouble {
     Gone,
     Cause(Cause),
     Skip(Cause),
+    /// Somebody else is compiling it.
+    Claimed(Key),
     /// The run is ending; nothing is told.
     Stop,
 }

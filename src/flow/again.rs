@@ -47,7 +47,7 @@ impl Run<'_> {
             }
             Err(Trouble::Cause(cause)) => cause,
             Err(Trouble::System(error)) => Cause::from(&error),
-            Err(Trouble::Gone | Trouble::Stop) => {
+            Err(Trouble::Gone | Trouble::Claimed(_) | Trouble::Stop) => {
                 found.stopped = true;
                 return;
             }

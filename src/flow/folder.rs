@@ -12,6 +12,7 @@ use crate::base::{Error, Result, write};
 use crate::ignored;
 use crate::model::{Cause, Entry, Layout, Verdict};
 
+use super::claimed::Claimed;
 use super::job::What;
 
 /// A root of the job.
@@ -139,6 +140,8 @@ pub(super) struct Folder {
     pub(super) looks: AtomicUsize,
     /// What lost its directory, until it is gathered and begun anew.
     pub(super) lost: Mutex<Lost>,
+    /// What others are compiling.
+    pub(super) claimed: Mutex<Claimed>,
     /// One of the folders that are open.
     _open: Counted,
 }
@@ -199,6 +202,7 @@ impl Folder {
             todo: Mutex::default(),
             looks: AtomicUsize::new(0),
             lost: Mutex::default(),
+            claimed: Mutex::default(),
             _open: open.one_more(),
         };
         match folder.open_artifacts() {

@@ -11,6 +11,7 @@
 
 mod act;
 mod again;
+mod claimed;
 mod commit;
 pub mod examine;
 mod explain;
@@ -109,6 +110,8 @@ struct Run<'r> {
     halted: AtomicBool,
     /// Was a lock waited for until the time-out?
     waited_in_vain: AtomicBool,
+    /// What others are compiling, and this run wants too.
+    waits: claimed::Waits,
     /// One lock is taken and noted after the other: else a thread would find busy, and not its own, what another is just taking.
     taking: Mutex<()>,
     deadline: Option<Instant>,
@@ -151,6 +154,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         starved: Mutex::new(Starved { done: 0, since: started, over: false }),
         halted: AtomicBool::new(false),
         waited_in_vain: AtomicBool::new(false),
+        waits: claimed::Waits::default(),
         taking: Mutex::default(),
         deadline: job.options.max_time.and_then(|limit| started.checked_add(limit)),
     };
@@ -324,6 +328,7 @@ impl Run<'_> {
                         Task::Scan(tree, relative) => self.scan(&tree, &relative),
                         Task::Look(folder, items) => self.look_at(&folder, items),
                         Task::Lock(locking) => self.take_lock(locking),
+                        Task::Await(folder, since) => self.await_claims(folder, since),
                         Task::Act(guard, item) => self.act(&guard, item),
                     }
                     drop(finish);

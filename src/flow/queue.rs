@@ -2,7 +2,9 @@
 //! does not grow with the tree: acts before looks, looks before scans. Busy folders come back.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,8 @@ pub(super) enum Task {
     Lock(Locking),
     /// Do it, under the lock.
     Act(Arc<Guarded>, Item),
+    /// See whether others are done with what they compile and this folder wants too; when it was taken up or found busy last.
+    Await(Arc<Folder>, Instant),
 }
 
 /// A folder on its way to its lock.
@@ -81,6 +85,8 @@ pub(super) struct Queue {
     /// The folders that are open, and how many may be before another directory is scanned: each holds descriptors.
     open: Open,
     most_open: usize,
+    /// Others are at work on the same sources: go another way than they do.
+    spread: AtomicBool,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -98,7 +104,7 @@ impl Queue {
         let mut state = self.state();
         match task {
             Task::Act(..) => state.acts.push_back(task),
-            Task::Lock(_) => state.locks.push(task),
+            Task::Lock(_) | Task::Await(..) => state.locks.push(task),
             Task::Look(..) => state.looks.push(task),
             Task::Scan(..) => state.scans.push(task),
         }
@@ -109,6 +115,7 @@ impl Queue {
     pub(super) fn push_later(&self, task: Task) {
         let waited = match &task {
             Task::Lock(locking) => locking.busy.as_ref().map(|busy| busy.since.elapsed()),
+            Task::Await(_, since) => Some(since.elapsed()),
             _ => None,
         };
         let when = Instant::now() + waited.map_or(SOONEST, |waited| (waited / 4).clamp(SOONEST, LATEST));
@@ -136,11 +143,11 @@ impl Queue {
             }
             let now = Instant::now();
             let due = state.later.front().is_some_and(|(when, _)| *when <= now);
-            let task = match state.acts.pop_front().or_else(|| state.locks.pop()).or_else(|| state.looks.pop()) {
+            let task = match self.first(&mut state.acts).or_else(|| self.last(&mut state.locks)).or_else(|| self.last(&mut state.looks)) {
                 Some(task) => Some(task),
                 None if due => state.later.pop_front().map(|(_, task)| task),
                 None if self.is_full(&state) => None,
-                None => state.scans.pop(),
+                None => self.last(&mut state.scans),
             };
             if let Some(task) = task {
                 state.running += 1;
@@ -159,6 +166,20 @@ impl Queue {
             state = self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
         }
+    }
+
+    /// From now on what is equally near is taken in any order, and no longer in that of the tree.
+    pub(super) fn spread(&self) {
+        self.spread.store(true, Ordering::Relaxed);
+    }
+
+    fn first(&self, tasks: &mut VecDeque<Task>) -> Option<Task> {
+        if self.spread.load(Ordering::Relaxed) { tasks.swap_remove_front(any(tasks.len())) } else { tasks.pop_front() }
+    }
+
+    fn last(&self, tasks: &mut Vec<Task>) -> Option<Task> {
+        let is_spread = self.spread.load(Ordering::Relaxed) && !tasks.is_empty();
+        if is_spread { Some(tasks.swap_remove(any(tasks.len()))) } else { tasks.pop() }
     }
 
     /// Must folders be closed before another directory is scanned? With a single one allowed, all work in it must be done. What waits for
@@ -215,4 +236,11 @@ impl Queue {
         drop(dropped);
         self.wake.notify_all();
     }
+}
+
+/// Any number below this one, another in each process. 0 of none.
+fn any(end: usize) -> usize {
+    // Each state of this kind has keys of its own.
+    let number = RandomState::new().hash_one(end) % u64::try_from(end.max(1)).unwrap_or(u64::MAX);
+    usize::try_from(number).unwrap_or(0)
 }

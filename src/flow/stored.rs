@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::base::seal::Digest;
+use crate::base::seam;
 use crate::base::source::{Opened, Source};
 use crate::base::sys::{Dir, Stat};
 use crate::model::{Compared, Entry, Head, Made, Mode, Target};
@@ -61,7 +62,11 @@ impl Run<'_> {
             Opened::Read(source) => source,
             Opened::Known { stat, digest } => match self.stored_code(maker, folder, entry, &digest, level) {
                 Some(made) => return Ok(Coded { stat, bytes: Vec::new(), digest, made, stored: true }),
-                None => Source::read(sources, &entry.source, limit).map_err(Trouble::of_source)?,
+                None => {
+                    // It is asked once more, with the source at hand.
+                    store.inspect(|store| store.take_back_miss());
+                    Source::read(sources, &entry.source, limit).map_err(Trouble::of_source)?
+                }
             },
         };
         let Code { made, stored } = self.code(maker, folder, entry, &source, level)?;
@@ -86,11 +91,23 @@ impl Run<'_> {
         let target = maker.compiler.target();
         let name = self.code_name_of(folder, entry);
         let named = |code: &[u8]| self.job.format.named(target, code, &source.digest, name.as_os_str().as_bytes());
-        // Who says that everything is to be made anew does not believe what is there.
-        if !self.job.options.force
-            && let Some(code) = self.stored(&wanted, &source.digest, named)
-        {
-            return Ok(Code { made: Made { code, took: Duration::ZERO, warnings: Vec::new() }, stored: true });
+        let found = |code| Code { made: Made { code, took: Duration::ZERO, warnings: Vec::new() }, stored: true };
+        // Who says that everything is to be made anew does not believe what is there, nor what another one is just making.
+        let mut claim = None;
+        if !self.job.options.force {
+            if let Some(code) = self.stored(&wanted, &source.digest, named) {
+                self.waits.end(&wanted.key);
+                return Ok(found(code));
+            }
+            claim = self.claim(wanted.store, &wanted.key).inspect_err(|_| wanted.store.take_back_miss())?;
+            self.waits.end(&wanted.key);
+            if claim.is_some() && !seam::without("claim-recheck") {
+                // Its last holder put the value before it let the claim go.
+                wanted.store.take_back_miss();
+                if let Some(code) = self.stored(&wanted, &source.digest, named) {
+                    return Ok(found(code));
+                }
+            }
         }
         let mut made = self.compile_as(maker, folder, entry, source, level, &wanted.placeholder)?;
         let Some(code) = named(&made.code) else {
@@ -100,7 +117,10 @@ impl Run<'_> {
         };
         if let Err(error) = wanted.store.put(&wanted.key, &source.digest, target.magic, made.took, &made.code) {
             self.store_failed(wanted.store, &error);
+            wanted.store.claim_no_more();
         }
+        // Not kept while the artifact is written: who waits wants the code alone.
+        drop(claim);
         made.code = code;
         Ok(compiled(made))
     }

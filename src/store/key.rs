@@ -92,6 +92,11 @@ impl Key {
         label
     }
 
+    /// A number that other keys do not have, but for one in 2^64.
+    pub(super) fn beginning(&self) -> u64 {
+        u64::from_le_bytes(self.label())
+    }
+
     /// The directory that its value lies in: keys are spread over 256 of them.
     pub fn shard(&self) -> &str {
         &self.hex[..2]

@@ -12,6 +12,7 @@
 //!
 //! Nothing is flushed: after a power cut a value may be torn, and T1 finds that.
 
+mod claim;
 pub mod key;
 mod value;
 
@@ -28,6 +29,7 @@ use crate::base::sys::{self, Dir, Kind, Name, Time};
 use crate::base::{Error, Flaw, Result};
 use crate::ignored;
 
+pub use claim::{Claim, Claiming};
 pub use key::{Key, Parts};
 pub use value::Value;
 
@@ -68,6 +70,7 @@ pub struct Store {
     dir: Arc<Dir>,
     digests: Digests,
     counters: Counters,
+    claims: claim::Claims,
 }
 
 /// What is there for a key.
@@ -98,7 +101,7 @@ impl Store {
             ignored!(replace(&top, &tag, TAG), "programs that make backups are not told that this is a cache");
         }
         let digests = Digests::in_dir(&dir);
-        Ok(Self { dir, digests, counters: Counters::default() })
+        Ok(Self { dir, digests, counters: Counters::default(), claims: claim::Claims::default() })
     }
 
     /// Where it is.
@@ -143,6 +146,11 @@ impl Store {
             }
         }
         found
+    }
+
+    /// What was not found is looked for again: it is no miss yet.
+    pub fn take_back_miss(&self) {
+        self.counters.misses.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn read(&self, key: &Key, source: &Digest) -> Result<Lookup> {

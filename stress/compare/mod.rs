@@ -33,6 +33,8 @@ pub(crate) enum Row {
     Warm,
     /// Eight processes on one tree: against one
     Eight,
+    /// Eight processes on eight trees with the same packages and one store: against one
+    Claims,
     /// Many small files: memory, and time for each
     Memory,
     /// Unsealed artifacts looked through by one core: against marshal.loads and b3sum
@@ -173,6 +175,7 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
         (Row::Restamp, rows::restamp),
         (Row::Warm, store::warm),
         (Row::Eight, rows::eight),
+        (Row::Claims, rows::claims),
         (Row::Memory, rows::memory),
         (Row::Walk, walk::walk),
     ];

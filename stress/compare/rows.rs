@@ -383,6 +383,36 @@ pub(crate) fn eight(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
+pub(crate) fn claims(bench: &mut Bench<'_>) -> Result<()> {
+    let (setting, tree) = (bench.setting, laid_out(bench)?);
+    let many = |count: usize, stored: bool| {
+        let laid = Laid::empty(setting)?;
+        let site = |number: usize| laid.place.dir().join(format!("site{number}"));
+        (0..count).try_for_each(|number| copy(&tree, &site(number)))?;
+        settle()?;
+        let command = |number: usize| {
+            let mut command = setting.bytekeep("compile", &site(number), JOBS, &laid.cache);
+            if stored {
+                command.arg("--store").arg(laid.place.dir().join("store"))
+            } else {
+                command.arg("--no-store")
+            };
+            command
+        };
+        measure((0..count).map(command).collect())
+    };
+    let all = bench.alternate(&mut [
+        ("1 process, an empty store".into(), Box::new(|| many(1, true))),
+        ("8 processes on 8 trees, one empty store".into(), Box::new(|| many(8, true))),
+        ("1 process, no store".into(), Box::new(|| many(1, false))),
+    ])?;
+    let (ratio, first) = (all[1].cpu() / all[0].cpu(), all[0].cpu() / all[2].cpu());
+    bench.line("claims", &all[0], &[against(first, "× CPU without a store", 1.05, true)]);
+    bench.line("claims", &all[1], &[against(ratio, "× CPU", 1.3, true), format!("{:.2} × wall", all[1].wall() / all[0].wall())]);
+    bench.line("claims", &all[2], &[]);
+    Ok(())
+}
+
 pub(crate) fn memory(bench: &mut Bench<'_>) -> Result<()> {
     let setting = bench.setting;
     let most = bench.plan.files.max(10);

@@ -103,6 +103,11 @@ impl Ended {
         told.into_iter().any(|text| text.contains(&pid.to_string()))
     }
 
+    /// Its last line; nothing where it said none.
+    pub(crate) fn summary(&self) -> &serde_json::Value {
+        self.lines.last().unwrap_or(&serde_json::Value::Null)
+    }
+
     /// Artifact, action and the code of its cause, of each entry.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         let told = self.lines.iter().filter(|line| line["kind"] == "entry");

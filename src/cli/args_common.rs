@@ -123,7 +123,15 @@ pub(crate) struct Compiling {
     /// A source that any tree has had compiled by the same interpreter is not compiled again.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) store: Option<PathBuf>,
-    /// Take nothing from the store, and put nothing there, whatever names one
+    /// How much the store may hold; what was not used for longest goes (K, M and G are understood)
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_size)]
+    pub(crate) store_max_size: Size,
+    /// The administrator's store, which is asked before it and never written to
+    ///
+    /// It must belong to root to its last directory, and nobody else may be able to write it; else it is not used, and that is told.
+    #[arg(long, value_name = "DIR", default_value = "/usr/lib/bytekeep/store", value_hint = ValueHint::DirPath)]
+    pub(crate) system_store: PathBuf,
+    /// Take nothing from any store, and put nothing there, whatever names one
     #[arg(long)]
     pub(crate) no_store: bool,
 }

@@ -4,6 +4,7 @@
 
 mod args;
 mod args_common;
+mod args_store;
 mod differ;
 mod exclude;
 mod exit;
@@ -22,6 +23,7 @@ mod roots;
 mod setup;
 mod signals;
 mod store;
+mod store_command;
 mod summary;
 mod text;
 mod until;
@@ -129,6 +131,11 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
         Command::Inspect(args) => Ok(inspect_all(args, &cli.global, out, cwd.as_deref())),
         chosen => {
             let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;
+            if let Command::Store(args) = chosen
+                && let Some(done) = store_command::run(&args.command, &cli.global, out, &stop)
+            {
+                return done;
+            }
             let plan = match Plan::new(chosen, &setup::Environment::of_process(), &stop) {
                 // Whatever went wrong: it was to end.
                 Err(_) if stop.load(Ordering::SeqCst) => {

@@ -282,7 +282,8 @@ mod tests {
         let page = include_str!("../../man/bytekeep-json.5");
         let mut names = Vec::new();
         let (answers, outcomes) = super::super::explain::sample();
-        let samples = [full(), super::super::inspect::sample(), super::super::differ::sample(), super::super::store_command::sample(), answers];
+        let samples =
+            [full(), super::super::inspect::sample(), super::super::differ::sample(), super::super::store_command::sample(), answers];
         for line in samples.iter().flat_map(|lines| lines.lines()) {
             fields(&serde_json::from_str(line).unwrap(), &mut names);
         }

@@ -176,10 +176,9 @@ fn by_interpreter(holding: &Holding) -> BTreeMap<String, (u64, u64)> {
     for (magic, (values, bytes)) in &holding.magics {
         let mut head = [0; 16];
         head[..4].copy_from_slice(magic);
-        let tag = setup::format().head(&head, None, None).map_or_else(
-            |_| format!("magic {}", u32::from_le_bytes(*magic) & 0xFFFF),
-            |head| head.tag.to_string(),
-        );
+        let tag = setup::format()
+            .head(&head, None, None)
+            .map_or_else(|_| format!("magic {}", u32::from_le_bytes(*magic) & 0xFFFF), |head| head.tag.to_string());
         let part = parts.entry(tag).or_default();
         *part = (part.0 + values, part.1 + bytes);
     }
@@ -211,7 +210,10 @@ fn verify(args: &Verify, told: &Told<'_>, stop: &AtomicBool) -> Result<Exit, Fai
         let end = if stopped { "Interrupted. " } else { "" };
         let details = match (proved.bad, proved.removed) {
             (0, _) => String::new(),
-            (bad, 0) => format!(" ({bad} bad)\n{}: nobody uses them; `bytekeep store verify --remove-bad` removes them", told.out.style.hint("hint")),
+            (bad, 0) => format!(
+                " ({bad} bad)\n{}: nobody uses them; `bytekeep store verify --remove-bad` removes them",
+                told.out.style.hint("hint")
+            ),
             (bad, removed) => format!(" ({bad} bad, {removed} removed)"),
         };
         format!("{end}{verb} {}{details}\n", values(values_))

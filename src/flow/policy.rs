@@ -137,7 +137,9 @@ fn clean(verdict: Verdict, facts: &Facts<'_>) -> Decision {
 pub(super) fn is_wrong(command: Command, verdict: Verdict, damaged: bool) -> bool {
     match command {
         // A damaged module without a source fails at import, and nobody but its owner can mend it.
-        Command::Verify | Command::Status | Command::Seal | Command::Add => verdict.is_problem() || (verdict == Verdict::Sourceless && damaged),
+        Command::Verify | Command::Status | Command::Seal | Command::Add => {
+            verdict.is_problem() || (verdict == Verdict::Sourceless && damaged)
+        }
         Command::Compile | Command::Explain => matches!(verdict, Verdict::Unreadable | Verdict::Unsafe),
         Command::Repair => matches!(verdict, Verdict::Unreadable | Verdict::Unsafe) || (verdict == Verdict::Sourceless && damaged),
         Command::Clean => verdict == Verdict::Unreadable,

@@ -10,8 +10,8 @@ use crate::store::{Key, Lookup, Parts, Store};
 
 use super::Run;
 use super::act::Trouble;
-use super::folder::Folder;
 use super::again::Sound;
+use super::folder::Folder;
 use super::job::{Command, Maker};
 
 /// Code on its way into an artifact.
@@ -96,15 +96,15 @@ impl Run<'_> {
     /// It is compiled again even where a seal proves the artifact to be ours. A seal says which magic number and variant made it, and not
     /// which build: with one magic number a later release may give other code, and under this build's key that would be a wrong answer.
     pub(super) fn add(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, sound: &Sound, level: u8) -> Result<Compared, Trouble> {
-        let not_stored = || Trouble::Skip(Cause::new("not-stored", "code of this interpreter is not stored: the file name in it is not found"));
+        let not_stored =
+            || Trouble::Skip(Cause::new("not-stored", "code of this interpreter is not stored: the file name in it is not found"));
         let source = &sound.source.digest;
         let target = maker.compiler.target();
         let wanted = self.wanted(maker, source, level).ok_or_else(not_stored)?;
         let name = self.code_name_of(folder, entry);
         let named = |code: &[u8]| self.job.format.named(target, code, source, name.as_os_str().as_bytes());
-        let compare = |code: &[u8]| {
-            self.job.format.compare(&sound.head, &sound.payload, code).map_err(|flaw| Trouble::Cause(Cause::from(&flaw)))
-        };
+        let compare =
+            |code: &[u8]| self.job.format.compare(&sound.head, &sound.payload, code).map_err(|flaw| Trouble::Cause(Cause::from(&flaw)));
         if let Some(code) = self.stored(&wanted, source, named) {
             return match compare(&code)? {
                 Compared::Other(text) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::value::Value;
-use super::{Counts, Key, LARGEST, Store, name};
+use super::{Counts, Key, LARGEST, Store, name, names};
 use crate::base::lock::{Attempt, DirLock};
 use crate::base::memo;
 use crate::base::sys::{self, Dir, Kind, Name, Time};
@@ -59,7 +59,7 @@ impl Store {
         let mut holding = Holding::default();
         for shard in self.shards() {
             let shard = shard?;
-            for value in shard.names()?.iter().filter(|name| Key::of_name(name).is_some()) {
+            for value in names(&shard)?.iter().filter(|name| Key::of_name(name).is_some()) {
                 let path = shard.path_of(value);
                 let look = || -> Result<_> {
                     let file = shard.open_file(value)?;
@@ -90,7 +90,7 @@ impl Store {
         let mut proved = Proved::default();
         for shard in self.shards() {
             let shard = shard?;
-            for value in shard.names()? {
+            for value in names(&shard)? {
                 if stop() {
                     return Ok(proved);
                 }
@@ -108,8 +108,10 @@ impl Store {
                 proved.bad += 1;
                 tell(&path, &flaw);
                 if remove {
-                    shard.unlink(&value)?;
-                    proved.removed += 1;
+                    match shard.unlink(&value) {
+                        Err(error) if !error.is_gone() => return Err(error),
+                        _ => proved.removed += 1,
+                    }
                 }
             }
         }

@@ -257,6 +257,14 @@ fn version_dir(top: &Arc<Dir>) -> Result<Arc<Dir>> {
     }
 }
 
+/// The names in a shard. One that was cleaned away meanwhile has none.
+fn names(shard: &Dir) -> Result<Vec<Name>> {
+    match shard.names() {
+        Err(error) if error.is_gone() => Ok(Vec::new()),
+        names => names,
+    }
+}
+
 /// Is it something that was renamed to be removed?
 fn is_aside(name: &Name) -> bool {
     leftover::recognise(name) == Some(Leftover::Aside)

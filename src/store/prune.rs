@@ -9,8 +9,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Key, Store, name};
 use crate::base::Result;
@@ -97,7 +97,9 @@ impl Store {
             let shards: Vec<u64> = (group * SHARDS / groups..(group + 1) * SHARDS / groups).collect();
             match self.prune_group(&shards, self.house.limit / groups) {
                 Ok(Pruned { values: 0, .. }) => {}
-                Ok(pruned) => tracing::debug!(values = pruned.values, bytes = pruned.bytes, group, "removed from the store what was used least"),
+                Ok(pruned) => {
+                    tracing::debug!(values = pruned.values, bytes = pruned.bytes, group, "removed from the store what was used least")
+                }
                 Err(error) => tracing::debug!(cause = %error.sentence(), "the store is not pruned"),
             }
         }
@@ -174,7 +176,7 @@ impl Store {
     fn held(&self, shard: u64) -> Result<Vec<Held>> {
         let Some(dir) = self.shard_dir(shard)? else { return Ok(Vec::new()) };
         let (now, mut all) = (Time::now(), Vec::new());
-        for name in dir.names()? {
+        for name in super::names(&dir)? {
             let kind = leftover::recognise(&name);
             if kind != Some(Leftover::Temp) && Key::of_name(&name).is_none() {
                 continue;
@@ -255,7 +257,12 @@ mod tests {
     }
 
     fn set_time(path: &Path, seconds: u64) {
-        std::fs::File::options().append(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+        std::fs::File::options()
+            .append(true)
+            .open(path)
+            .unwrap()
+            .set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+            .unwrap();
     }
 
     fn there(paths: &[PathBuf]) -> Vec<bool> {

@@ -293,7 +293,9 @@ fn a_users_run_reads_the_systems_store_and_leaves_it_as_it_is() {
     let system = systems_store(&first, python, true);
     let all = values(&system);
     assert_eq!(all.len(), 2);
-    all.iter().for_each(|path| set_mtime(path, 1_500_000_000));
+    for path in &all {
+        set_mtime(path, 1_500_000_000);
+    }
     let compile = || {
         drop(std::fs::remove_dir_all(second.path("__pycache__")));
         for own in [second.root(), second.home()] {
@@ -307,6 +309,12 @@ fn a_users_run_reads_the_systems_store_and_leaves_it_as_it_is() {
     assert!(outcome.lines.iter().all(|line| line["kind"] != "note"), "{}", outcome.shown());
     assert!(all.iter().all(|path| path.metadata().unwrap().mtime() == 1_500_000_000), "a use was marked");
     assert!(values(&second.home()).is_empty());
+    // So it is where they have none of their own.
+    std::fs::set_permissions(second.home(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let outcome = compile();
+    std::fs::set_permissions(second.home(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(counts(&outcome), [2, 0, 0], "{}", outcome.shown());
+    assert!(outcome.lines.iter().any(|line| line["kind"] == "note" && line["code"] == "setup"));
     // A bad value is a miss, is told, and stays.
     let old = std::fs::read(&all[0]).unwrap();
     std::fs::write(&all[0], &old[1..]).unwrap();

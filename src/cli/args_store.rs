@@ -82,10 +82,12 @@ pub(crate) struct Prune {
     #[command(flatten)]
     pub(crate) place: Place,
     /// Remove what was not used for longest, so that at most SIZE stays (500M)
+    ///
+    /// Where it is not given, `BYTEKEEP_STORE_MAX_SIZE` is read, the limit that runs go by.
     #[arg(long, value_name = "SIZE", env = "BYTEKEEP_STORE_MAX_SIZE", default_value = "2G", value_parser = parse_size)]
     pub(crate) max_size: Size,
     /// Remove what was not used for so many days; a use is marked once an hour
-    #[arg(long, value_name = "DAYS", env = "BYTEKEEP_STORE_OLDER_THAN")]
+    #[arg(long, value_name = "DAYS")]
     pub(crate) older_than: Option<u32>,
 }
 

@@ -11,14 +11,15 @@ use crate::flow::Command;
 use crate::store::{Store, System};
 
 /// Opens it. One that was named must be of use; the default one is done without, and that is worth a word only where somebody else could
-/// have written to it. The same goes for the system's. `store add` needs one, and fills that one whatever others have.
+/// have written to it. The same goes for the system's, which serves also who has none. `store add` needs one, and fills that one whatever others have.
 pub(crate) fn open(compiling: &Compiling, command: Command, notes: &mut Vec<String>) -> Result<Option<Store>, Failure> {
     let adds = command == Command::Add;
     if compiling.no_store {
         return if adds { Err(no_store()) } else { Ok(None) };
     }
     let named = compiling.store.as_ref();
-    let Some(path) = named.cloned().or_else(default_dir) else { return if adds { Err(no_store()) } else { Ok(None) } };
+    let systems = |notes: &mut Vec<String>| system(compiling, notes).map(Store::of_system);
+    let Some(path) = named.cloned().or_else(default_dir) else { return if adds { Err(no_store()) } else { Ok(systems(notes)) } };
     match Store::open(&path) {
         Ok(store) => {
             let system = if adds { None } else { system(compiling, notes) };
@@ -31,7 +32,7 @@ pub(crate) fn open(compiling: &Compiling, command: Command, notes: &mut Vec<Stri
             } else {
                 tracing::debug!(cause = %error.sentence(), "there is no store");
             }
-            Ok(None)
+            Ok(systems(notes))
         }
     }
 }

@@ -17,7 +17,7 @@ use super::{setup, store};
 use crate::base::Flaw;
 use crate::base::sys::Time;
 use crate::model::Cause;
-use crate::store::{Holding, Pruned, Record, Store};
+use crate::store::{Holding, Proved, Pruned, Record, Store};
 
 /// Runs one of the commands that work on the store alone. `None`: it works on trees.
 pub(crate) fn run(command: &StoreCommand, global: &Global, out: &Out, stop: &AtomicBool) -> Option<Result<Exit, Failure>> {
@@ -136,7 +136,7 @@ fn stats(at: &Place, told: &Told<'_>) -> Result<Exit, Failure> {
     let path = place(at)?;
     let (holding, record) = match open(&path)? {
         Some(store) => (store.holding().map_err(store::unusable)?, store.record()),
-        None => Default::default(),
+        None => (Holding::default(), Record::default()),
     };
     let parts = by_interpreter(&holding);
     let Record { counts, since } = record;
@@ -154,18 +154,18 @@ fn stats(at: &Place, told: &Told<'_>) -> Result<Exit, Failure> {
         ..line("stats", &path)
     };
     told.answer(&line, || {
-        let mut shown = format!("{}: {}, {}\n", text::path(&path, None), values(holding.values), size(holding.bytes));
+        let mut shown = vec![format!("{}: {}, {}\n", text::path(&path, None), values(holding.values), size(holding.bytes))];
         let width = parts.keys().map(|tag| tag.chars().count()).max().unwrap_or(0);
         for (tag, (number, bytes)) in &parts {
-            shown.push_str(&format!("  {tag:width$}  {}, {}\n", values(*number), size(*bytes)));
+            shown.push(format!("  {tag:width$}  {}, {}\n", values(*number), size(*bytes)));
         }
         let asked = counts.hits.saturating_add(counts.misses);
         if let Some(rate) = counts.hits.saturating_mul(100).checked_div(asked) {
             let saved = text::elapsed(counts.saved);
             let day = text::date(since);
-            shown.push_str(&format!("asked for {asked} values since {day}, of which {rate} % were there: {saved} of compiling saved\n"));
+            shown.push(format!("asked for {asked} values since {day}, of which {rate} % were there: {saved} of compiling saved\n"));
         }
-        shown
+        shown.concat()
     });
     Ok(Exit::Good)
 }
@@ -180,7 +180,7 @@ fn by_interpreter(holding: &Holding) -> BTreeMap<String, (u64, u64)> {
             .head(&head, None, None)
             .map_or_else(|_| format!("magic {}", u32::from_le_bytes(*magic) & 0xFFFF), |head| head.tag.to_string());
         let part = parts.entry(tag).or_default();
-        *part = (part.0 + values, part.1 + bytes);
+        *part = (part.0.saturating_add(*values), part.1.saturating_add(*bytes));
     }
     parts
 }
@@ -200,7 +200,7 @@ fn verify(args: &Verify, told: &Told<'_>, stop: &AtomicBool) -> Result<Exit, Fai
     };
     let proved = match open(&path)? {
         Some(store) => store.prove(args.remove_bad, &|| stop.load(Ordering::SeqCst), &mut tell).map_err(store::unusable)?,
-        None => Default::default(),
+        None => Proved::default(),
     };
     let stopped = stop.load(Ordering::SeqCst);
     let bad = proved.bad - proved.removed;

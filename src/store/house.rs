@@ -71,9 +71,9 @@ impl Store {
                 match look() {
                     Ok((stat, magic)) if stat.kind == Kind::File => {
                         holding.values += 1;
-                        holding.bytes += stat.size;
+                        holding.bytes = holding.bytes.saturating_add(stat.size);
                         let of_magic = holding.magics.entry(magic).or_default();
-                        *of_magic = (of_magic.0 + 1, of_magic.1 + stat.size);
+                        *of_magic = (of_magic.0.saturating_add(1), of_magic.1.saturating_add(stat.size));
                     }
                     Ok(_) => {}
                     Err(error) if error.is_absent() => {}
@@ -127,7 +127,7 @@ impl Store {
     /// statistic only.
     pub fn note_use(&self) {
         let counts = self.counts();
-        if counts == Counts::default() {
+        if counts == Counts::default() || self.read_only {
             return;
         }
         let note = || {

@@ -77,6 +77,8 @@ pub struct Store {
     modes: (u32, u32),
     counters: Counters,
     house: prune::House,
+    /// There is no own one: `top` and `dir` are the system's.
+    read_only: bool,
     system: Option<System>,
 }
 
@@ -118,7 +120,7 @@ impl Store {
         }
         // It is made for its owner alone. Who has let all others read it wants that of what is in it too.
         let modes = if own.mode & 0o005 == 0o005 { (0o755, 0o644) } else { (0o700, 0o600) };
-        Ok(Self { top, dir, modes, counters: Counters::default(), house: prune::House::default(), system: None })
+        Ok(Self { top, dir, modes, counters: Counters::default(), house: prune::House::default(), read_only: false, system: None })
     }
 
     /// With a limit for its size, bytes, instead of [`DEFAULT_LIMIT`].
@@ -133,6 +135,17 @@ impl Store {
     pub fn below(mut self, system: Option<System>) -> Self {
         self.system = system;
         self
+    }
+
+    /// The system's store alone, for a user who has none: nothing is put into it.
+    pub fn of_system(system: System) -> Self {
+        let (dir, counters, house) = (Arc::clone(system.dir()), Counters::default(), prune::House::default());
+        Self { top: Arc::clone(&dir), dir, modes: (0o700, 0o600), counters, house, read_only: true, system: Some(system) }
+    }
+
+    /// Is nothing put there?
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// What its user should be told of the system's store, once.
@@ -184,6 +197,9 @@ impl Store {
         if let Some(value) = self.system.as_ref().and_then(|system| system.find(key, source)) {
             return Ok(Lookup::Hit(value));
         }
+        if self.read_only {
+            return Ok(Lookup::Miss);
+        }
         let relative = key.relative();
         let path = self.path_of(key);
         let file = match self.dir.open_file_beneath(&relative) {
@@ -216,8 +232,11 @@ impl Store {
         }
     }
 
-    /// Puts the code of a key, made from this source within so long.
+    /// Puts the code of a key, made from this source within so long; nothing where it is [read-only](Store::is_read_only).
     pub fn put(&self, key: &Key, source: &Digest, magic: [u8; 4], took: Duration, code: &[u8]) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
         let bytes = Value::bytes(key, source, magic, took, code);
         let written = self.shard(key).and_then(|shard| replace_as(&shard, &key.name(), &bytes, self.modes.1));
         match written {

@@ -98,7 +98,7 @@ impl Store {
             match self.prune_group(&shards, self.house.limit / groups) {
                 Ok(Pruned { values: 0, .. }) => {}
                 Ok(pruned) => {
-                    tracing::debug!(values = pruned.values, bytes = pruned.bytes, group, "removed from the store what was used least")
+                    tracing::debug!(values = pruned.values, bytes = pruned.bytes, group, "removed from the store what was used least");
                 }
                 Err(error) => tracing::debug!(cause = %error.sentence(), "the store is not pruned"),
             }
@@ -108,7 +108,7 @@ impl Store {
     fn prune_group(&self, shards: &[u64], share: u64) -> Result<Pruned> {
         let mut seen = 0;
         for shard in shards {
-            seen += self.held(*shard)?.iter().map(|held| held.size).sum::<u64>();
+            seen = self.held(*shard)?.iter().fold(seen, |sum: u64, held| sum.saturating_add(held.size));
         }
         if seen <= share {
             return Ok(Pruned::default());
@@ -143,7 +143,7 @@ impl Store {
             all.extend(self.held(*shard)?);
         }
         all.sort_by_key(|held| held.used);
-        let mut left: u64 = all.iter().map(|held| held.size).sum();
+        let mut left = all.iter().fold(0_u64, |sum, held| sum.saturating_add(held.size));
         for held in all {
             let is_old = used_before.is_some_and(|before| held.used < before);
             if is_old || left > limit {
@@ -153,10 +153,10 @@ impl Store {
                 }
                 left = left.saturating_sub(held.size);
                 pruned.values += 1;
-                pruned.bytes += held.size;
+                pruned.bytes = pruned.bytes.saturating_add(held.size);
             } else {
                 pruned.left += 1;
-                pruned.left_bytes += held.size;
+                pruned.left_bytes = pruned.left_bytes.saturating_add(held.size);
             }
         }
         drop(locks);

@@ -46,6 +46,10 @@ impl System {
         self.dir.path().parent().unwrap_or(self.dir.path())
     }
 
+    pub(super) fn dir(&self) -> &Arc<Dir> {
+        &self.dir
+    }
+
     /// What its administrator should know of: the first thing that was wrong in it.
     pub fn complaint(&self) -> Option<&str> {
         self.complaint.get().map(String::as_str)

@@ -15,7 +15,7 @@ use super::out::Out;
 use super::text::{self, size};
 use super::{setup, store};
 use crate::base::Flaw;
-use crate::base::sys::Time;
+use crate::base::sys::{self, Time};
 use crate::model::Cause;
 use crate::store::{Holding, Proved, Pruned, Record, Store};
 
@@ -228,6 +228,8 @@ fn verify(args: &Verify, told: &Told<'_>, stop: &AtomicBool) -> Result<Exit, Fai
 fn prune(args: &Prune, told: &Told<'_>) -> Result<Exit, Failure> {
     let path = place(&args.place)?;
     let before = args.older_than.map(|days| Time::now().minus_seconds(i64::from(days) * 86_400));
+    // All parts are locked at one time.
+    sys::raise_open_file_limit();
     let pruned = match open(&path)? {
         Some(store) => store.prune(Some(args.max_size.0), before).map_err(store::unusable)?,
         None => Pruned::default(),

@@ -25,8 +25,13 @@ pub const DEFAULT_LIMIT: u64 = 2 << 30;
 
 /// Shards are kept in groups whose share is no smaller than this, bytes: with a smaller one, a few large values would push out the rest.
 const LEAST_SHARE: u64 = 4 << 20;
-/// A run looks at one group for so many values that it put.
-const PUTS_PER_LOOK: u64 = 32;
+/// A run looks at one group for so many values that it put: compiling those takes some fifty times as long as the look. Till the next
+/// look a group grows by about as many, 2 MB: a fourth of its share where that is the default's.
+const PUTS_PER_LOOK: u64 = 128;
+/// A group is too large above so many eighths of its share of the limit: what is put between two looks comes on top of that.
+const FULL: u64 = 7;
+/// And it is brought down to so many: so much less that it is about full at the next look.
+const LOW: u64 = 5;
 const SHARDS: u64 = 256;
 
 /// What a run remembers to keep the store small.
@@ -114,13 +119,13 @@ impl Store {
     fn prune_group(&self, shards: &[u64], share: u64) -> Result<Pruned> {
         let mut seen = 0;
         for shard in shards {
-            seen = self.held(*shard)?.iter().fold(seen, |sum: u64, held| sum.saturating_add(held.size));
+            let Some(dir) = self.shard_dir(*shard)? else { continue };
+            seen = held(&dir)?.iter().fold(seen, |sum: u64, held| sum.saturating_add(held.size));
         }
-        if seen <= share {
+        if seen <= share / 8 * FULL {
             return Ok(Pruned::default());
         }
-        // A little more than must go, so that it is not the same again after the next put.
-        self.prune_shards(shards, share / 10 * 9, None)
+        self.prune_shards(shards, share / 8 * LOW, None)
     }
 
     /// Removes what was not used since `used_before`, and then what was used least recently until no more than `limit` bytes are left;
@@ -146,7 +151,7 @@ impl Store {
                 Err(error) => return Err(error),
             }
             // Looked at again: who had the lock until now may have done what was to be done.
-            all.extend(self.held(*shard)?);
+            all.extend(held(&dir)?);
         }
         all.sort_by_key(|held| held.used);
         let mut left = all.iter().fold(0_u64, |sum, held| sum.saturating_add(held.size));
@@ -176,27 +181,6 @@ impl Store {
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// The values of a shard. Temp files of dead writers go: no lock tells of those, so age does.
-    fn held(&self, shard: u64) -> Result<Vec<Held>> {
-        let Some(dir) = self.shard_dir(shard)? else { return Ok(Vec::new()) };
-        let (now, mut all) = (Time::now(), Vec::new());
-        for name in super::names(&dir)? {
-            let kind = leftover::recognise(&name);
-            if kind != Some(Leftover::Temp) && Key::of_name(&name).is_none() {
-                continue;
-            }
-            match dir.stat_of(&name) {
-                Ok(stat) if stat.kind != Kind::File => {}
-                Ok(stat) if kind.is_none() => all.push(Held { shard: Arc::clone(&dir), name, size: stat.size, used: stat.mtime }),
-                Ok(stat) if leftover::is_old(&stat, now) => ignored!(dir.unlink(&name), "a temp file stays behind in the store"),
-                Ok(_) => {}
-                Err(error) if error.is_gone() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(all)
     }
 
     /// Removes what was renamed aside to be removed, by somebody who died over it or is just at it.
@@ -231,6 +215,26 @@ impl Store {
         }
         self.sweep()
     }
+}
+
+/// The values of a shard. Temp files of dead writers go: no lock tells of those, so age does.
+fn held(dir: &Arc<Dir>) -> Result<Vec<Held>> {
+    let (now, mut all) = (Time::now(), Vec::new());
+    for name in super::names(dir)? {
+        let kind = leftover::recognise(&name);
+        if kind != Some(Leftover::Temp) && Key::of_name(&name).is_none() {
+            continue;
+        }
+        match dir.stat_of(&name) {
+            Ok(stat) if stat.kind != Kind::File => {}
+            Ok(stat) if kind.is_none() => all.push(Held { shard: Arc::clone(dir), name, size: stat.size, used: stat.mtime }),
+            Ok(stat) if leftover::is_old(&stat, now) => ignored!(dir.unlink(&name), "a temp file stays behind in the store"),
+            Ok(_) => {}
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 /// Into how many groups the shards fall: a power of two.
@@ -289,7 +293,7 @@ mod tests {
         let paths: Vec<PathBuf> = (0..12).map(|number| put(&store, number, 1000, 1000 + number)).collect();
         let open = std::fs::File::open(&paths[0]).unwrap();
         store.keep_small();
-        assert_eq!(there(&paths), [vec![false; 3], vec![true; 9]].concat(), "down to nine tenths, the oldest first");
+        assert_eq!(there(&paths), [vec![false; 6], vec![true; 6]].concat(), "down to five eighths, the oldest first");
         assert_eq!(std::io::Read::bytes(open).count(), 1000, "who has it open reads it");
         // Nothing was put since, so nobody looks.
         set_time(&paths[11], 1);

@@ -147,6 +147,29 @@ mod tests {
     }
 
     #[test]
+    fn it_serves_who_has_none_of_their_own_and_nothing_is_put_into_it() {
+        if !root_or_skip() {
+            return;
+        }
+        let top = tempfile::tempdir().unwrap();
+        let (there, not_there) = (Digest::of(b"x"), Digest::of(b"y"));
+        let path = filled(top.path(), &there);
+        let store = Store::of_system(System::open(top.path()).unwrap().unwrap());
+        assert!(store.is_read_only() && store.path() == top.path());
+        assert!(matches!(store.find(&key(&there), &there), Ok(Lookup::Hit(_))));
+        assert!(matches!(store.find(&key(&not_there), &not_there), Ok(Lookup::Miss)));
+        store.put(&key(&not_there), &not_there, MAGIC, Duration::ZERO, b"own").unwrap();
+        store.keep_small();
+        store.note_use();
+        assert!(!store.path_of(&key(&not_there)).exists() && path.exists());
+        assert_eq!((store.counts().hits, store.counts().misses, store.counts().puts), (1, 1, 0));
+        assert_eq!(std::fs::read_dir(top.path().join(VERSION_DIR)).unwrap().count(), 1, "no record of its use");
+        std::fs::write(&path, b"bad").unwrap();
+        assert!(matches!(store.find(&key(&there), &there), Ok(Lookup::Miss)));
+        assert!(path.exists());
+    }
+
+    #[test]
     fn what_is_not_roots_alone_is_not_believed() {
         if !root_or_skip() {
             return;

@@ -106,8 +106,12 @@ fn unknown_uses(uses: &[(Option<String>, Vec<String>)], help: &BTreeMap<String, 
 
 #[test]
 fn every_command_and_option_that_is_written_about_exists() {
-    let help: BTreeMap<String, String> =
-        commands(&help(&[])).into_iter().map(|command| (command.clone(), self::help(&[&command]))).collect();
+    // With what is said of the commands below it.
+    let whole = |command: &str| {
+        let own = help(&[command]);
+        commands(&own).iter().map(|below| help(&[command, below])).chain([own.clone()]).collect::<String>()
+    };
+    let help: BTreeMap<String, String> = commands(&help(&[])).into_iter().map(|command| (command.clone(), whole(&command))).collect();
     assert!(help.len() > 3, "`bytekeep --help` lists its commands: {:?}", help.keys());
     let mut sources = vec![("README.md".to_owned(), code(&text("README.md"))), ("CHANGELOG.md".to_owned(), code(&text("CHANGELOG.md")))];
     for page in ["bytekeep-seal.5", "bytekeep-durability.7", "bytekeep.toml.5"] {

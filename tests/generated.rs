@@ -28,9 +28,10 @@ fn check(path: &Path, expected: &str) {
 fn pages() -> BTreeMap<String, String> {
     let mut top = bytekeep::cli::command();
     top.build();
-    let commands: Vec<clap::Command> = top.get_subcommands().cloned().collect();
     let mut pages = BTreeMap::new();
-    for command in commands.into_iter().chain([top]) {
+    let mut left = vec![top];
+    while let Some(command) = left.pop() {
+        left.extend(command.get_subcommands().cloned());
         let man = clap_mangen::Man::new(command).section("1").source("bytekeep").manual("bytekeep").date("");
         let mut page = Vec::new();
         man.render(&mut page).unwrap();

@@ -85,7 +85,12 @@ impl Memo {
 
 /// Writes a file of the user's own whole. Unflushed: it is a memory, and one that is cut is no memory.
 pub fn replace(dir: &Dir, to: &Name, content: &[u8]) -> Result<()> {
-    let (temp, file) = leftover::fresh(".tmp", dir.path(), |name| dir.create_new(name, 0o600))?;
+    replace_as(dir, to, content, 0o600)
+}
+
+/// The same, with these permission bits, of which the process's mask takes some.
+pub fn replace_as(dir: &Dir, to: &Name, content: &[u8], mode: u32) -> Result<()> {
+    let (temp, file) = leftover::fresh(".tmp", dir.path(), |name| dir.create_new(name, mode))?;
     let written = sys::write_all(&file, content, &dir.path_of(to)).and_then(|()| dir.rename(&temp, to));
     if written.is_err() {
         crate::ignored!(dir.unlink(&temp), "a temp file stays behind in the user's cache");
@@ -126,6 +131,16 @@ const MOST_LINKS: u32 = 40;
 /// worse without it, so it is enough to look at paths, and directories that may be searched but not read do not end it. New ones are
 /// made by descriptor, only in a directory that nobody else can write; the last one is the effective user's alone.
 pub fn own_dir(path: &Path, make: bool) -> Result<Arc<Dir>> {
+    dir_of(sys::effective_user(), path, make)
+}
+
+/// Opens a directory of root's, by the rules of [`own_dir`]: nobody but root has a say in where the path leads and what is in it.
+pub fn roots_dir(path: &Path) -> Result<Arc<Dir>> {
+    dir_of(0, path, false)
+}
+
+fn dir_of(owner: u32, path: &Path, make: bool) -> Result<Arc<Dir>> {
+    let looked_at = |path: &Path| looked_at(path, owner);
     let path = std::path::absolute(path).map_err(|cause| Error::new("find", path, cause))?;
     let mut left = steps(&path);
     let (mut place, mut shared, mut links) = (PathBuf::new(), false, 0);
@@ -178,9 +193,7 @@ pub fn own_dir(path: &Path, make: bool) -> Result<Arc<Dir>> {
         dir = Arc::new(dir.open_in(&name)?);
     }
     let stat = dir.stat()?;
-    if stat.uid != sys::effective_user() || stat.mode & 0o022 != 0 {
-        return Err(distrust(dir.path(), "it is not this user's alone"));
-    }
+    only_of(owner, &stat, dir.path())?;
     Ok(dir)
 }
 
@@ -189,10 +202,18 @@ fn steps(path: &Path) -> Vec<OsString> {
     path.components().rev().filter(|step| *step != Component::CurDir).map(|step| step.as_os_str().to_owned()).collect()
 }
 
-/// What a path is, if it belongs to root or to the effective user.
-fn looked_at(path: &Path) -> Result<std::fs::Metadata> {
+/// Refuses what does not belong to this user, or what others can write.
+pub fn only_of(owner: u32, stat: &Stat, path: &Path) -> Result<()> {
+    if stat.uid == owner && stat.mode & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(distrust(path, if owner == 0 { "it is not root's alone" } else { "it is not this user's alone" }))
+}
+
+/// What a path is, if it belongs to root or to this user.
+fn looked_at(path: &Path, owner: u32) -> Result<std::fs::Metadata> {
     let seen = std::fs::symlink_metadata(path).map_err(|cause| Error::new("stat", path, cause))?;
-    if seen.uid() != 0 && seen.uid() != sys::effective_user() {
+    if seen.uid() != 0 && seen.uid() != owner {
         return Err(distrust(path, "it belongs to somebody else"));
     }
     Ok(seen)

@@ -7,6 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 use super::args_common::{Common, Compiling, Global, Interpreters, Limits, ModeArg, Select, Size, Tree, parse_size, parse_text};
+use super::args_store::{Store, StoreCommand};
 use super::settings::{self, Given};
 
 /// Keeps compiled bytecode caches whole: writes .pyc files atomically, proves them by checksum, finds and rebuilds what is cut or corrupt.
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Puts a seal behind sound artifacts that have none
     Seal(Seal),
+    /// Shows, proves, fills, prunes or empties the store that all trees share
+    Store(Store),
     /// Prints the settings that count, and where each comes from
     Config(Config),
     /// Prints the completions for a shell
@@ -78,6 +81,10 @@ impl Command {
             Self::Clean(args) => (&args.common, None, None),
             Self::Status(args) => (&args.common, None, None),
             Self::Explain(args) => (&args.common, None, None),
+            Self::Store(args) => match &args.command {
+                StoreCommand::Add(args) => (&args.common, None, Some(&args.compiling)),
+                command => return Given { store_dir: command.place().and_then(|place| place.store.clone()), ..Given::default() },
+            },
             Self::Inspect(_) | Self::Config(_) | Self::Completions(_) => return Given::default(),
         };
         Given {
@@ -85,6 +92,8 @@ impl Command {
             durability: limits.and_then(|limits| limits.durability),
             store_dir: compiling.and_then(|compiling| compiling.store.clone()),
             store_enabled: compiling.filter(|compiling| compiling.no_store).map(|_| false),
+            store_max_size: compiling.and_then(|compiling| compiling.store_max_size).map(|size| size.0),
+            store_system_dir: compiling.and_then(|compiling| compiling.system_store.clone()),
             link_mode: None,
         }
     }
@@ -407,7 +416,12 @@ pub(crate) struct Completions {
 
 /// The definition that is parsed, documented and completed: the derived one, with `BYTEKEEP_<OPTION>` for every option by one rule.
 pub(crate) fn definition() -> clap::Command {
-    Cli::command().mut_args(with_environment).mut_subcommands(|command| command.mut_args(with_environment))
+    throughout(Cli::command(), with_environment)
+}
+
+/// A command with every option changed, its own and those of the commands below it.
+fn throughout(command: clap::Command, change: fn(clap::Arg) -> clap::Arg) -> clap::Command {
+    command.mut_args(change).mut_subcommands(move |below| throughout(below, change))
 }
 
 fn with_environment(arg: clap::Arg) -> clap::Arg {
@@ -425,11 +439,10 @@ fn with_environment(arg: clap::Arg) -> clap::Arg {
 
 /// The definition without the variables that are empty, which count as not set.
 pub(crate) fn definition_here() -> clap::Command {
-    let without_empty = |arg: clap::Arg| {
+    throughout(definition(), |arg| {
         let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
         if is_empty { arg.env(None) } else { arg }
-    };
-    definition().mut_args(without_empty).mut_subcommands(|command| command.mut_args(without_empty))
+    })
 }
 
 #[cfg(test)]
@@ -450,7 +463,9 @@ mod tests {
 
     #[test]
     fn every_option_has_a_variable_and_a_help() {
-        for command in definition().get_subcommands() {
+        let definition = definition();
+        let commands = definition.get_subcommands().flat_map(|command| std::iter::once(command).chain(command.get_subcommands()));
+        for command in commands {
             assert!(command.get_about().is_some() && command.get_after_help().is_some(), "{}", command.get_name());
             for arg in command.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
@@ -480,6 +495,11 @@ mod tests {
             "bytekeep verify a --recompile --python 3.13 --timeout 5 --max-source 1M",
             "bytekeep seal a",
             "bytekeep seal a --recompile --python 3.13",
+            "bytekeep store stats --format json",
+            "bytekeep store prune --store s --max-size 1G --older-than 30",
+            "bytekeep store verify --remove-bad -q",
+            "bytekeep store add a b --python 3.13 --store s --timeout 5",
+            "bytekeep compile a --store-max-size 1G --system-store /s",
             "bytekeep config",
             "bytekeep config --no-config --format json",
             "bytekeep compile a --config f.toml",
@@ -504,6 +524,9 @@ mod tests {
             "bytekeep explain a --python 3.12 --python 3.13",
             "bytekeep explain a --optimize 0,1",
             "bytekeep inspect",
+            "bytekeep store",
+            "bytekeep store prune a",
+            "bytekeep store prune --max-size x",
             "bytekeep config a",
             "bytekeep config --config f.toml --no-config",
             "bytekeep completions tcsh",

@@ -129,7 +129,15 @@ pub(crate) struct Compiling {
     /// A source that any tree has had compiled by the same interpreter is not compiled again.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) store: Option<PathBuf>,
-    /// Take nothing from the store, and put nothing there, whatever names one
+    /// How much the store may hold; what was not used for longest goes (K, M and G are understood) [default: 2G]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) store_max_size: Option<Size>,
+    /// The administrator's store, which is asked before it and never written to [default: /usr/lib/bytekeep/store]
+    ///
+    /// It must belong to root to its last directory, and nobody else may be able to write it; else it is not used, and that is told.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) system_store: Option<PathBuf>,
+    /// Take nothing from any store, and put nothing there, whatever names one
     #[arg(long)]
     pub(crate) no_store: bool,
 }

@@ -127,6 +127,7 @@ pub(crate) fn word(command: Command) -> &'static str {
         Command::Clean => "clean",
         Command::Seal => "seal",
         Command::Explain => "explain",
+        Command::Add => "store add",
     }
 }
 
@@ -140,6 +141,7 @@ pub(crate) fn verb(command: Command) -> &'static str {
         Command::Clean => "remove",
         Command::Seal => "seal",
         Command::Explain => "explain",
+        Command::Add => "add to the store",
     }
 }
 

@@ -81,7 +81,7 @@ impl<'a> Human<'a> {
             packages.count(event);
         }
         // A table at a glance takes the place of `status`' findings.
-        let listed = matches!(self.command, Command::Verify | Command::Status) || self.dry_run;
+        let listed = matches!(self.command, Command::Verify | Command::Status | Command::Add) || self.dry_run;
         if listed {
             if self.is_listed(event) {
                 self.out.data(&self.line(event, self.out.data_style));
@@ -115,7 +115,7 @@ impl<'a> Human<'a> {
     fn is_news(&self, event: &EntryEvent<'_>) -> bool {
         match self.command {
             Command::Repair => event.action != Action::None,
-            Command::Status | Command::Verify | Command::Explain => false,
+            Command::Status | Command::Verify | Command::Explain | Command::Add => false,
             Command::Compile | Command::Clean => event.action == Action::Skipped,
             Command::Seal => event.action == Action::Skipped || (event.verdict == Verdict::Unsealed && event.action == Action::None),
         }

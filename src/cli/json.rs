@@ -331,7 +331,9 @@ mod tests {
         let page = include_str!("../../man/bytekeep-json.5");
         let mut names = Vec::new();
         let (answers, outcomes) = super::super::explain::sample();
-        let samples = [full(), super::super::inspect::sample(), super::super::differ::sample(), super::super::config::sample(), answers];
+        let house = super::super::store_command::sample();
+        let samples =
+            [full(), super::super::inspect::sample(), super::super::differ::sample(), super::super::config::sample(), house, answers];
         for line in samples.iter().flat_map(|lines| lines.lines()) {
             fields(&serde_json::from_str(line).unwrap(), &mut names);
         }

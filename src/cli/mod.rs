@@ -4,6 +4,7 @@
 
 mod args;
 mod args_common;
+mod args_store;
 mod config;
 mod config_file;
 mod differ;
@@ -26,6 +27,7 @@ mod settings;
 mod setup;
 mod signals;
 mod store;
+mod store_command;
 mod summary;
 mod text;
 mod until;
@@ -141,6 +143,11 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
         chosen => {
             let settings = settings_of(cli)?;
             let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;
+            if let Command::Store(args) = chosen
+                && let Some(done) = store_command::run(&args.command, &settings, &cli.global, out, &stop)
+            {
+                return done;
+            }
             let plan = match Plan::new(chosen, &settings, &setup::Environment::of_process(), &stop) {
                 // Whatever went wrong: it was to end.
                 Err(_) if stop.load(Ordering::SeqCst) => {

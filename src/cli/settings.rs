@@ -75,6 +75,10 @@ pub(crate) struct Given {
     pub(crate) store_dir: Option<PathBuf>,
     /// `--no-store` says `false`.
     pub(crate) store_enabled: Option<bool>,
+    /// `--store-max-size`
+    pub(crate) store_max_size: Option<u64>,
+    /// `--system-store`
+    pub(crate) store_system_dir: Option<PathBuf>,
 }
 
 impl Given {
@@ -85,6 +89,8 @@ impl Given {
             "link-mode" => self.link_mode.is_some(),
             "store.dir" => self.store_dir.is_some(),
             "store.enabled" => self.store_enabled.is_some(),
+            "store.max-size" => self.store_max_size.is_some(),
+            "store.system-dir" => self.store_system_dir.is_some(),
             _ => false,
         }
     }
@@ -207,7 +213,7 @@ pub(crate) struct Settings {
     pub(crate) store_enabled: Setting<bool>,
     /// How large the store may become, bytes; never 0.
     pub(crate) store_max_size: Setting<u64>,
-    /// The administrator's store. Only the system's file says where.
+    /// The administrator's store. Of the files only the system's says where.
     pub(crate) store_system_dir: Setting<PathBuf>,
     /// The files that were looked for, the one that counts least first.
     pub(crate) files: Vec<File>,
@@ -307,6 +313,8 @@ impl Settings {
         put(&mut self.link_mode, given.link_mode, "--link-mode");
         put(&mut self.store_dir, given.store_dir.map(Some), "--store");
         put(&mut self.store_enabled, given.store_enabled, "--no-store");
+        put(&mut self.store_max_size, given.store_max_size, "--store-max-size");
+        put(&mut self.store_system_dir, given.store_system_dir, "--system-store");
     }
 
     /// The number of threads or workers.
@@ -373,6 +381,7 @@ mod tests {
             link_mode: Some(LinkModeArg::Clone),
             store_dir: Some("/d".into()),
             store_enabled: Some(false),
+            ..Given::default()
         };
         let all = Settings::load(Vec::new(), given, &|_| Some("nonsense".into())).unwrap_err();
         // Of all the variables, which are nonsense, only the one without an option is read.

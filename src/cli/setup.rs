@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::args::{Command as Chosen, Compile};
 use super::args_common::{Common, Interpreters, ModeArg, Select, Tree};
+use super::args_store::{self, StoreCommand};
 use super::exclude::Excludes;
 use super::explain::Asked;
 use super::failure::Failure;
@@ -141,7 +142,11 @@ impl Plan {
                 let interpreters = Some(&args.interpreters).filter(|named| args.recompile || !named.python.is_empty());
                 (Command::Seal, &args.tree, &args.select, interpreters, &args.common)
             }
-            Chosen::Inspect(_) | Chosen::Config(_) | Chosen::Completions(_) => return Ok(None),
+            Chosen::Store(args_store::Store { command: StoreCommand::Add(args) }) => {
+                compiling = Some(&args.compiling);
+                (Command::Add, &args.tree, &args.select, Some(&args.interpreters), &args.common)
+            }
+            Chosen::Inspect(_) | Chosen::Config(_) | Chosen::Completions(_) | Chosen::Store(_) => return Ok(None),
         };
         set_common(&mut options, common);
         if let Some(compiling) = compiling {
@@ -212,7 +217,7 @@ impl Plan {
             prefix: options.prefix.clone(),
         });
         let is_compiling = !found.is_empty() && !options.dry_run;
-        let store = compiling.filter(|_| is_compiling).map(|_| store::open(settings, &mut place.notes)).transpose()?.flatten();
+        let store = compiling.filter(|_| is_compiling).map(|_| store::open(settings, command, &mut place.notes)).transpose()?.flatten();
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,

@@ -3,31 +3,67 @@
 use super::failure::Failure;
 use super::settings::{Origin, Settings};
 use crate::base::error::chain;
-use crate::base::sys;
-use crate::flow::FEW_DESCRIPTORS;
-use crate::store::Store;
+use crate::base::{Error, sys};
+use crate::flow::{Command, FEW_DESCRIPTORS};
+use crate::store::{Store, System};
 
 /// Opens it. One that was named must be of use; the default one is done without, and that is worth a word only where somebody else could
-/// have written to it.
-pub(crate) fn open(settings: &Settings, notes: &mut Vec<String>) -> Result<Option<Store>, Failure> {
-    let Some(path) = settings.store_dir.value.as_ref().filter(|_| settings.store_enabled.value) else { return Ok(None) };
+/// have written to it. The same goes for the system's, which serves also who has none. `store add` needs one, and fills that one whatever
+/// others have.
+pub(crate) fn open(settings: &Settings, command: Command, notes: &mut Vec<String>) -> Result<Option<Store>, Failure> {
+    let adds = command == Command::Add;
+    if !settings.store_enabled.value {
+        return if adds { Err(no_store()) } else { Ok(None) };
+    }
     // Each folder that is open counts then; see `FEW_DESCRIPTORS`.
-    if sys::raise_open_file_limit() < FEW_DESCRIPTORS {
+    if sys::raise_open_file_limit() < FEW_DESCRIPTORS && !adds {
         tracing::debug!(cause = "there are too few descriptors", "the store is not used");
         return Ok(None);
     }
-    match (Store::open(path), &settings.store_dir.origin) {
-        (Ok(store), _) => Ok(Some(store)),
-        (Err(error), Origin::Default) => {
+    let systems = |notes: &mut Vec<String>| system(settings, notes).map(Store::of_system);
+    let Some(path) = &settings.store_dir.value else { return if adds { Err(no_store()) } else { Ok(systems(notes)) } };
+    match Store::open(path) {
+        Ok(store) => {
+            let system = if adds { None } else { system(settings, notes) };
+            Ok(Some(store.within(settings.store_max_size.value).below(system)))
+        }
+        Err(error) if settings.store_dir.origin != Origin::Default || adds => Err(unusable(error)),
+        Err(error) => {
             if error.operation == "trust" {
                 notes.push(format!("nothing is taken from the store, nor put there: {}", chain(&error)));
             } else {
                 tracing::debug!(cause = %error.sentence(), "there is no store");
             }
-            Ok(None)
+            Ok(systems(notes))
         }
-        (Err(error), _) => Err(Failure::from(error)
-            .during("cannot use the store")
-            .hint("name a directory of your own that nobody else can write, or give `--no-store`")),
     }
+}
+
+fn system(settings: &Settings, notes: &mut Vec<String>) -> Option<System> {
+    match System::open(&settings.store_system_dir.value) {
+        Ok(system) => system,
+        Err(error) => {
+            if error.operation == "trust" {
+                notes.push(format!(
+                    "nothing is taken from the system's store, since not only root could have written to it: {}; its administrator sets \
+                     owner and mode right",
+                    chain(&error)
+                ));
+            } else {
+                tracing::debug!(cause = %error.sentence(), "the system's store is not used");
+            }
+            None
+        }
+    }
+}
+
+/// One that was named is of no use.
+pub(crate) fn unusable(error: Error) -> Failure {
+    Failure::from(error)
+        .during("cannot use the store")
+        .hint("name a directory of your own that nobody else can write with `--store`, or let runs do without by `--no-store`")
+}
+
+fn no_store() -> Failure {
+    Failure::new("there is no store to add to").hint("name one with `--store`")
 }

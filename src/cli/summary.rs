@@ -27,10 +27,16 @@ pub(crate) fn line(command: Command, dry_run: bool, summary: &Summary, style: St
         Command::Seal => ("Sealed", "Would seal", action(Action::Sealed)),
         Command::Verify => ("Verified", "Would verify", summary.entries),
         Command::Status => ("Looked at", "Would look at", summary.entries),
+        Command::Add => ("Added", "Would add", summary.store.map_or(0, |store| store.puts)),
         Command::Explain => ("Explained", "Would explain", summary.entries),
     };
     let details: Vec<(u64, &str)> = match command {
         Command::Verify | Command::Status => Verdict::ALL.map(|verdict| (summary.verdict(verdict), verdict.word())).to_vec(),
+        Command::Add => {
+            let (there, added) = summary.store.map_or((0, 0), |store| (store.hits, store.puts));
+            let left = summary.entries.saturating_sub(there.saturating_add(added)).saturating_sub(summary.wrong);
+            vec![(there, "there already"), (left, "left out")]
+        }
         _ => vec![
             (if command == Command::Repair { action(Action::Built) } else { 0 }, "built"),
             (summary.store.map_or(0, |store| store.hits), "from the store"),
@@ -67,7 +73,7 @@ fn untouched_word(command: Command) -> &'static str {
     match command {
         Command::Compile => "up to date",
         Command::Clean | Command::Seal => "left as they are",
-        Command::Repair | Command::Verify | Command::Status | Command::Explain => "in order",
+        Command::Repair | Command::Verify | Command::Status | Command::Explain | Command::Add => "in order",
     }
 }
 

@@ -7,6 +7,7 @@ use super::Run;
 use super::act::Trouble;
 use super::find::Found;
 use super::folder::Folder;
+use super::job::Command;
 use super::reread::Sound;
 
 /// Nobody here can compile what has this tag.
@@ -22,7 +23,7 @@ pub(super) fn only_compiled(tag: Option<&str>) -> Cause {
 }
 
 impl Run<'_> {
-    /// `verify`: compiles the source of a sound artifact again, where somebody here can, and puts into `found` what that shows.
+    /// `verify`, `add`: compiles the source of a sound artifact again, where somebody here can, and puts into `found` what that shows.
     pub(super) fn compile_again(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry, found: &mut Found) {
         let Some(dir) = artifacts.filter(|_| matches!(found.judged.verdict, Verdict::Ok | Verdict::Unsealed)) else { return };
         if self.maker_for(entry, found).is_none() {
@@ -74,6 +75,9 @@ impl Run<'_> {
             let text = "its name does not say which optimisation level it has, so it cannot be compiled again";
             return Err(Trouble::Skip(Cause::new("level", text)));
         };
+        if self.job.command == Command::Add {
+            return self.add(maker, folder, entry, sound, level);
+        }
         let made = self.compile(maker, folder, entry, &sound.source, level)?;
         let compared = self.job.format.compare(&sound.head, &sound.payload, &made.code).map_err(flaw)?;
         // It never takes from the store what it shall prove; but it says where the store would have given something else.

@@ -92,7 +92,7 @@ impl Run<'_> {
 
     pub(super) fn depth(&self) -> Depth {
         match self.job.command {
-            Command::Verify | Command::Repair | Command::Seal => Depth::Full,
+            Command::Verify | Command::Repair | Command::Seal | Command::Add => Depth::Full,
             Command::Compile | Command::Status | Command::Explain => Depth::Quick,
             Command::Clean => Depth::Name,
         }
@@ -161,7 +161,7 @@ impl Run<'_> {
         let (bytes, read) = (seen.map_or(0, |seen| seen.stat.size), read.map(|source| (source, before)));
         let mode = head.map(Head::mode);
         let mut found = Found { judged, decision, wrong, tag, level, mode, stopped: false, bytes, read, open };
-        if self.job.options.recompile && self.job.command == Command::Verify {
+        if self.job.command == Command::Add || (self.job.options.recompile && self.job.command == Command::Verify) {
             self.compile_again(folder, artifacts, entry, &mut found);
         }
         if self.job.command == Command::Verify && found.judged.verdict == Verdict::Unsealed && found.judged.cause.is_none() {

@@ -28,6 +28,8 @@ pub enum Command {
     Clean,
     /// Put seals behind sound artifacts where they stand.
     Seal,
+    /// Put the code of sound artifacts into the store, each proved to be that of its source; write nothing else.
+    Add,
     /// Say of every source whether an import by the first maker, run by a certain user, would use an artifact; write nothing.
     Explain,
 }

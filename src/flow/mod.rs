@@ -1,4 +1,4 @@
-//! One pipeline, `scan → judge → act → report`, is compile, verify, repair, clean, seal, status and explain; a command is a column of one table
+//! One pipeline, `scan → judge → act → report`, is compile, verify, repair, clean, seal, add, status and explain; a command is a column of one table
 //! ([`policy`]). It names neither a language nor the command line: it holds a [`Format`](crate::model::Format) and
 //! [`Compiler`](crate::model::Compiler)s.
 //!
@@ -218,7 +218,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
         ignored!(memo.save(), "what was found sound is not remembered");
     }
     if let Some(store) = job.options.store {
-        ignored!(store.digests().save(), "what was read of sources is not remembered");
+        run.leave_store(store);
     }
     if let Some(reason) = run.fatal.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(JobError::Compiler(reason));
@@ -235,7 +235,7 @@ pub fn run(job: &Job<'_>, report: &dyn Report) -> Result<Summary, JobError> {
 }
 
 fn is_compiling(job: &Job<'_>) -> bool {
-    matches!(job.command, Command::Compile | Command::Repair) || job.options.recompile
+    matches!(job.command, Command::Compile | Command::Repair | Command::Add) || job.options.recompile
 }
 
 /// How many threads: as many as judge, or as keep the compilers busy; few where descriptors are few.

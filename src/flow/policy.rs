@@ -49,7 +49,7 @@ pub(super) struct Facts<'a> {
 pub(super) fn decide(command: Command, verdict: Verdict, facts: &Facts<'_>) -> Decision {
     use Verdict as V;
     match command {
-        Command::Verify | Command::Status | Command::Explain => Decision::Leave,
+        Command::Verify | Command::Status | Command::Explain | Command::Add => Decision::Leave,
         Command::Compile => match verdict {
             V::Ok if !facts.force => Decision::Leave,
             V::Unsealed if !facts.force => {
@@ -139,7 +139,9 @@ fn clean(verdict: Verdict, facts: &Facts<'_>) -> Decision {
 pub(super) fn is_wrong(command: Command, verdict: Verdict, damaged: bool) -> bool {
     match command {
         // A damaged module without a source fails at import, and nobody but its owner can mend it.
-        Command::Verify | Command::Status | Command::Seal => verdict.is_problem() || (verdict == Verdict::Sourceless && damaged),
+        Command::Verify | Command::Status | Command::Seal | Command::Add => {
+            verdict.is_problem() || (verdict == Verdict::Sourceless && damaged)
+        }
         Command::Compile | Command::Explain => matches!(verdict, Verdict::Unreadable | Verdict::Unsafe),
         Command::Repair => {
             matches!(verdict, Verdict::Misstamped | Verdict::Unreadable | Verdict::Unsafe) || (verdict == Verdict::Sourceless && damaged)
@@ -152,8 +154,16 @@ pub(super) fn is_wrong(command: Command, verdict: Verdict, damaged: bool) -> boo
 mod tests {
     use super::*;
 
-    const COMMANDS: [Command; 7] =
-        [Command::Verify, Command::Status, Command::Compile, Command::Repair, Command::Clean, Command::Seal, Command::Explain];
+    const COMMANDS: [Command; 8] = [
+        Command::Verify,
+        Command::Status,
+        Command::Compile,
+        Command::Repair,
+        Command::Clean,
+        Command::Seal,
+        Command::Explain,
+        Command::Add,
+    ];
 
     fn cell(command: Command, verdict: Verdict, damaged: bool) -> Decision {
         let facts = Facts {
@@ -174,21 +184,21 @@ mod tests {
     #[test]
     fn the_table_is_the_one_that_is_promised() {
         let promised = "\
-ok             leave leave leave   leave   remove leave leave
-unsealed       leave leave leave   leave   remove seal  leave
-stale          leave leave build   build   remove leave leave
-misstamped     leave leave restamp restamp remove leave leave
-silently-stale leave leave build   build   remove leave leave
-truncated      leave leave build   build   remove leave leave
-corrupt        leave leave build   build   remove leave leave
-bad-magic      leave leave build   build   remove leave leave
-unknown        leave leave leave   leave   leave  leave leave
-orphan         leave leave leave   leave   leave  leave leave
-sourceless     leave leave leave   leave   leave  leave leave
-missing        leave leave build   leave   leave  leave leave
-unreadable     leave leave leave   leave   leave  leave leave
-unsafe         leave leave leave   leave   leave  leave leave
-leftover       leave leave sweep   sweep   sweep  leave leave";
+ok             leave leave leave   leave   remove leave leave leave
+unsealed       leave leave leave   leave   remove seal  leave leave
+stale          leave leave build   build   remove leave leave leave
+misstamped     leave leave restamp restamp remove leave leave leave
+silently-stale leave leave build   build   remove leave leave leave
+truncated      leave leave build   build   remove leave leave leave
+corrupt        leave leave build   build   remove leave leave leave
+bad-magic      leave leave build   build   remove leave leave leave
+unknown        leave leave leave   leave   leave  leave leave leave
+orphan         leave leave leave   leave   leave  leave leave leave
+sourceless     leave leave leave   leave   leave  leave leave leave
+missing        leave leave build   leave   leave  leave leave leave
+unreadable     leave leave leave   leave   leave  leave leave leave
+unsafe         leave leave leave   leave   leave  leave leave leave
+leftover       leave leave sweep   sweep   sweep  leave leave leave";
         assert_eq!(promised.lines().count(), Verdict::ALL.len());
         for (line, verdict) in promised.lines().zip(Verdict::ALL) {
             let cells: Vec<_> = line.split_whitespace().collect();

@@ -8,13 +8,15 @@ use crate::base::seal::Digest;
 use crate::base::seam;
 use crate::base::source::{Opened, Source};
 use crate::base::sys::{Dir, Stat};
-use crate::model::{Compared, Entry, Head, Made, Mode, Target};
+use crate::ignored;
+use crate::model::{Cause, Compared, Entry, Head, Made, Mode, Target};
 use crate::store::{Key, Lookup, Parts, Store};
 
 use super::Run;
 use super::act::Trouble;
 use super::folder::Folder;
-use super::job::Maker;
+use super::job::{Command, Maker};
+use super::reread::Sound;
 
 /// A source with its code, on their way into an artifact.
 pub(super) struct Coded {
@@ -156,6 +158,51 @@ impl Run<'_> {
         let key = parts.key();
         tracing::debug!(%key, "{parts}");
         Some(Wanted { store, key, placeholder })
+    }
+
+    /// `add`: puts the code of a sound artifact's source into the store, where it is that of the artifact; nothing where it has it.
+    ///
+    /// It is compiled again even where a seal proves the artifact to be ours. A seal says which magic number and variant made it, and not
+    /// which build: with one magic number a later release may give other code, and under this build's key that would be a wrong answer.
+    pub(super) fn add(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, sound: &Sound, level: u8) -> Result<Compared, Trouble> {
+        let not_stored =
+            || Trouble::Skip(Cause::new("not-stored", "code of this interpreter is not stored: the file name in it is not found"));
+        let source = &sound.source.digest;
+        let target = maker.compiler.target();
+        let wanted = self.wanted(maker, source, level).ok_or_else(not_stored)?;
+        let name = self.code_name_of(folder, entry);
+        let named = |code: &[u8]| self.job.format.named(target, code, source, name.as_os_str().as_bytes());
+        let compare =
+            |code: &[u8]| self.job.format.compare(&sound.head, &sound.payload, code).map_err(|flaw| Trouble::Cause(Cause::from(&flaw)));
+        if let Some(code) = self.stored(&wanted, source, named) {
+            return match compare(&code)? {
+                Compared::Other(text) => {
+                    Err(Trouble::Cause(Cause::new("store", format!("the store has other code for its source: {text}"))))
+                }
+                same => Ok(same),
+            };
+        }
+        let made = self.compile_as(maker, folder, entry, &sound.source, level, &wanted.placeholder)?;
+        let compared = compare(&named(&made.code).ok_or_else(not_stored)?)?;
+        if !matches!(compared, Compared::Other(_)) {
+            wanted.store.put(&wanted.key, source, target.magic, made.took, &made.code)?;
+        }
+        Ok(compared)
+    }
+
+    /// The end of a run's use of the store.
+    pub(super) fn leave_store(&self, store: &Store) {
+        if let Some((path, text)) = store.complaint() {
+            self.note_once("system-store", path, text);
+        }
+        if !store.is_read_only() {
+            ignored!(store.digests().save(), "what was read of sources is not remembered");
+        }
+        store.keep_small();
+        // To look something up in order to compare it saves nothing.
+        if matches!(self.job.command, Command::Compile | Command::Repair | Command::Add) {
+            store.note_use();
+        }
     }
 
     /// Is what the store would have given the same as an artifact whose code was just compiled again? `None`: it has nothing.

@@ -13,7 +13,10 @@
 //! Nothing is flushed: after a power cut a value may be torn, and T1 finds that.
 
 mod claim;
+mod house;
 pub mod key;
+mod prune;
+mod system;
 mod value;
 
 use std::io;
@@ -23,14 +26,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::base::digests::Digests;
-use crate::base::memo::{own_dir, replace};
+use crate::base::leftover::{self, Leftover};
+use crate::base::memo::{only_of, own_dir, replace, replace_as};
 use crate::base::seal::Digest;
 use crate::base::sys::{self, Dir, Kind, Name, Time};
 use crate::base::{Error, Flaw, Result};
 use crate::ignored;
 
 pub use claim::{Claim, Claiming};
+pub use house::{Holding, Proved, Record};
 pub use key::{Key, Parts};
+pub use prune::{DEFAULT_LIMIT, Pruned};
+pub use system::System;
 pub use value::Value;
 
 /// The directory in a store that holds all of this version: one that keeps its things in another way has another name.
@@ -67,10 +74,17 @@ struct Counters {
 /// A store of this user's own.
 #[derive(Debug)]
 pub struct Store {
+    top: Arc<Dir>,
     dir: Arc<Dir>,
     digests: Digests,
-    counters: Counters,
     claims: claim::Claims,
+    /// Permission bits of its directories and of its values.
+    modes: (u32, u32),
+    counters: Counters,
+    house: prune::House,
+    /// There is no own one: `top` and `dir` are the system's.
+    read_only: bool,
+    system: Option<System>,
 }
 
 /// What is there for a key.
@@ -88,20 +102,73 @@ impl Store {
     /// Opens the store in a directory, and makes it where it is not there. The directory must be this user's own, and on the way there
     /// nobody else may have a say: what is in it is believed.
     pub fn open(path: &Path) -> Result<Self> {
-        let top = own_dir(path, true)?;
-        let version = name(VERSION_DIR)?;
-        top.make_dir(&version, 0o700)?;
-        let dir = Arc::new(top.open_in(&version)?);
+        Self::of(own_dir(path, true)?)
+    }
+
+    /// The same where there is one; nothing is made.
+    pub fn existing(path: &Path) -> Result<Option<Self>> {
+        let top = match own_dir(path, false) {
+            Err(error) if error.is_absent() => return Ok(None),
+            top => top?,
+        };
+        let there = top.names()?.iter().any(|name| name.as_bytes() == VERSION_DIR.as_bytes() || is_aside(name));
+        if there { Self::of(top).map(Some) } else { Ok(None) }
+    }
+
+    fn of(top: Arc<Dir>) -> Result<Self> {
+        let dir = version_dir(&top)?;
         let own = dir.stat()?;
-        if own.uid != sys::effective_user() || own.mode & 0o022 != 0 {
-            return Err(Error::new("trust", dir.path(), io::Error::new(io::ErrorKind::PermissionDenied, "it is not this user's alone")));
-        }
+        only_of(sys::effective_user(), &own, dir.path())?;
         let tag = name(TAG_NAME)?;
         if top.stat_of(&tag).is_err_and(|error| error.is_gone()) {
             ignored!(replace(&top, &tag, TAG), "programs that make backups are not told that this is a cache");
         }
         let digests = Digests::in_dir(&dir);
-        Ok(Self { dir, digests, counters: Counters::default(), claims: claim::Claims::default() })
+        // It is made for its owner alone. Who has let all others read it wants that of what is in it too.
+        let modes = if own.mode & 0o005 == 0o005 { (0o755, 0o644) } else { (0o700, 0o600) };
+        Ok(Self {
+            top,
+            dir,
+            digests,
+            claims: claim::Claims::default(),
+            modes,
+            counters: Counters::default(),
+            house: prune::House::default(),
+            read_only: false,
+            system: None,
+        })
+    }
+
+    /// With a limit for its size, bytes, instead of [`DEFAULT_LIMIT`].
+    #[must_use]
+    pub fn within(mut self, limit: u64) -> Self {
+        self.house.limit = limit;
+        self
+    }
+
+    /// With the system's store, which is asked first.
+    #[must_use]
+    pub fn below(mut self, system: Option<System>) -> Self {
+        self.system = system;
+        self
+    }
+
+    /// The system's store alone, for a user who has none: nothing is put into it.
+    pub fn of_system(system: System) -> Self {
+        let (dir, counters, house) = (Arc::clone(system.dir()), Counters::default(), prune::House::default());
+        let (digests, claims) = (Digests::in_dir(&dir), claim::Claims::default());
+        Self { top: Arc::clone(&dir), dir, digests, claims, modes: (0o700, 0o600), counters, house, read_only: true, system: Some(system) }
+    }
+
+    /// Is nothing put there?
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// What its user should be told of the system's store, once.
+    pub fn complaint(&self) -> Option<(&Path, &str)> {
+        let system = self.system.as_ref()?;
+        Some((system.path(), system.complaint()?))
     }
 
     /// Where it is.
@@ -154,6 +221,12 @@ impl Store {
     }
 
     fn read(&self, key: &Key, source: &Digest) -> Result<Lookup> {
+        if let Some(value) = self.system.as_ref().and_then(|system| system.find(key, source)) {
+            return Ok(Lookup::Hit(value));
+        }
+        if self.read_only {
+            return Ok(Lookup::Miss);
+        }
         let relative = key.relative();
         let path = self.path_of(key);
         let file = match self.dir.open_file_beneath(&relative) {
@@ -164,7 +237,7 @@ impl Store {
         let stat = sys::stat(&file, &path)?;
         let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
         let bytes = bytes.ok_or_else(|| Error::new("read", &path, io::ErrorKind::InvalidData))?;
-        match Value::prove(bytes, key, source) {
+        match Value::prove(bytes, key, Some(source)) {
             Ok(value) => {
                 if stat.mtime < Time::now().minus_seconds(MARK_EVERY) {
                     ignored!(sys::set_mtime(&file, Time::now(), &path), "the last use of a stored value is not marked");
@@ -186,11 +259,22 @@ impl Store {
         }
     }
 
-    /// Puts the code of a key, made from this source within so long.
+    /// Puts the code of a key, made from this source within so long; nothing where it is [read-only](Store::is_read_only).
     pub fn put(&self, key: &Key, source: &Digest, magic: [u8; 4], took: Duration, code: &[u8]) -> Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
         let bytes = Value::bytes(key, source, magic, took, code);
-        let shard = self.shard(key)?;
-        replace(&shard, &key.name(), &bytes)?;
+        let written = self.shard(key).and_then(|shard| replace_as(&shard, &key.name(), &bytes, self.modes.1));
+        match written {
+            // Somebody cleaned the store away from under us: what is put into nothing costs time only.
+            Err(error) if error.is_gone() => {
+                tracing::debug!(cause = %error.sentence(), "the store went away");
+                return Ok(());
+            }
+            written => written?,
+        }
+        self.house.put_to(key);
         self.counters.puts.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -198,12 +282,38 @@ impl Store {
     fn shard(&self, key: &Key) -> Result<Arc<Dir>> {
         match self.dir.open_beneath(Path::new(key.shard())) {
             Err(error) if error.is_gone() => {
-                self.dir.make_dir(&name(key.shard())?, 0o700)?;
+                self.dir.make_dir(&name(key.shard())?, self.modes.0)?;
                 self.dir.open_beneath(Path::new(key.shard()))
             }
             opened => opened,
         }
     }
+}
+
+/// Makes and opens what holds all of this version; `clean` may take it away in between.
+fn version_dir(top: &Arc<Dir>) -> Result<Arc<Dir>> {
+    let version = name(VERSION_DIR)?;
+    let mut tries = 0;
+    loop {
+        top.make_dir(&version, 0o700)?;
+        match top.open_in(&version) {
+            Err(error) if error.is_gone() && tries < 10 => tries += 1,
+            opened => return opened.map(Arc::new),
+        }
+    }
+}
+
+/// The names in a shard. One that was cleaned away meanwhile has none.
+fn names(shard: &Dir) -> Result<Vec<Name>> {
+    match shard.names() {
+        Err(error) if error.is_gone() => Ok(Vec::new()),
+        names => names,
+    }
+}
+
+/// Is it something that was renamed to be removed?
+fn is_aside(name: &Name) -> bool {
+    leftover::recognise(name) == Some(Leftover::Aside)
 }
 
 fn name(text: &str) -> Result<Name> {

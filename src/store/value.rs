@@ -32,8 +32,8 @@ impl Value {
         seal::sealed(payload, *source, key.label(), false)
     }
 
-    /// Proves a value: all its bytes, its key, its source.
-    pub(super) fn prove(bytes: Vec<u8>, key: &Key, source: &Digest) -> Result<Self, Flaw> {
+    /// Proves a value: all its bytes, its key, and its source where that is known.
+    pub(super) fn prove(bytes: Vec<u8>, key: &Key, source: Option<&Digest>) -> Result<Self, Flaw> {
         let corrupt = |code, text: &str| Flaw::new(FlawKind::Corrupt, code, text);
         let artifact = Artifact::split(&bytes)?;
         let Some(seal) = artifact.seal else { return Err(corrupt("no-seal", "it has no seal, which every value has")) };
@@ -41,7 +41,7 @@ impl Value {
         if seal.label != key.label() {
             return Err(corrupt("label", "it was sealed as the value of another key"));
         }
-        if seal.source != *source {
+        if source.is_some_and(|source| seal.source != *source) {
             return Err(corrupt("source", "it was made from another source"));
         }
         // An adopted seal says nothing of where the bytes come from.

@@ -1,0 +1,271 @@
+//! What is in a store, whether it is whole, and what it was good for so far.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::value::Value;
+use super::{Counts, Key, LARGEST, Store, name, names};
+use crate::base::lock::{Attempt, DirLock};
+use crate::base::memo;
+use crate::base::sys::{self, Dir, Kind, Name, Time};
+use crate::base::{Error, Flaw, FlawKind, Result};
+use crate::ignored;
+
+/// The file in it that says what it was good for.
+const RECORD: &str = "record-1";
+const RECORD_MAGIC: &[u8; 8] = b"BKUSED1\n";
+
+/// What is in a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// How many values.
+    pub values: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The same by the magic number of the interpreter that made them.
+    pub magics: BTreeMap<[u8; 4], (u64, u64)>,
+}
+
+/// What a store was good for since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Record {
+    /// In all runs together.
+    pub counts: Counts,
+    /// Since when it is counted, seconds since 1970; 0 where nothing was counted yet.
+    pub since: i64,
+}
+
+/// What proving every value came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Proved {
+    /// How many there are.
+    pub values: u64,
+    /// How many are bad.
+    pub bad: u64,
+    /// How many of those were removed.
+    pub removed: u64,
+}
+
+impl Store {
+    /// Its shards, one after the other.
+    fn shards(&self) -> impl Iterator<Item = Result<Arc<Dir>>> {
+        (0..256).filter_map(|shard| self.shard_dir(shard).transpose())
+    }
+
+    /// Counts what is in it, by the first bytes of each value. Nothing is proved.
+    pub fn holding(&self) -> Result<Holding> {
+        let mut holding = Holding::default();
+        for shard in self.shards() {
+            let shard = shard?;
+            for value in names(&shard)?.iter().filter(|name| Key::of_name(name).is_some()) {
+                let path = shard.path_of(value);
+                let look = || -> Result<_> {
+                    let file = shard.open_file(value)?;
+                    let stat = sys::stat(&file, &path)?;
+                    let mut magic = [0; 4];
+                    sys::read_at(&file, &mut magic, 0, &path)?;
+                    Ok((stat, magic))
+                };
+                match look() {
+                    Ok((stat, magic)) if stat.kind == Kind::File => {
+                        holding.values += 1;
+                        holding.bytes = holding.bytes.saturating_add(stat.size);
+                        let of_magic = holding.magics.entry(magic).or_default();
+                        *of_magic = (of_magic.0.saturating_add(1), of_magic.1.saturating_add(stat.size));
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.is_absent() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(holding)
+    }
+
+    /// Proves every value, and removes what is bad where asked. Bad ones are told with their cause as they are found. `true` from `stop`
+    /// ends it.
+    pub fn prove(&self, remove: bool, stop: &dyn Fn() -> bool, tell: &mut dyn FnMut(&Path, &Flaw)) -> Result<Proved> {
+        let mut proved = Proved::default();
+        for shard in self.shards() {
+            let shard = shard?;
+            for value in names(&shard)? {
+                if stop() {
+                    return Ok(proved);
+                }
+                let Some(key) = Key::of_name(&value) else { continue };
+                let path = shard.path_of(&value);
+                let flaw = match prove(&shard, &value, &key) {
+                    Ok(()) => {
+                        proved.values += 1;
+                        continue;
+                    }
+                    Err(Bad::Gone) => continue,
+                    Err(Bad::Flaw(flaw)) => flaw,
+                };
+                proved.values += 1;
+                proved.bad += 1;
+                tell(&path, &flaw);
+                if remove {
+                    match shard.unlink(&value) {
+                        Err(error) if !error.is_gone() => return Err(error),
+                        _ => proved.removed += 1,
+                    }
+                }
+            }
+        }
+        Ok(proved)
+    }
+
+    /// What it was good for so far.
+    pub fn record(&self) -> Record {
+        name(RECORD).and_then(|name| memo::read(&self.dir, &name, 1024)).ok().and_then(|bytes| Record::parse(&bytes)).unwrap_or_default()
+    }
+
+    /// Adds what this run had of it to what all had: for the end of a run. Where another one is at the same it is lost, and costs the
+    /// statistic only.
+    pub fn note_use(&self) {
+        let counts = self.counts();
+        if counts == Counts::default() || self.read_only {
+            return;
+        }
+        let note = || {
+            let Attempt::Held(_lock) = DirLock::try_take(&self.dir)? else {
+                tracing::debug!("what the store was good for is not counted: another run is just at it");
+                return Ok(());
+            };
+            let old = self.record();
+            let since = if old.since == 0 { Time::now().sec } else { old.since };
+            let record = Record { counts: old.counts.and(&counts), since };
+            memo::replace(&self.dir, &name(RECORD)?, &record.to_bytes())
+        };
+        let noted: Result<()> = note();
+        match noted {
+            // Cleaned away.
+            Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "the store went away"),
+            noted => ignored!(noted, "what the store was good for is not counted"),
+        }
+    }
+}
+
+enum Bad {
+    Gone,
+    Flaw(Flaw),
+}
+
+impl From<Error> for Bad {
+    fn from(error: Error) -> Self {
+        if error.is_absent() { Self::Gone } else { Self::Flaw(Flaw::new(FlawKind::Corrupt, "unreadable", error.sentence())) }
+    }
+}
+
+fn prove(shard: &Arc<Dir>, value: &Name, key: &Key) -> std::result::Result<(), Bad> {
+    let flaw = |code, text: &str| Bad::Flaw(Flaw::new(FlawKind::Corrupt, code, text));
+    let path = shard.path_of(value);
+    if shard.path().file_name().is_none_or(|name| name != key.shard()) {
+        return Err(flaw("place", "it lies in the directory of other keys, where nobody looks for it"));
+    }
+    let file = shard.open_file(value)?;
+    let stat = sys::stat(&file, &path)?;
+    let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
+    let bytes = bytes.ok_or_else(|| flaw("no-value", "it is too large for a value, or no file"))?;
+    Value::prove(bytes, key, None).map(drop).map_err(Bad::Flaw)
+}
+
+impl Counts {
+    fn and(&self, other: &Self) -> Self {
+        Self {
+            hits: self.hits.saturating_add(other.hits),
+            misses: self.misses.saturating_add(other.misses),
+            puts: self.puts.saturating_add(other.puts),
+            saved: self.saved.saturating_add(other.saved),
+        }
+    }
+}
+
+impl Record {
+    fn to_bytes(self) -> Vec<u8> {
+        let Counts { hits, misses, puts, saved } = self.counts;
+        let saved = u64::try_from(saved.as_micros()).unwrap_or(u64::MAX);
+        let numbers = [hits, misses, puts, saved, self.since.cast_unsigned()];
+        RECORD_MAGIC.iter().copied().chain(numbers.iter().flat_map(|number| number.to_le_bytes())).collect()
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let (numbers, []) = bytes.strip_prefix(RECORD_MAGIC)?.as_chunks::<8>() else { return None };
+        let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
+        let &[hits, misses, puts, saved, since] = numbers.as_slice() else { return None };
+        Some(Self { counts: Counts { hits, misses, puts, saved: Duration::from_micros(saved) }, since: since.cast_signed() })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
+mod tests {
+    use super::super::Parts;
+    use super::*;
+    use crate::base::seal::Digest;
+
+    fn put(store: &Store, number: u8, magic: [u8; 4]) -> std::path::PathBuf {
+        let source = Digest::of(&[number]);
+        let key = Parts { source: &source, tag: "toy-1", magic, variant: "", level: 0, build: "here" }.key();
+        store.put(&key, &source, magic, Duration::from_millis(3), b"code").unwrap();
+        store.find(&key, &source).unwrap();
+        store.path_of(&key)
+    }
+
+    #[test]
+    fn what_is_there_is_counted_by_magic_and_what_it_was_good_for_by_run() {
+        let top = tempfile::tempdir().unwrap();
+        assert!(Store::existing(top.path()).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(top.path()).unwrap().count(), 0, "who only looks makes nothing");
+        for run in 1..4_u8 {
+            let store = Store::open(top.path()).unwrap();
+            put(&store, run, [run / 2, 0, b'\r', b'\n']);
+            store.note_use();
+            let record = Store::existing(top.path()).unwrap().unwrap().record();
+            let count = u64::from(run);
+            assert_eq!(record.counts, Counts { hits: count, misses: 0, puts: count, saved: Duration::from_millis(3) * run.into() });
+            assert!(record.since > 0);
+        }
+        let store = Store::open(top.path()).unwrap();
+        let size = 4 + 112;
+        let magics = [([0, 0, b'\r', b'\n'], (1, size)), ([1, 0, b'\r', b'\n'], (2, 2 * size))].into();
+        assert_eq!(store.holding().unwrap(), Holding { values: 3, bytes: 3 * size, magics });
+        for bad in [&b""[..], b"BKUSED1\n", &[b'x'; 48]] {
+            std::fs::write(top.path().join("store-1").join(RECORD), bad).unwrap();
+            assert_eq!(store.record(), Record::default());
+        }
+    }
+
+    #[test]
+    fn every_value_is_proved_and_bad_ones_go_where_asked() {
+        let top = tempfile::tempdir().unwrap();
+        let store = Store::open(top.path()).unwrap();
+        let magic = [1, 2, b'\r', b'\n'];
+        let paths: Vec<_> = (0..6).map(|number| put(&store, number, magic)).collect();
+        let prove = |remove| {
+            let mut told = BTreeMap::new();
+            let proved = store.prove(remove, &|| false, &mut |path, flaw| told.extend([(path.to_path_buf(), flaw.code)])).unwrap();
+            (proved, told)
+        };
+        assert_eq!(prove(true).0, Proved { values: 6, bad: 0, removed: 0 });
+        std::fs::write(&paths[0], b"").unwrap();
+        std::fs::copy(&paths[2], &paths[1]).unwrap();
+        let misplaced = top.path().join("store-1").join(if paths[2].parent().unwrap().ends_with("00") { "01" } else { "00" });
+        std::fs::create_dir_all(&misplaced).unwrap();
+        let misplaced = misplaced.join(paths[2].file_name().unwrap());
+        std::fs::copy(&paths[2], &misplaced).unwrap();
+        std::fs::remove_file(&paths[3]).unwrap();
+        std::os::unix::fs::symlink(&paths[2], &paths[3]).unwrap();
+        let codes = [(paths[1].clone(), "label"), (misplaced.clone(), "place"), (paths[3].clone(), "unreadable")];
+        for (remove, removed) in [(false, 0), (true, 4)] {
+            let (proved, told) = prove(remove);
+            assert_eq!(proved, Proved { values: 7, bad: 4, removed });
+            assert!(told.contains_key(&paths[0]) && codes.iter().all(|(path, code)| told[path] == *code), "{told:?}");
+        }
+        assert_eq!(prove(false), (Proved { values: 3, bad: 0, removed: 0 }, BTreeMap::new()));
+        assert!(paths[2].exists() && !misplaced.exists());
+    }
+}

@@ -10,12 +10,19 @@ use crate::base::{Error, sys};
 use crate::flow::Command;
 use crate::store::{Store, System};
 
+/// With fewer descriptors than this there is none: a store keeps some open, and workers need them more.
+const FEW_DESCRIPTORS: u64 = 64;
+
 /// Opens it. One that was named must be of use; the default one is done without, and that is worth a word only where somebody else could
 /// have written to it. The same goes for the system's, which serves also who has none. `store add` needs one, and fills that one whatever others have.
 pub(crate) fn open(compiling: &Compiling, command: Command, notes: &mut Vec<String>) -> Result<Option<Store>, Failure> {
     let adds = command == Command::Add;
     if compiling.no_store {
         return if adds { Err(no_store()) } else { Ok(None) };
+    }
+    if !adds && sys::raise_open_file_limit() < FEW_DESCRIPTORS {
+        tracing::debug!("there are too few descriptors for a store");
+        return Ok(None);
     }
     let named = compiling.store.as_ref();
     let systems = |notes: &mut Vec<String>| system(compiling, notes).map(Store::of_system);

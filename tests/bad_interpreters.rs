@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use bytekeep::python::interpreter::Interpreter;
 use bytekeep::python::memo::Probes;
 use support::Python;
-use whole::{Tree, all_pythons, aloud, is_root, must, python};
+use whole::{Tree, all_below, all_pythons, aloud, is_root, must, python};
 
 const NONE: [PathBuf; 0] = [];
 
@@ -92,11 +92,14 @@ fn what_was_compiled_before_an_interpreter_was_replaced_or_went_is_told() {
 fn what_is_no_code_is_not_sealed() {
     let tree = Tree::new();
     let model = Interpreter::find(&python().path, true, &Probes::open(None)).unwrap();
-    let fake = fakes::fake(&tree.outside(""), &model, "", "good(ident, body)");
+    // With the file name that it was asked to put into its code: that alone makes none.
+    let fake =
+        fakes::fake(&tree.outside(""), &model, "", "write(frame(ident, b'C' + fields(b'code of z' + bytes([43]) + body[10:53], b'0')))");
     let script = turncoat(&tree, python(), 1, &format!("exec {} \"$@\"", fake.executable.display()));
     let outcome = tree.bytekeep(None, ["compile", "--format", "json", "--python", &script, "."]).run().exits(1);
     outcome.fails("good.py", "compiler-wrong", &["no code"]);
     assert!(!tree.artifact("good.py", python()).exists());
+    assert!(all_below(&tree.store()).iter().all(|path| path.file_name().unwrap().len() != 64), "nobody else shall get it");
 }
 
 // ---- interpreters

@@ -217,7 +217,7 @@ impl Run<'_> {
         // What is mended stays of the mode that it has: an image's artifacts go by a hash for a reason.
         let kept = found.mode.filter(|_| self.job.command == Command::Repair);
         let mode = self.job.options.mode.or(kept).unwrap_or(Mode::Timestamp);
-        let Coded { stat, bytes, digest, made, stored } = self.coded(maker, &guard.folder, sources, entry, level, mode)?;
+        let Coded { stat, bytes, digest, made, stored, fresh } = self.coded(maker, &guard.folder, sources, entry, level, mode)?;
         let payload = self.job.format.dress(target, mode, &stat, &bytes, &made.code);
         // A seal would prove whatever it was given. What the store has was looked at when it was made.
         let head = self.job.format.head(&payload[..payload.len().min(16)], Some(&target.tag), Some(target));
@@ -227,6 +227,9 @@ impl Run<'_> {
                 return Err(Trouble::Cause(Cause::new("compiler-wrong", text).at(filename)));
             }
             _ => {}
+        }
+        if let Some(fresh) = fresh {
+            self.put(fresh, &digest);
         }
         let label = self.job.format.label(&target.tag, level, &target.variant);
         let bytes = seal::sealed(payload, digest, label, false);

@@ -10,7 +10,7 @@ use crate::base::source::{Opened, Source};
 use crate::base::sys::{Dir, Stat};
 use crate::ignored;
 use crate::model::{Cause, Compared, Entry, Head, Made, Mode, Target};
-use crate::store::{Key, Lookup, Parts, Store};
+use crate::store::{Claim, Key, Lookup, Parts, Store};
 
 use super::Run;
 use super::act::Trouble;
@@ -19,7 +19,7 @@ use super::job::{Command, Maker};
 use super::reread::Sound;
 
 /// A source with its code, on their way into an artifact.
-pub(super) struct Coded {
+pub(super) struct Coded<'s> {
     pub(super) stat: Stat,
     /// Empty where nothing but its digest was needed.
     pub(super) bytes: Vec<u8>,
@@ -27,11 +27,33 @@ pub(super) struct Coded {
     pub(super) made: Made,
     /// Was the code in the store?
     pub(super) stored: bool,
+    /// What is to be put there.
+    pub(super) fresh: Option<Fresh<'s>>,
 }
 
-struct Code {
+/// Code that was just compiled, for the store; with its claim, which others wait for.
+pub(super) struct Fresh<'s> {
+    wanted: Wanted<'s>,
+    code: Vec<u8>,
+    took: Duration,
+    magic: [u8; 4],
+    claim: Option<Claim<'s>>,
+}
+
+struct Code<'s> {
     made: Made,
     stored: bool,
+    fresh: Option<Fresh<'s>>,
+}
+
+impl Code<'_> {
+    fn stored(code: Vec<u8>) -> Self {
+        Self { made: Made { code, took: Duration::ZERO, warnings: Vec::new() }, stored: true, fresh: None }
+    }
+
+    fn compiled(made: Made) -> Self {
+        Self { made, stored: false, fresh: None }
+    }
 }
 
 /// A source as the store knows it.
@@ -52,7 +74,7 @@ impl Run<'_> {
         entry: &Entry,
         level: u8,
         mode: Mode,
-    ) -> Result<Coded, Trouble> {
+    ) -> Result<Coded<'_>, Trouble> {
         let limit = self.job.options.max_source;
         // A header that goes by a hash of its own wants the bytes.
         let store = self.job.options.store.filter(|_| mode == Mode::Timestamp && !self.job.options.force);
@@ -63,75 +85,82 @@ impl Run<'_> {
         let source = match opened.map_err(Trouble::of_source)? {
             Opened::Read(source) => source,
             Opened::Known { stat, digest } => match self.stored_code(maker, folder, entry, &digest, level) {
-                Some(made) => return Ok(Coded { stat, bytes: Vec::new(), digest, made, stored: true }),
-                None => {
-                    // It is asked once more, with the source at hand.
-                    store.inspect(|store| store.take_back_miss());
-                    Source::read(sources, &entry.source, limit).map_err(Trouble::of_source)?
-                }
+                Some(Code { made, stored, fresh }) => return Ok(Coded { stat, bytes: Vec::new(), digest, made, stored, fresh }),
+                None => Source::read(sources, &entry.source, limit).map_err(Trouble::of_source)?,
             },
         };
-        let Code { made, stored } = self.code(maker, folder, entry, &source, level)?;
+        let Code { made, stored, fresh } = self.code(maker, folder, entry, &source, level)?;
         let Source { bytes, stat, digest } = source;
-        Ok(Coded { stat, bytes, digest, made, stored })
+        Ok(Coded { stat, bytes, digest, made, stored, fresh })
     }
 
     /// The code of a source that is in the store.
-    fn stored_code(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, digest: &Digest, level: u8) -> Option<Made> {
+    fn stored_code(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, digest: &Digest, level: u8) -> Option<Code<'_>> {
         let wanted = self.wanted(maker, digest, level)?;
         let (target, name) = (maker.compiler.target(), self.code_name_of(folder, entry));
-        let code = self.stored(&wanted, digest, |code| self.job.format.named(target, code, digest, name.as_os_str().as_bytes()))?;
-        Some(Made { code, took: Duration::ZERO, warnings: Vec::new() })
+        let named = |code: &[u8]| self.job.format.named(target, code, digest, name.as_os_str().as_bytes());
+        self.taken(&wanted, digest, named).map(Code::stored)
     }
 
     /// The code of a source under the name that it shall carry.
-    fn code(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, source: &Source, level: u8) -> Result<Code, Trouble> {
-        let compiled = |made| Code { made, stored: false };
+    fn code(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, source: &Source, level: u8) -> Result<Code<'_>, Trouble> {
         let Some(wanted) = self.wanted(maker, &source.digest, level) else {
-            return self.compile(maker, folder, entry, source, level).map(compiled);
+            return self.compile(maker, folder, entry, source, level).map(Code::compiled);
         };
         let target = maker.compiler.target();
         let name = self.code_name_of(folder, entry);
         let named = |code: &[u8]| self.job.format.named(target, code, &source.digest, name.as_os_str().as_bytes());
-        let found = |code| Code { made: Made { code, took: Duration::ZERO, warnings: Vec::new() }, stored: true };
         // Who says that everything is to be made anew does not believe what is there, nor what another one is just making.
         let mut claim = None;
         if !self.job.options.force {
-            if let Some(code) = self.stored(&wanted, &source.digest, named) {
+            if let Some(code) = self.taken(&wanted, &source.digest, named) {
                 self.waits.end(&wanted.key);
-                return Ok(found(code));
+                return Ok(Code::stored(code));
             }
-            claim = self.claim(wanted.store, &wanted.key).inspect_err(|_| wanted.store.take_back_miss())?;
+            claim = self.claim(wanted.store, &wanted.key)?;
             self.waits.end(&wanted.key);
-            if claim.is_some() && !seam::without("claim-recheck") {
-                // Its last holder put the value before it let the claim go.
-                wanted.store.take_back_miss();
-                if let Some(code) = self.stored(&wanted, &source.digest, named) {
-                    return Ok(found(code));
-                }
+            // Its last holder put the value before it let the claim go.
+            if claim.is_some()
+                && !seam::without("claim-recheck")
+                && let Some(code) = self.taken(&wanted, &source.digest, named)
+            {
+                return Ok(Code::stored(code));
             }
+            wanted.store.count_miss();
         }
         let mut made = self.compile_as(maker, folder, entry, source, level, &wanted.placeholder)?;
         let Some(code) = named(&made.code) else {
             // Of an interpreter that dumps in a way of its own.
             tracing::debug!(path = %name.display(), "its code is not stored: the file name in it is not found");
-            return self.compile(maker, folder, entry, source, level).map(compiled);
+            return self.compile(maker, folder, entry, source, level).map(Code::compiled);
         };
-        if let Err(error) = wanted.store.put(&wanted.key, &source.digest, target.magic, made.took, &made.code) {
-            self.store_failed(wanted.store, &error);
-            wanted.store.claim_no_more();
+        let code = std::mem::replace(&mut made.code, code);
+        let fresh = Fresh { wanted, code, took: made.took, magic: target.magic, claim };
+        Ok(Code { made, stored: false, fresh: Some(fresh) })
+    }
+
+    /// Puts code into the store that was seen to be code, and lets its claim go: who waits for it wants nothing else.
+    pub(super) fn put(&self, fresh: Fresh<'_>, source: &Digest) {
+        let Fresh { wanted: Wanted { store, key, .. }, code, took, magic, claim } = fresh;
+        if let Err(error) = store.put(&key, source, magic, took, &code) {
+            self.store_failed(store, &error);
+            store.claim_no_more();
         }
-        // Not kept while the artifact is written: who waits wants the code alone.
         drop(claim);
-        made.code = code;
-        Ok(compiled(made))
+    }
+
+    /// What is taken from the store.
+    fn taken<T>(&self, wanted: &Wanted<'_>, source: &Digest, named: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+        let (code, took) = self.stored(wanted, source, named)?;
+        wanted.store.count_hit(took);
+        Some(code)
     }
 
     /// What the store has for a source. What is bad is a miss, and told as such.
-    fn stored<T>(&self, wanted: &Wanted<'_>, source: &Digest, named: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    fn stored<T>(&self, wanted: &Wanted<'_>, source: &Digest, named: impl Fn(&[u8]) -> Option<T>) -> Option<(T, Duration)> {
         let path = || wanted.store.path_of(&wanted.key).display().to_string();
         match wanted.store.find(&wanted.key, source) {
-            Ok(Lookup::Hit(value)) => named(value.code()),
+            Ok(Lookup::Hit(value)) => Some((named(value.code())?, value.took())),
             Ok(Lookup::Miss) => None,
             Ok(Lookup::Bad(flaw)) => {
                 tracing::debug!(path = path(), cause = flaw.text, "a stored value is bad and was removed; its source is compiled");
@@ -174,7 +203,7 @@ impl Run<'_> {
         let named = |code: &[u8]| self.job.format.named(target, code, source, name.as_os_str().as_bytes());
         let compare =
             |code: &[u8]| self.job.format.compare(&sound.head, &sound.payload, code).map_err(|flaw| Trouble::Cause(Cause::from(&flaw)));
-        if let Some(code) = self.stored(&wanted, source, named) {
+        if let Some(code) = self.taken(&wanted, source, named) {
             return match compare(&code)? {
                 Compared::Other(text) => {
                     Err(Trouble::Cause(Cause::new("store", format!("the store has other code for its source: {text}"))))
@@ -182,6 +211,7 @@ impl Run<'_> {
                 same => Ok(same),
             };
         }
+        wanted.store.count_miss();
         let made = self.compile_as(maker, folder, entry, &sound.source, level, &wanted.placeholder)?;
         let compared = compare(&named(&made.code).ok_or_else(not_stored)?)?;
         if !matches!(compared, Compared::Other(_)) {
@@ -217,7 +247,8 @@ impl Run<'_> {
     ) -> Option<Compared> {
         let wanted = self.wanted(maker, source, level)?;
         let target = maker.compiler.target();
-        let code = self.stored(&wanted, source, |code| self.job.format.named(target, code, source, name.as_os_str().as_bytes()))?;
+        let named = |code: &[u8]| self.job.format.named(target, code, source, name.as_os_str().as_bytes());
+        let (code, _) = self.stored(&wanted, source, named)?;
         self.job.format.compare(head, payload, &code).ok()
     }
 }

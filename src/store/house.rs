@@ -223,6 +223,7 @@ mod tests {
         for run in 1..4_u8 {
             let store = Store::open(top.path()).unwrap();
             put(&store, run, [run / 2, 0, b'\r', b'\n']);
+            store.count_hit(Duration::from_millis(3));
             store.note_use();
             let record = Store::existing(top.path()).unwrap().unwrap().record();
             let count = u64::from(run);

@@ -158,6 +158,11 @@ impl Tree {
         self.top.path().join("home")
     }
 
+    /// The store, where a test names no other.
+    pub fn store(&self) -> PathBuf {
+        self.top.path().join("store")
+    }
+
     /// A program beside the tree.
     pub fn script(&self, name: &str, text: &str) -> String {
         let path = self.outside(name);
@@ -210,7 +215,7 @@ impl Tree {
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.home()).env("LC_ALL", "C.UTF-8");
         // Root's own is one for the whole machine.
-        command.env("BYTEKEEP_STORE", self.top.path().join("store"));
+        command.env("BYTEKEEP_STORE", self.store());
         // What this machine's administrator has set is no part of a test.
         command.env("BYTEKEEP_NO_CONFIG", "1");
         // pyenv's own wrappers look for this.

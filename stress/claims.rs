@@ -131,7 +131,7 @@ impl Round<'_> {
         if case == Case::Kills {
             // Until one is left: each at a moment of its own.
             while runs.len() > 1 && !interrupted() {
-                let values = self.values()?;
+                let values = self.values();
                 let wait = Duration::from_millis(random.next() % 25);
                 std::thread::sleep(wait);
                 let mut one = runs.swap_remove(random.below(runs.len()));
@@ -169,15 +169,15 @@ impl Round<'_> {
         run.summary()["store"]["puts"].as_u64().unwrap_or(0)
     }
 
-    fn values(&self) -> Result<usize> {
+    fn values(&self) -> usize {
         let of_length = |path: &PathBuf| path.file_name().is_some_and(|name| name.len() == 64);
-        Ok(if self.store().exists() { files(&self.store()).iter().filter(|path| of_length(path)).count() } else { 0 })
+        if self.store().exists() { files(&self.store()).iter().filter(|path| of_length(path)).count() } else { 0 }
     }
 
     /// What is in it beside values: temp files of those that were killed, and an empty file of claims that nobody holds.
     fn judge_store(&self) -> Result<()> {
-        if self.values()? != SOURCES {
-            self.complain(&format!("{} values for {SOURCES} sources", self.values()?));
+        if self.values() != SOURCES {
+            self.complain(&format!("{} values for {SOURCES} sources", self.values()));
         }
         let claims = std::fs::metadata(self.store().join("store-1/claims"));
         let Ok(claims) = claims else {

@@ -94,6 +94,7 @@ impl Plan {
                 (options.force, options.adopt, options.dry_run) = (args.force, args.adopt, args.dry_run);
                 options.code_names = code_names(args)?;
                 options.durability = args.limits.durability.into();
+                options.link_mode = args.limits.link_mode.into();
                 compiling = Some(&args.limits.compiling);
                 (Command::Compile, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
@@ -106,6 +107,7 @@ impl Plan {
             Chosen::Repair(args) => {
                 (options.keep_bad, options.dry_run) = (args.keep_bad.clone(), args.dry_run);
                 options.durability = args.limits.durability.into();
+                options.link_mode = args.limits.link_mode.into();
                 compiling = Some(&args.limits.compiling);
                 (Command::Repair, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }

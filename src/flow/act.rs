@@ -20,6 +20,7 @@ use super::examine;
 use super::find::Found;
 use super::folder::{Folder, Guarded, Item};
 use super::job::{Command, Maker};
+use super::linked::Taken;
 use super::look;
 use super::policy::Decision;
 use super::queue::{Locking, Task};
@@ -201,11 +202,27 @@ impl Run<'_> {
         let before = Time::now();
         let source = Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?;
         let filename = guard.folder.absolute.join(&entry.source);
-        let Code { made, stored } = self.code(maker, &guard.folder, entry, &source, level)?;
         let target = maker.compiler.target();
         // What is mended stays of the mode that it has: an image's artifacts go by a hash for a reason.
         let kept = found.mode.filter(|_| self.job.command == Command::Repair);
         let mode = self.job.options.mode.or(kept).unwrap_or(Mode::Timestamp);
+        let told = |stored| Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone(), stored };
+        let sharing = self.sharing(guard, entry, maker, &source, level, mode);
+        let mut replaces = false;
+        if let Some(sharing) = &sharing {
+            match self.take_shared(sharing, guard, entry, &source, before) {
+                Taken::Staged(staged) => {
+                    self.stage_as(told(true), staged, guard, entry, Action::Built, Vec::new());
+                    return Ok(Done::Staged);
+                }
+                Taken::Nothing { replaces: instead } => replaces = instead,
+            }
+        }
+        let name = match &sharing {
+            Some(sharing) => sharing.filename.clone(),
+            None => self.code_name_of(&guard.folder, entry).into_os_string().into_encoded_bytes(),
+        };
+        let Code { made, stored } = self.code(maker, &guard.folder, entry, &source, level, &name)?;
         let payload = self.job.format.dress(target, mode, &source, &made.code);
         // A seal would prove whatever it was given. What the store has was looked at when it was made.
         let head = self.job.format.head(&payload[..payload.len().min(16)], Some(&target.tag), Some(target));
@@ -218,10 +235,12 @@ impl Run<'_> {
         }
         let label = self.job.format.label(&target.tag, level, &target.variant);
         let bytes = seal::sealed(payload, source.digest, label, false);
-        let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, &source.stat, before)?;
+        let staged = match &sharing {
+            Some(sharing) => self.stage_shared(sharing, guard, entry, &bytes, before, replaces),
+            None => Staged::write(&guard.lock, &entry.artifact, &bytes, &source.stat, before),
+        }?;
         self.has_built.store(true, Ordering::SeqCst);
-        let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone(), stored };
-        self.stage_as(told, staged, guard, entry, Action::Built, made.warnings);
+        self.stage_as(told(stored), staged, guard, entry, Action::Built, made.warnings);
         Ok(Done::Staged)
     }
 

@@ -21,23 +21,30 @@ pub(super) struct Code {
 }
 
 /// A source as the store knows it.
-struct Wanted<'s> {
+pub(super) struct Wanted<'s> {
     store: &'s Store,
-    key: Key,
+    pub(super) key: Key,
     /// The file name that it is compiled under.
     placeholder: Vec<u8>,
 }
 
 impl Run<'_> {
     /// The code of a source under the name that it shall carry.
-    pub(super) fn code(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, source: &Source, level: u8) -> Result<Code, Trouble> {
+    pub(super) fn code(
+        &self,
+        maker: &Maker<'_>,
+        folder: &Folder,
+        entry: &Entry,
+        source: &Source,
+        level: u8,
+        name: &[u8],
+    ) -> Result<Code, Trouble> {
         let compiled = |made| Code { made, stored: false };
         let Some(wanted) = self.wanted(maker, &source.digest, level) else {
-            return self.compile(maker, folder, entry, source, level).map(compiled);
+            return self.compile_as(maker, folder, entry, source, level, name).map(compiled);
         };
         let target = maker.compiler.target();
-        let name = self.code_name_of(folder, entry);
-        let named = |code: &[u8]| self.job.format.named(target, code, &source.digest, name.as_os_str().as_bytes());
+        let named = |code: &[u8]| self.job.format.named(target, code, &source.digest, name);
         // Who says that everything is to be made anew does not believe what is there.
         if !self.job.options.force
             && let Some(code) = self.stored(&wanted, &source.digest, named)
@@ -47,8 +54,8 @@ impl Run<'_> {
         let mut made = self.compile_as(maker, folder, entry, source, level, &wanted.placeholder)?;
         let Some(code) = named(&made.code) else {
             // Of an interpreter that dumps in a way of its own.
-            tracing::debug!(path = %name.display(), "its code is not stored: the file name in it is not found");
-            return self.compile(maker, folder, entry, source, level).map(compiled);
+            tracing::debug!(path = %folder.absolute.join(&entry.source).display(), "its code is not stored: the file name in it is not found");
+            return self.compile_as(maker, folder, entry, source, level, name).map(compiled);
         };
         if let Err(error) = wanted.store.put(&wanted.key, &source.digest, target.magic, made.took, &made.code) {
             self.store_failed(wanted.store, &error);
@@ -75,12 +82,12 @@ impl Run<'_> {
     }
 
     /// One failure may be all there is to say of a full disk, and there may be thousands.
-    fn store_failed(&self, store: &Store, error: &crate::base::Error) {
+    pub(super) fn store_failed(&self, store: &Store, error: &crate::base::Error) {
         tracing::debug!(cause = %error.sentence(), "the store is of no use here");
         self.note_once("store", &store.path(), &format!("the store cannot be used as it should: {}", error.sentence()));
     }
 
-    fn wanted(&self, maker: &Maker<'_>, source: &Digest, level: u8) -> Option<Wanted<'_>> {
+    pub(super) fn wanted(&self, maker: &Maker<'_>, source: &Digest, level: u8) -> Option<Wanted<'_>> {
         let store = self.job.options.store?;
         let Target { tag, magic, variant } = maker.compiler.target();
         let parts = Parts { source, tag, magic: *magic, variant, level, build: maker.compiler.build()? };

@@ -13,12 +13,13 @@
 //! Nothing is flushed: after a power cut a value may be torn, and T1 finds that.
 
 pub mod key;
+pub mod link;
 mod value;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::memo::{own_dir, replace};
@@ -28,6 +29,7 @@ use crate::base::{Error, Flaw, Result};
 use crate::ignored;
 
 pub use key::{Key, Parts};
+pub use link::{LinkMode, Links};
 pub use value::Value;
 
 /// The directory in a store that holds all of this version: one that keeps its things in another way has another name.
@@ -49,8 +51,10 @@ pub struct Counts {
     pub misses: u64,
     /// Values that were put there.
     pub puts: u64,
-    /// How long compiling took of what was found.
+    /// How long compiling took of what was found, but for finished artifacts that trees share: those do not say.
     pub saved: Duration,
+    /// Hits of which the whole artifact was there, finished, and is shared with other trees.
+    pub linked: u64,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +63,7 @@ struct Counters {
     misses: AtomicU64,
     puts: AtomicU64,
     saved_micros: AtomicU64,
+    linked: AtomicU64,
 }
 
 /// A store of this user's own.
@@ -66,6 +71,7 @@ struct Counters {
 pub struct Store {
     dir: Arc<Dir>,
     counters: Counters,
+    links: OnceLock<Links>,
 }
 
 /// What is there for a key.
@@ -95,7 +101,7 @@ impl Store {
         if top.stat_of(&tag).is_err_and(|error| error.is_gone()) {
             ignored!(replace(&top, &tag, TAG), "programs that make backups are not told that this is a cache");
         }
-        Ok(Self { dir, counters: Counters::default() })
+        Ok(Self { dir, counters: Counters::default(), links: OnceLock::new() })
     }
 
     /// Where it is.
@@ -116,7 +122,14 @@ impl Store {
             misses: of(&self.counters.misses),
             puts: of(&self.counters.puts),
             saved: Duration::from_micros(of(&self.counters.saved_micros)),
+            linked: of(&self.counters.linked),
         }
+    }
+
+    /// Counts a finished artifact that a tree got.
+    pub fn count_linked(&self) {
+        self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        self.counters.linked.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Looks for the code of a key, made from this source.

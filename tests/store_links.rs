@@ -405,6 +405,53 @@ fn ten_trees_cost_the_disk_of_one() {
     assert_eq!(place.links().iter().filter(|path| std::fs::metadata(path).unwrap().nlink() == 11).count(), 40);
 }
 
+const WHEEL: &str = "
+import sys, zipfile
+info = 'words-1.0.dist-info/'
+files = {'words/__init__.py': 'VALUE = 1\\n', 'words/more.py': 'VALUE = [%s]\\n' % ', '.join(map(str, range(4000)))}
+meta = {info + 'METADATA': 'Metadata-Version: 2.1\\nName: words\\nVersion: 1.0\\n',
+    info + 'WHEEL': 'Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n'}
+record = ''.join('%s,,\\n' % name for name in list(files) + list(meta) + [info + 'RECORD'])
+with zipfile.ZipFile(sys.argv[1], 'w') as wheel:
+    for name, text in dict(files, **dict(meta, **{info + 'RECORD': record})).items():
+        wheel.writestr(name, text)
+";
+
+/// The layout that uv itself makes: files in its cache, hard-linked into each environment.
+#[test]
+fn environments_of_uv_share_their_artifacts() {
+    if !tool_or_skip("uv") {
+        return;
+    }
+    let python = python();
+    let place = Place::new("hardlink");
+    let tree = Tree::new();
+    let wheel = tree.outside("words-1.0-py3-none-any.whl");
+    assert!(python.command().args(["-c", WHEEL]).arg(&wheel).status().unwrap().success());
+    let uv = |args: &[&str]| {
+        let mut command = Command::new("uv");
+        command.args(args);
+        tree.dress(&mut command);
+        command.env("UV_CACHE_DIR", place.top.path().join("uv")).env("UV_OFFLINE", "1");
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    let artifacts = ["a", "b"].map(|name| {
+        uv(&["venv", "-q", "--python", python.path.to_str().unwrap(), name]);
+        let own = tree.path(name).join("bin/python");
+        let to = ["--python", own.to_str().unwrap(), wheel.to_str().unwrap()];
+        uv(&[&["pip", "install", "-q", "--link-mode", "hardlink"], &to[..]].concat());
+        let outcome = tree.bytekeep(None, ["compile", "--format", "json", name]).env("BYTEKEEP_STORE", place.store());
+        let outcome = outcome.env("BYTEKEEP_LINK_MODE", "hardlink").run().exits(0);
+        let more = tree.path(name).join(format!("lib/python{}.{}/site-packages/words", python.version.0, python.version.1));
+        assert!(std::fs::metadata(more.join("more.py")).unwrap().nlink() > 1, "uv made no links");
+        assert!(linked(&outcome) >= if name == "a" { 0 } else { 2 }, "{}", outcome.shown());
+        tree.bytekeep(None, ["verify", name]).run().exits(0);
+        std::fs::metadata(more.join(format!("__pycache__/more.{}.pyc", python.tag))).unwrap().ino()
+    });
+    assert_eq!(artifacts[0], artifacts[1]);
+}
+
 /// Several processes make the same at one time.
 #[test]
 fn many_at_once_share_what_is_whole() {
@@ -414,6 +461,9 @@ fn many_at_once_share_what_is_whole() {
         let trees: Vec<Tree> = (0..6).map(|_| tree()).collect();
         let running: Vec<_> = trees.iter().map(|tree| place.run(tree, python, "compile", &["."]).start()).collect();
         running.into_iter().for_each(|run| drop(run.wait().exits(0)));
+        // All wanted the same file, and each made or found it: at most a few met another's that was begun later.
+        let own = trees.iter().filter(|tree| stat(tree, "m.py", python).nlink() == 1).count();
+        assert!(how == "clone" || own < trees.len() - 1, "{own} of {} have a file of their own", trees.len());
         for tree in &trees {
             tree.verify().exits(0);
             assert_eq!(tree.import(python, "good"), "42");

@@ -95,9 +95,7 @@ pub fn clone(file: &File, from: &File, path: &Path) -> Result<()> {
 pub fn mark_used(file: &File, path: &Path) -> Result<()> {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
     let stays = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    sys::call("set the time of", path, || {
-        rustix::fs::futimens(file, &Timestamps { last_access: now.clone(), last_modification: stays.clone() })
-    })
+    sys::call("set the time of", path, || rustix::fs::futimens(file, &Timestamps { last_access: now, last_modification: stays }))
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::lock::DirLock;
+use super::share::Labels;
 use super::sys::{self, Dir, Name, Stat, Time};
 use super::together::together;
-use super::{Error, Result, leftover, seam, share};
+use super::{Result, leftover, seam, share};
 use crate::ignored;
 
 /// How safe from a power cut.
@@ -65,12 +66,12 @@ pub struct Second {
     pub name: Name,
     /// Does it replace what has this name? Else that stays.
     pub replaces: bool,
-    /// Why the artifact has no such name.
-    pub refused: OnceLock<Error>,
+    /// What the artifact is once it has this name, or why it has not. Nothing: another file keeps the name.
+    pub given: OnceLock<Result<Stat>>,
 }
 
 impl Second {
-    fn give(&self, dir: &Dir, temp: &Name) -> Result<()> {
+    fn give(&self, dir: &Dir, temp: &Name) -> Result<Option<Stat>> {
         let shard = match self.top.open_in(&self.shard) {
             Err(error) if error.is_absent() => {
                 self.top.make_dir(&self.shard, 0o700)?;
@@ -87,10 +88,32 @@ impl Second {
         match shard.link_new(&self.name, dir, temp) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 tracing::debug!(cause = %error.sentence(), "somebody else was first");
-                Ok(())
+                self.take(&shard, dir, temp).map(|()| None)
             }
-            given => given,
+            given => given.and_then(|()| dir.stat_of(temp).map(Some)),
         }
+    }
+
+    /// Several who made the same at one time have one file of it in the end: that of the first, under this temp name too.
+    fn take(&self, shard: &Dir, dir: &Dir, temp: &Name) -> Result<()> {
+        let path = shard.path_of(&self.name);
+        let (own, theirs) = (dir.open_file(temp)?, shard.open_file(&self.name)?);
+        let (mine, stat) = (sys::stat(&own, &path)?, sys::stat(&theirs, &path)?);
+        let alike = |stat: &Stat| (stat.kind, stat.uid, stat.gid, stat.mode, stat.size);
+        // An edit of the source since ours was begun must not be older than the artifact.
+        if alike(&mine) != alike(&stat) || stat.mtime > mine.mtime || mine.same_file(&stat) {
+            return Ok(());
+        }
+        let read = |file: &File| sys::read_all(file, mine.size, mine.size, &path);
+        if read(&own)? != read(&theirs)? || Labels::of_file(&own, &path)? != Labels::of_file(&theirs, &path)? {
+            return Ok(());
+        }
+        let (other, ()) = leftover::fresh(".tmp", dir.path(), |other| dir.link_new(other, shard, &self.name))?;
+        let moved = if dir.stat_of(&other)?.same_file(&stat) { dir.rename(&other, temp) } else { dir.unlink(&other) };
+        if moved.is_err() {
+            ignored!(dir.unlink(&other), "a temp file stays behind for the next run to sweep");
+        }
+        moved
     }
 }
 
@@ -190,10 +213,9 @@ impl Staged {
             return Ok(Outcome::Gone);
         }
         if let Some(second) = &self.second
-            && let Err(error) = second.give(dir, &self.temp)
+            && let Some(given) = second.give(dir, &self.temp).transpose()
         {
-            tracing::debug!(cause = %error.sentence(), "the artifact is not shared");
-            drop(second.refused.set(error));
+            drop(second.given.set(given));
         }
         let moved = if seam::without("rename") { write_in_place(dir, &self.temp, &self.to) } else { dir.rename(&self.temp, &self.to) };
         match moved {
@@ -404,7 +426,7 @@ mod tests {
             let dir = Arc::new(Dir::open_root(store.path()).unwrap());
             let second = |replaces| {
                 let (top, shard, name) = (Arc::clone(&dir), name("ab"), name("abcd"));
-                Arc::new(Second { top, shard, name, replaces, refused: OnceLock::new() })
+                Arc::new(Second { top, shard, name, replaces, given: OnceLock::new() })
             };
             let write = |bytes: &[u8]| Staged::write(&lock, &name("a.pyc"), bytes, lock.dir_stat(), Time::now()).unwrap();
             let put = |staged, is: &[u8]| {
@@ -416,6 +438,16 @@ mod tests {
             assert!(!store.path().join("ab").exists(), "not before it is flushed");
             put(staged, b"first");
             put(write(b"second").named_too(second(false)), b"first");
+            assert_eq!(std::fs::read(top.path().join("c/a.pyc")).unwrap(), b"second");
+            // The same, made later: then it is the very file.
+            put(write(b"first").named_too(second(false)), b"first");
+            let ino = |path: PathBuf| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+            let is_one = || ino(top.path().join("c/a.pyc")) == ino(store.path().join("ab/abcd"));
+            assert!(is_one());
+            // But not where that has a later time than the look at the source.
+            let early = Staged::write(&lock, &name("a.pyc"), b"first", lock.dir_stat(), Time { sec: 5, nsec: 0 }).unwrap();
+            put(early.named_too(second(false)), b"first");
+            assert!(!is_one());
             put(write(b"third").named_too(second(true)), b"third");
             let shard = dir.open_beneath(Path::new("ab")).unwrap();
             let shared = shard.stat_of(&name("abcd")).unwrap();
@@ -426,10 +458,11 @@ mod tests {
             assert_eq!(names(&top), [".bytekeep.lock", "a.pyc"]);
             assert!(matches!(commit(vec![link("b.pyc").unwrap()], durability)[..], [Ok(Outcome::Written)]));
             assert_eq!(std::fs::read(top.path().join("c/b.pyc")).unwrap(), b"third");
+            std::fs::remove_file(top.path().join("c/b.pyc")).unwrap();
             // Another file has the name since it was looked at.
             put(write(b"fourth").named_too(second(true)), b"fourth");
             assert!(link("d.pyc").is_none());
-            assert_eq!(names(&top), [".bytekeep.lock", "a.pyc", "b.pyc"]);
+            assert_eq!(names(&top), [".bytekeep.lock", "a.pyc"]);
         }
     }
 

@@ -124,11 +124,11 @@ impl Run<'_> {
 
     /// What the store has for it, in this tree, under a temp name.
     pub(super) fn take_shared(&self, sharing: &Sharing<'_>, guard: &Arc<Guarded>, entry: &Entry, source: &Source, before: Time) -> Taken {
-        let nothing = Taken::Nothing { replaces: self.job.options.force };
         // Who says that everything is to be made anew does not believe what is there.
         if self.job.options.force {
-            return nothing;
+            return Taken::Nothing { replaces: true };
         }
+        let mut replaces = false;
         let wanted = Wanted { source: &source.digest, label: sharing.label, head: &sharing.head };
         let flushes = self.job.options.durability != Durability::None;
         // What was not flushed, nobody may link who promises that it is.
@@ -140,10 +140,13 @@ impl Run<'_> {
                         LinkMode::Hardlink => self.link(sharing, &shared, guard, entry, source, before),
                         _ => self.clone_shared(sharing, &shared, guard, entry, before),
                     };
-                    if matches!(taken, Taken::Staged(_)) {
-                        sharing.store.count_linked();
+                    match taken {
+                        Taken::Nothing { replaces: this } => replaces |= this,
+                        Taken::Staged(_) => {
+                            sharing.store.count_linked();
+                            return taken;
+                        }
                     }
-                    return taken;
                 }
                 Ok(Found::Miss) => {}
                 Ok(Found::Bad(flaw)) => {
@@ -157,7 +160,7 @@ impl Run<'_> {
                 Err(error) => self.store_failed(sharing.store, &error),
             }
         }
-        nothing
+        Taken::Nothing { replaces }
     }
 
     fn link(&self, sharing: &Sharing<'_>, shared: &Shared, guard: &Arc<Guarded>, entry: &Entry, source: &Source, before: Time) -> Taken {
@@ -241,8 +244,10 @@ impl Run<'_> {
 
     /// Was an artifact to be shared, and is not?
     pub(super) fn told_second(&self, second: &Second) {
-        if let Some(error) = second.refused.get() {
-            self.copied_once(&second.top.path().display().to_string(), &error.sentence());
+        match (second.given.get(), self.job.options.store.map(Store::links)) {
+            (Some(Ok(stat)), Some(Ok(links))) => links.made(stat),
+            (Some(Err(error)), _) => self.copied_once(&second.top.path().display().to_string(), &error.sentence()),
+            _ => {}
         }
     }
 

@@ -8,17 +8,20 @@
 //!   own, which is flushed as any other, so it may come from both.
 //! - **T6** Nothing here is ever changed where it stands: not its bytes, and neither its mode nor its mtime, which all trees see. The
 //!   mtime is a time before the source of its first tree was opened; whether it may vouch for another tree's source, who links it asks.
-//! - **T7** What one link of a file suffers, all suffer. It is proved before another tree gets it, and made anew where it is bad.
+//! - **T7** What one link of a file suffers, all suffer. It is proved before another tree gets it, and made anew where it is bad. Who
+//!   proved it, or made it, remembers that by inode, size and mtime; as long as those stay, its ends are looked at and no more, as
+//!   `compile` does with what stands in a tree.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::{LARGEST, Store, key::Key, name};
 use crate::base::leftover::{self, Leftover};
 use crate::base::lock::DirLock;
-use crate::base::seal::{Artifact, Digest};
+use crate::base::memo::Memo;
+use crate::base::seal::{Artifact, Digest, SEAL_LEN, Seal};
 use crate::base::share::{self, Labels};
 use crate::base::sys::{self, Dir, Kind, Name, Stat, Time};
 use crate::base::write::Second;
@@ -97,6 +100,12 @@ pub struct Wanted<'a> {
     pub head: &'a [u8],
 }
 
+impl Wanted<'_> {
+    fn fits(&self, seal: &Seal, head: &[u8]) -> bool {
+        seal.source == *self.source && seal.label == self.label && !seal.adopted && head == self.head
+    }
+}
+
 /// An artifact that is there, proved.
 #[derive(Debug)]
 pub struct Shared {
@@ -129,6 +138,13 @@ pub struct Links {
     sample: (Name, File, Stat),
     /// Why nothing is shared with a file system, by its device and how it would be.
     places: Mutex<HashMap<(u64, LinkMode), Option<String>>>,
+    /// Which of them were proved.
+    proved: Memo,
+}
+
+/// What is remembered of a file that was proved. Its ctime changes with each link; what is written to it changes its mtime.
+fn without_links(stat: &Stat) -> Stat {
+    Stat { ctime: Time { sec: 0, nsec: 0 }, ..*stat }
 }
 
 impl Links {
@@ -138,7 +154,8 @@ impl Links {
         let dir = Arc::new(store.open_in(&links)?);
         let (temp, file) = leftover::fresh(".tmp", dir.path(), |name| dir.open_lock_file(name, Some(0o666)))?;
         let stat = sys::stat(&file, dir.path())?;
-        Ok(Self { dir, sample: (temp, file, stat), places: Mutex::default() })
+        let proved = Memo::open(dir.path());
+        Ok(Self { dir, sample: (temp, file, stat), places: Mutex::default(), proved })
     }
 
     fn shard(&self, key: &Key) -> Result<Arc<Dir>> {
@@ -194,7 +211,20 @@ impl Links {
         cloned
     }
 
-    /// Looks for the artifact of a key, and proves every byte of it.
+    /// An artifact was made, whole, and has a name here.
+    pub fn made(&self, stat: &Stat) {
+        self.proved.add(&without_links(stat));
+    }
+
+    /// Is an artifact that was proved before the wanted one, by its ends?
+    fn has_ends(file: &File, stat: &Stat, wanted: &Wanted<'_>, path: &Path) -> Result<bool> {
+        let (mut head, mut tail) = (vec![0; wanted.head.len()], [0; SEAL_LEN]);
+        sys::read_at(file, &mut head, 0, path)?;
+        sys::read_at(file, &mut tail, stat.size.saturating_sub(SEAL_LEN as u64), path)?;
+        Ok(matches!(Seal::parse(&tail, stat.size), Ok(Some(seal)) if wanted.fits(&seal, &head)))
+    }
+
+    /// Looks for the artifact of a key, and proves every byte of it, if that was not done before.
     ///
     /// # Errors
     /// Of the system. It says nothing of what is there.
@@ -207,13 +237,14 @@ impl Links {
         };
         let path = self.path_of(key);
         let stat = sys::stat(&file, &path)?;
+        if self.proved.knows(&without_links(&stat)) && Self::has_ends(&file, &stat, wanted, &path)? {
+            return Ok(Found::Hit(self.hit(key, dir, file, stat)));
+        }
         let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
         match bytes.map_or_else(|| Err(corrupt("no-file", "it is no artifact")), |bytes| prove(&bytes, wanted)) {
             Ok(()) => {
-                if stat.nlink == 1 && stat.ctime < Time::now().minus_seconds(MARK_EVERY) {
-                    ignored!(share::mark_used(&file, &path), "the last use of a shared artifact is not marked");
-                }
-                Ok(Found::Hit(Shared { dir, name: key.name(), file, stat }))
+                self.proved.add(&without_links(&stat));
+                Ok(Found::Hit(self.hit(key, dir, file, stat)))
             }
             Err(flaw) => {
                 match dir.unlink(&key.name()) {
@@ -223,6 +254,13 @@ impl Links {
                 Ok(Found::Bad(flaw))
             }
         }
+    }
+
+    fn hit(&self, key: &Key, dir: Arc<Dir>, file: File, stat: Stat) -> Shared {
+        if stat.nlink == 1 && stat.ctime < Time::now().minus_seconds(MARK_EVERY) {
+            ignored!(share::mark_used(&file, &self.path_of(key)), "the last use of a shared artifact is not marked");
+        }
+        Shared { dir, name: key.name(), file, stat }
     }
 
     /// Is a shared artifact, as a link in this directory, what a new one of this mode would be there?
@@ -249,19 +287,22 @@ impl Links {
         if written.is_err() {
             ignored!(dir.unlink(&temp), "a temp file stays behind in the store");
         }
-        Ok(Shared { stat: written?, name: key.name(), dir, file })
+        let stat = written?;
+        self.made(&stat);
+        Ok(Shared { stat, name: key.name(), dir, file })
     }
 
     /// The name here that an artifact gets once it is flushed.
     pub fn second(&self, key: &Key, replaces: bool) -> Result<Arc<Second>> {
         let (top, shard) = (Arc::clone(&self.dir), name(key.shard())?);
-        Ok(Arc::new(Second { top, shard, name: key.name(), replaces, refused: OnceLock::new() }))
+        Ok(Arc::new(Second { top, shard, name: key.name(), replaces, given: OnceLock::new() }))
     }
 }
 
 impl Drop for Links {
     fn drop(&mut self) {
         ignored!(self.dir.unlink(&self.sample.0), "an empty file stays behind in the store");
+        ignored!(self.proved.save(), "what was proved is not remembered");
     }
 }
 
@@ -273,7 +314,7 @@ fn prove(bytes: &[u8], wanted: &Wanted<'_>) -> std::result::Result<(), Flaw> {
     let artifact = Artifact::split(bytes)?;
     let Some(seal) = artifact.seal else { return Err(corrupt("no-seal", "it has no seal, which every shared artifact has")) };
     artifact.prove()?;
-    if seal.source != *wanted.source || seal.label != wanted.label || seal.adopted || !artifact.payload.starts_with(wanted.head) {
+    if !wanted.fits(&seal, artifact.payload.get(..wanted.head.len()).unwrap_or_default()) {
         return Err(corrupt("label", "it is another one's artifact"));
     }
     Ok(())
@@ -402,10 +443,18 @@ mod tests {
             (seal::sealed([HEAD, b"code"].concat(), source, wanted.label, true), wanted),
         ];
         for (bytes, wanted) in bad {
-            links.put(&key, &bytes, 0o644, made).unwrap();
+            std::fs::write(links.path_of(&key), bytes).unwrap();
             assert!(matches!(links.find(&key, &wanted), Ok(Found::Bad(_))));
             assert!(matches!(links.find(&key, &wanted), Ok(Found::Miss)));
         }
+        // Changed where it stands, by somebody who was not there when it was proved.
+        links.put(&key, &good, 0o644, made).unwrap();
+        assert!(matches!(links.find(&key, &wanted), Ok(Found::Hit(_))));
+        std::fs::write(links.path_of(&key), [&good[..9], b"X", &good[10..]].concat()).unwrap();
+        assert!(matches!(links.find(&key, &wanted), Ok(Found::Bad(_))));
+        // What was proved under one key is not what another one wants.
+        links.put(&key, &good, 0o644, made).unwrap();
+        assert!(matches!(links.find(&key, &Wanted { label: *b"another.", ..wanted }), Ok(Found::Bad(_))));
     }
 
     #[test]
@@ -423,10 +472,12 @@ mod tests {
         assert_eq!(store.prune_links(hour(5)).unwrap(), Pruned::default());
         assert_eq!(store.prune_links(hour(-1)).unwrap(), Pruned { files: 1, bytes: 5 });
         assert!(links.path_of(&keys[0]).exists() && !links.path_of(&keys[1]).exists());
-        let sample = || std::fs::read_dir(links.dir.path()).unwrap().flatten().filter(|entry| entry.path().is_file()).count();
-        assert_eq!(sample(), 1, "a temp file of a running process stays");
+        let samples = || {
+            let files = std::fs::read_dir(top.path().join("store/store-1/links")).unwrap().flatten();
+            files.filter(|entry| entry.path().extension().is_some_and(|end| end == "tmp")).count()
+        };
+        assert_eq!(samples(), 1, "a temp file of a running process stays");
         drop(store);
-        let left = std::fs::read_dir(top.path().join("store/store-1/links")).unwrap().flatten().filter(|entry| entry.path().is_file());
-        assert_eq!(left.count(), 0);
+        assert_eq!(samples(), 0);
     }
 }

@@ -157,10 +157,25 @@ impl Staged {
         Ok(staged)
     }
 
-    /// Gives a temp name beside `to` to a file that stands elsewhere, whole and flushed: `name` in `dir`, which was found to be `shared`.
-    /// Nothing is written, so nothing is flushed but the directory. `Ok(None)`: another file has that name now.
-    pub fn link(lock: &Arc<DirLock>, to: &Name, dir: &Dir, name: &Name, shared: &Stat) -> Result<Option<Self>> {
+    /// Links a file that stands elsewhere, whole and flushed: `name` in `dir`, which was found to be `shared`. Nothing is written, so nothing
+    /// is flushed but the directory. `Ok(None)`: another file has that name now.
+    ///
+    /// Where nothing stands at `to`, which `absent` supposes, the link gets its name at once: it is whole. Dropped without a commit it stays.
+    pub fn link(lock: &Arc<DirLock>, to: &Name, absent: bool, dir: &Dir, name: &Name, shared: &Stat) -> Result<Option<Self>> {
         let into = lock.dir();
+        if absent {
+            match into.link_new(to, dir, name) {
+                Ok(()) if into.stat_of(to)?.same_file(shared) => {
+                    let (lock, temp, to, len) = (Arc::clone(lock), to.clone(), to.clone(), shared.size);
+                    return Ok(Some(Self { lock, temp, to, file: None, len, renamed: true, linked: true, second: None }));
+                }
+                Ok(()) => return into.unlink(to).map(|()| None),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    tracing::debug!(cause = %error.sentence(), "somebody else made it");
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let (temp, ()) = leftover::fresh(".tmp", into.path(), |temp| into.link_new(temp, dir, name))?;
         let (lock, to) = (Arc::clone(lock), to.clone());
         let staged = Self { lock, temp, to, file: None, len: shared.size, renamed: false, linked: true, second: None };
@@ -211,6 +226,10 @@ impl Staged {
         let dir = self.lock.dir();
         if !seam::without("gone-directory") && !dir.is_in_place(self.lock.dir_stat())? {
             return Ok(Outcome::Gone);
+        }
+        if self.renamed {
+            self.lock.keep_directory();
+            return Ok(Outcome::Written);
         }
         if let Some(second) = &self.second
             && let Some(given) = second.give(dir, &self.temp).transpose()
@@ -451,7 +470,16 @@ mod tests {
             put(write(b"third").named_too(second(true)), b"third");
             let shard = dir.open_beneath(Path::new("ab")).unwrap();
             let shared = shard.stat_of(&name("abcd")).unwrap();
-            let link = |to: &str| Staged::link(&lock, &name(to), &shard, &name("abcd"), &shared).unwrap();
+            let link_to = |to: &str, absent| Staged::link(&lock, &name(to), absent, &shard, &name("abcd"), &shared).unwrap();
+            let link = |to: &str| link_to(to, false);
+            // What is wrongly supposed to be absent is replaced as well.
+            put(write(b"other"), b"third");
+            put(link_to("a.pyc", true).unwrap(), b"third");
+            assert!(is_one());
+            put(link_to("a.pyc", true).unwrap(), b"third");
+            std::fs::remove_file(top.path().join("c/a.pyc")).unwrap();
+            put(link_to("a.pyc", true).unwrap(), b"third");
+            assert!(is_one());
             // It is the file that stands there already: a rename alone would leave the temp name.
             put(link("a.pyc").unwrap(), b"third");
             drop(link("b.pyc"));
@@ -461,7 +489,7 @@ mod tests {
             std::fs::remove_file(top.path().join("c/b.pyc")).unwrap();
             // Another file has the name since it was looked at.
             put(write(b"fourth").named_too(second(true)), b"fourth");
-            assert!(link("d.pyc").is_none());
+            assert!(link("d.pyc").is_none() && link_to("d.pyc", true).is_none());
             assert_eq!(names(&top), [".bytekeep.lock", "a.pyc"]);
         }
     }

@@ -207,9 +207,10 @@ impl Run<'_> {
         let kept = found.mode.filter(|_| self.job.command == Command::Repair);
         let mode = self.job.options.mode.or(kept).unwrap_or(Mode::Timestamp);
         let told = |stored| Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone(), stored };
-        let sharing = self.sharing(guard, entry, maker, &source, level, mode);
+        let mut sharing = self.sharing(guard, entry, maker, &source, level, mode);
         let mut replaces = false;
-        if let Some(sharing) = &sharing {
+        if let Some(sharing) = &mut sharing {
+            sharing.absent = found.judged.verdict == Verdict::Missing;
             match self.take_shared(sharing, guard, entry, &source, before) {
                 Taken::Staged(staged) => {
                     self.stage_as(told(true), staged, guard, entry, Action::Built, Vec::new());

@@ -33,6 +33,8 @@ pub(super) struct Sharing<'s> {
     /// What it takes its permission bits from.
     pub(super) from: Stat,
     by_time: bool,
+    /// Does nothing stand in its place? Then a link needs no other name first.
+    pub(super) absent: bool,
 }
 
 /// What the store has for it.
@@ -119,7 +121,7 @@ impl Run<'_> {
         let by_time = self.job.format.kept_mode(target, mode) == Mode::Timestamp;
         // A clone is a file of its own, and as open as any.
         let from = Stat { mode: if how == LinkMode::Hardlink { file_mode } else { source.stat.mode }, ..source.stat };
-        Ok(Sharing { store, links, how, keys, head, label, filename, from, by_time })
+        Ok(Sharing { store, links, how, keys, head, label, filename, from, by_time, absent: false })
     }
 
     /// What the store has for it, in this tree, under a temp name.
@@ -178,7 +180,7 @@ impl Run<'_> {
             Age::Later if self.is_still(guard, entry, source, shared.stat.mtime) => {}
             Age::Later | Age::Old => return anew,
         }
-        match Staged::link(&guard.lock, &entry.artifact, &shared.dir, &shared.name, &shared.stat) {
+        match Staged::link(&guard.lock, &entry.artifact, sharing.absent, &shared.dir, &shared.name, &shared.stat) {
             Ok(Some(staged)) => Taken::Staged(staged),
             Ok(None) => Taken::Nothing { replaces: false },
             Err(error) if error.cause.raw_os_error() == Some(TOO_MANY_LINKS) => {

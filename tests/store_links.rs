@@ -590,3 +590,45 @@ fn a_file_with_all_the_names_that_it_can_have_is_followed_by_another() {
     let (linked, third) = compile("third");
     assert_eq!((linked, std::fs::metadata(third).unwrap().ino()), (1, std::fs::metadata(second).unwrap().ino()));
 }
+
+/// Killed before one of its system calls, or with one of them failing, a run leaves each tree whole, and the next one mends the rest. Every
+/// fifth call is tried: `faults` tries all of what this is built of.
+#[cfg(feature = "fault")]
+#[test]
+fn a_run_that_dies_or_fails_at_any_call_leaves_all_trees_whole() {
+    let python = python();
+    for is_warm in [false, true] {
+        let mut calls = 0;
+        for fault in ["kill:N", "fail:N:5", "fail:N:18"] {
+            let place = Place::new("hardlink");
+            let first = place.compiled(python);
+            let before = SOURCES.map(|source| seen(&first, source, python));
+            for number in (0..).step_by(5) {
+                let like = |content: &str| {
+                    let tree = tree();
+                    tree.old_file("m.py", content.as_bytes());
+                    tree
+                };
+                let content = if is_warm { SOURCE.to_owned() } else { format!("{SOURCE}# {number}\n") };
+                let (tree, then, last) = (like(&content), like(&content), like(&content));
+                let run = place.run(&tree, python, "compile", &["-j", "1", "."]);
+                let outcome = run.env("BYTEKEEP_FAULT", fault.replace('N', &number.to_string())).run();
+                assert_eq!(SOURCES.map(|source| seen(&first, source, python)), before, "{fault} {number}");
+                tree.verify().exits(0);
+                for (turn, tree) in [&tree, &then, &last].into_iter().enumerate() {
+                    let again = place.compile(tree, python, &[]);
+                    assert!(turn < 2 || linked(&again) == 3, "{fault} {number}: {}", again.shown());
+                    tree.verify().exits(0);
+                }
+                assert_eq!(tree.litter(), Vec::<PathBuf>::new(), "{fault} {number}: {}", outcome.shown());
+                if fault.starts_with("kill") && outcome.code == Some(0) {
+                    calls = number;
+                }
+                if number >= calls && calls > 0 {
+                    break;
+                }
+            }
+            aloud(&format!("{fault}, warm: {is_warm}: {calls} calls"));
+        }
+    }
+}

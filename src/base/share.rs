@@ -1,7 +1,7 @@
 //! System calls by which two places have the bytes of one file: another name for it, or a file of its own with the same blocks. And what
 //! a file has beside its bytes that another place may not agree with.
 //!
-//! Apart from [`sys`](super::sys) for its length alone; the same rules hold.
+//! Apart from [`sys`] for its length alone; the same rules hold.
 
 use std::fs::File;
 use std::os::fd::AsFd;

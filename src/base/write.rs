@@ -50,6 +50,8 @@ pub struct Staged {
     file: Option<File>,
     len: u64,
     renamed: bool,
+    /// Has it got its name already, as a link of a whole file?
+    stands: bool,
     /// Has the temp name a file that has other names too, or will have?
     linked: bool,
     second: Option<Arc<Second>>,
@@ -147,7 +149,7 @@ impl Staged {
         let mode = (from.mode | 0o200) & 0o666;
         let (temp, file) = leftover::fresh(".tmp", dir.path(), |name| dir.create_new(name, mode))?;
         let (lock, to) = (Arc::clone(lock), to.clone());
-        let staged = Self { lock, temp, to, file: Some(file), len, renamed: false, linked: false, second: None };
+        let staged = Self { lock, temp, to, file: Some(file), len, renamed: false, stands: false, linked: false, second: None };
         let path = staged.path();
         if let Some(file) = &staged.file {
             fill(file, &path)?;
@@ -167,7 +169,7 @@ impl Staged {
             match into.link_new(to, dir, name) {
                 Ok(()) if into.stat_of(to)?.same_file(shared) => {
                     let (lock, temp, to, len) = (Arc::clone(lock), to.clone(), to.clone(), shared.size);
-                    return Ok(Some(Self { lock, temp, to, file: None, len, renamed: true, linked: true, second: None }));
+                    return Ok(Some(Self { lock, temp, to, file: None, len, renamed: false, stands: true, linked: true, second: None }));
                 }
                 Ok(()) => return into.unlink(to).map(|()| None),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -178,7 +180,7 @@ impl Staged {
         }
         let (temp, ()) = leftover::fresh(".tmp", into.path(), |temp| into.link_new(temp, dir, name))?;
         let (lock, to) = (Arc::clone(lock), to.clone());
-        let staged = Self { lock, temp, to, file: None, len: shared.size, renamed: false, linked: true, second: None };
+        let staged = Self { lock, temp, to, file: None, len: shared.size, renamed: false, stands: false, linked: true, second: None };
         Ok(staged.lock.dir().stat_of(&staged.temp)?.same_file(shared).then_some(staged))
     }
 
@@ -227,7 +229,8 @@ impl Staged {
         if !seam::without("gone-directory") && !dir.is_in_place(self.lock.dir_stat())? {
             return Ok(Outcome::Gone);
         }
-        if self.renamed {
+        if self.stands {
+            self.renamed = true;
             self.lock.keep_directory();
             return Ok(Outcome::Written);
         }
@@ -274,7 +277,7 @@ fn write_in_place(dir: &Dir, temp: &Name, to: &Name) -> Result<()> {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.renamed {
+        if !self.renamed && !self.stands {
             ignored!(self.lock.dir().unlink(&self.temp), "a temp file stays behind for the next run to sweep, unless it is gone");
         }
     }

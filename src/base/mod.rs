@@ -4,7 +4,8 @@
 //!
 //! Writing ([`mod@write`]):
 //! - **W1** A name in a directory shows the complete old artifact, the complete new one, or nothing, at every instant.
-//! - **W2** A staged file that is not committed is removed (a link of a whole one may stay); one whose process was killed is recognised by its name ([`leftover`]).
+//! - **W2** A staged file that is not committed is removed (a link of a whole one may stay); one whose process was killed is
+//!   recognised by its name ([`leftover`]).
 //! - **W3** In `batch` and `full`, [`write::commit`] reports success only after data and name were flushed.
 //! - **W4** Nothing is renamed into a directory that was seen not to be what its name leads to any more. The look comes just before the
 //!   rename and compares the last name only, in its parent as that was opened (the whole path where there is none open): directories

@@ -159,10 +159,11 @@ impl Staged {
         Ok(staged)
     }
 
-    /// Links a file that stands elsewhere, whole and flushed: `name` in `dir`, which was found to be `shared`. Nothing is written, so nothing
-    /// is flushed but the directory. `Ok(None)`: another file has that name now.
+    /// Links a file that stands elsewhere, whole and flushed: `name` in `dir`, which was found to be `shared`. Nothing is written, so
+    /// nothing is flushed but the directory. `Ok(None)`: another file has that name now.
     ///
-    /// Where nothing stands at `to`, which `absent` supposes, the link gets its name at once: it is whole. Dropped without a commit it stays.
+    /// Where nothing stands at `to`, which `absent` supposes, the link gets its name at once: it is whole. Dropped without a
+    /// commit it stays.
     pub fn link(lock: &Arc<DirLock>, to: &Name, absent: bool, dir: &Dir, name: &Name, shared: &Stat) -> Result<Option<Self>> {
         let into = lock.dir();
         if absent {

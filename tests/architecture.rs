@@ -72,8 +72,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// What stands at the crate's root beside the layers: macros.
 const AT_ROOT: &[&str] = &["ignored"];
 
-/// The platform: files and directories, locks of bytes, and children.
-const PLATFORM: [&str; 3] = ["base/sys.rs", "base/bytelock.rs", "base/children.rs"];
+/// The platform: files and directories, what is shared between them, locks of bytes, and children.
+const PLATFORM: [&str; 4] = ["base/sys.rs", "base/share.rs", "base/bytelock.rs", "base/children.rs"];
 const LIMIT: usize = 600;
 
 fn arrows(file: &File) -> Vec<String> {

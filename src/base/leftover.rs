@@ -59,7 +59,7 @@ pub fn is_old(stat: &Stat, now: Time) -> bool {
 }
 
 /// An unpredictable name `.bytekeep-<random><suffix>`, made by `make`, which answers `AlreadyExists` for one that is taken.
-pub(super) fn fresh<T>(suffix: &str, path: &std::path::Path, mut make: impl FnMut(&Name) -> Result<T>) -> Result<(Name, T)> {
+pub fn fresh<T>(suffix: &str, path: &std::path::Path, mut make: impl FnMut(&Name) -> Result<T>) -> Result<(Name, T)> {
     let mut failed = None;
     let mut name = None;
     // Only the last component of the path that tempfile makes up is used, and nothing is ever removed by it: its clean-up takes a path,

@@ -4,12 +4,15 @@
 //!
 //! Writing ([`mod@write`]):
 //! - **W1** A name in a directory shows the complete old artifact, the complete new one, or nothing, at every instant.
-//! - **W2** A staged file that is not committed is removed; one whose process was killed is recognised by its name ([`leftover`]).
+//! - **W2** A staged file that is not committed is removed (a link of a whole one may stay); one whose process was killed is
+//!   recognised by its name ([`leftover`]).
 //! - **W3** In `batch` and `full`, [`write::commit`] reports success only after data and name were flushed.
 //! - **W4** Nothing is renamed into a directory that was seen not to be what its name leads to any more. The look comes just before the
 //!   rename and compares the last name only, in its parent as that was opened (the whole path where there is none open): directories
 //!   further up may have been moved, and what is swapped between look and rename goes unseen. The artifact is whole then too, and lies
 //!   in the directory that was meant when it was opened, wherever that is now; P1 is not touched.
+//! - **W5** A second name that an artifact gets for others to link ([`write::Second`]) is given after its flush and before its own name:
+//!   what has it is whole, and in `batch` and `full` as durable as the artifact itself.
 //!
 //! Locks ([`lock`]):
 //! - **L1** Two [`lock::DirLock`]s that [exclude](lock::DirLock::excludes) never exist for one directory, one inode, at one time, as long
@@ -37,6 +40,7 @@ pub mod memo;
 pub mod seal;
 pub mod seam;
 pub mod shape;
+pub mod share;
 pub mod source;
 mod stat;
 pub mod sys;

@@ -150,6 +150,32 @@ pub enum Opened {
     },
 }
 
+impl Opened {
+    /// `fstat` of the descriptor.
+    pub fn stat(&self) -> &Stat {
+        match self {
+            Self::Read(source) => &source.stat,
+            Self::Known { stat, .. } => stat,
+        }
+    }
+
+    /// Digest of the bytes.
+    pub fn digest(&self) -> &Digest {
+        match self {
+            Self::Read(source) => &source.digest,
+            Self::Known { digest, .. } => digest,
+        }
+    }
+
+    /// The bytes; none where they were not read.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Read(source) => &source.bytes,
+            Self::Known { .. } => &[],
+        }
+    }
+}
+
 impl Source {
     /// Opens a source, and reads it where `digests` does not know it; what is read is remembered there.
     pub fn open(dir: &Dir, name: &Name, limit: u64, digests: &Digests) -> std::result::Result<Opened, SourceError> {

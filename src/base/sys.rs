@@ -1,4 +1,4 @@
-//! Every system call that touches files, and the only unsafe code of the crate.
+//! Every system call that touches files but those in [`share`](super::share), and the only unsafe code of the crate.
 //!
 //! A [`Dir`] is an open directory, a [`Name`] one component of a path. All calls are relative to a descriptor, so a directory that is
 //! swapped for a link while we work cannot lead us out of the tree (P1). `std::fs` is not used for writing: it takes paths.
@@ -82,7 +82,7 @@ pub fn process_id() -> u32 {
 /// An open directory. Every name that is looked up in it is one component, and links are not followed.
 #[derive(Debug)]
 pub struct Dir {
-    fd: OwnedFd,
+    pub(super) fd: OwnedFd,
     path: PathBuf,
     parent: Option<(Arc<Dir>, Name)>,
 }
@@ -567,12 +567,12 @@ pub fn raise_open_file_limit() -> u64 {
     limit.current.unwrap_or(1 << 20)
 }
 
-fn call_on<T>(operation: &'static str, dir: &Dir, name: &Name, run: impl FnMut() -> rustix::io::Result<T>) -> Result<T> {
+pub(super) fn call_on<T>(operation: &'static str, dir: &Dir, name: &Name, run: impl FnMut() -> rustix::io::Result<T>) -> Result<T> {
     // The path is put together only for an error: most calls succeed.
     retried(operation, run).map_err(|cause| Error::new(operation, dir.path_of(name), cause))
 }
 
-fn call<T>(operation: &'static str, path: &Path, run: impl FnMut() -> rustix::io::Result<T>) -> Result<T> {
+pub(super) fn call<T>(operation: &'static str, path: &Path, run: impl FnMut() -> rustix::io::Result<T>) -> Result<T> {
     retried(operation, run).map_err(|cause| Error::new(operation, path, cause))
 }
 

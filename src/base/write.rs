@@ -7,13 +7,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::lock::DirLock;
+use super::share::Labels;
 use super::sys::{self, Dir, Name, Stat, Time};
 use super::together::together;
-use super::{Result, leftover, seam};
+use super::{Result, leftover, seam, share};
 use crate::ignored;
 
 /// How safe from a power cut.
@@ -48,6 +50,73 @@ pub struct Staged {
     file: Option<File>,
     len: u64,
     renamed: bool,
+    /// Has it got its name already, as a link of a whole file?
+    stands: bool,
+    /// Has the temp name a file that has other names too, or will have?
+    linked: bool,
+    second: Option<Arc<Second>>,
+}
+
+/// Another name that an artifact gets as soon as it is flushed, for others to find it by.
+#[derive(Debug)]
+pub struct Second {
+    /// The directory of the shards, this user's own.
+    pub top: Arc<Dir>,
+    /// The shard, made where it is not there.
+    pub shard: Name,
+    /// The name in it.
+    pub name: Name,
+    /// Does it replace what has this name? Else that stays.
+    pub replaces: bool,
+    /// What the artifact is once it has this name, or why it has not. Nothing: another file keeps the name.
+    pub given: OnceLock<Result<Stat>>,
+}
+
+impl Second {
+    fn give(&self, dir: &Dir, temp: &Name) -> Result<Option<Stat>> {
+        let shard = match self.top.open_in(&self.shard) {
+            Err(error) if error.is_absent() => {
+                self.top.make_dir(&self.shard, 0o700)?;
+                self.top.open_in(&self.shard)
+            }
+            opened => opened,
+        }?;
+        if self.replaces {
+            match shard.unlink(&self.name) {
+                Err(error) if error.is_absent() => tracing::debug!(cause = %error.sentence(), "nothing to replace"),
+                removed => removed?,
+            }
+        }
+        match shard.link_new(&self.name, dir, temp) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                tracing::debug!(cause = %error.sentence(), "somebody else was first");
+                self.take(&shard, dir, temp).map(|()| None)
+            }
+            given => given.and_then(|()| dir.stat_of(temp).map(Some)),
+        }
+    }
+
+    /// Several who made the same at one time have one file of it in the end: that of the first, under this temp name too.
+    fn take(&self, shard: &Dir, dir: &Dir, temp: &Name) -> Result<()> {
+        let path = shard.path_of(&self.name);
+        let (own, theirs) = (dir.open_file(temp)?, shard.open_file(&self.name)?);
+        let (mine, stat) = (sys::stat(&own, &path)?, sys::stat(&theirs, &path)?);
+        let alike = |stat: &Stat| (stat.kind, stat.uid, stat.gid, stat.mode, stat.size);
+        // An edit of the source since ours was begun must not be older than the artifact.
+        if alike(&mine) != alike(&stat) || stat.mtime > mine.mtime || mine.same_file(&stat) {
+            return Ok(());
+        }
+        let read = |file: &File| sys::read_all(file, mine.size, mine.size, &path);
+        if read(&own)? != read(&theirs)? || Labels::of_file(&own, &path)? != Labels::of_file(&theirs, &path)? {
+            return Ok(());
+        }
+        let (other, ()) = leftover::fresh(".tmp", dir.path(), |other| dir.link_new(other, shard, &self.name))?;
+        let moved = if dir.stat_of(&other)?.same_file(&stat) { dir.rename(&other, temp) } else { dir.unlink(&other) };
+        if moved.is_err() {
+            ignored!(dir.unlink(&other), "a temp file stays behind for the next run to sweep");
+        }
+        moved
+    }
 }
 
 impl Staged {
@@ -56,21 +125,76 @@ impl Staged {
     /// `from`, the file that it is made from, gives the permission bits as CPython takes them from the source; `mtime` becomes the
     /// artifact's own.
     pub fn write(lock: &Arc<DirLock>, to: &Name, bytes: &[u8], from: &Stat, mtime: Time) -> Result<Self> {
+        Self::make(lock, to, bytes.len() as u64, from, mtime, |file, path| match sys::write_all(file, bytes, path) {
+            Err(_) if seam::without("write-errors") => Ok(()),
+            answer => answer,
+        })
+    }
+
+    /// The same with the bytes of an open file of `len` bytes, whose blocks it shares.
+    pub fn clone_of(lock: &Arc<DirLock>, to: &Name, shared: &File, len: u64, from: &Stat, mtime: Time) -> Result<Self> {
+        Self::make(lock, to, len, from, mtime, |file, path| share::clone(file, shared, path))
+    }
+
+    fn make(
+        lock: &Arc<DirLock>,
+        to: &Name,
+        len: u64,
+        from: &Stat,
+        mtime: Time,
+        fill: impl FnOnce(&File, &Path) -> Result<()>,
+    ) -> Result<Self> {
         let dir = lock.dir();
         // The umask is the kernel's to apply, as it is for CPython.
         let mode = (from.mode | 0o200) & 0o666;
         let (temp, file) = leftover::fresh(".tmp", dir.path(), |name| dir.create_new(name, mode))?;
-        let staged = Self { lock: Arc::clone(lock), temp, to: to.clone(), file: Some(file), len: bytes.len() as u64, renamed: false };
+        let (lock, to) = (Arc::clone(lock), to.clone());
+        let staged = Self { lock, temp, to, file: Some(file), len, renamed: false, stands: false, linked: false, second: None };
         let path = staged.path();
         if let Some(file) = &staged.file {
-            match sys::write_all(file, bytes, &path) {
-                Err(_) if seam::without("write-errors") => {}
-                answer => answer?,
-            }
-            follow_directory(file, lock.dir_stat(), from, &path);
+            fill(file, &path)?;
+            follow_directory(file, staged.lock.dir_stat(), from, &path);
             sys::set_mtime(file, mtime, &path)?;
         }
         Ok(staged)
+    }
+
+    /// Links a file that stands elsewhere, whole and flushed: `name` in `dir`, which was found to be `shared`. Nothing is written, so
+    /// nothing is flushed but the directory. `Ok(None)`: another file has that name now.
+    ///
+    /// Where nothing stands at `to`, which `absent` supposes, the link gets its name at once: it is whole. Dropped without a
+    /// commit it stays.
+    pub fn link(lock: &Arc<DirLock>, to: &Name, absent: bool, dir: &Dir, name: &Name, shared: &Stat) -> Result<Option<Self>> {
+        let into = lock.dir();
+        if absent {
+            match into.link_new(to, dir, name) {
+                Ok(()) if into.stat_of(to)?.same_file(shared) => {
+                    let (lock, temp, to, len) = (Arc::clone(lock), to.clone(), to.clone(), shared.size);
+                    return Ok(Some(Self { lock, temp, to, file: None, len, renamed: false, stands: true, linked: true, second: None }));
+                }
+                Ok(()) => return into.unlink(to).map(|()| None),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    tracing::debug!(cause = %error.sentence(), "somebody else made it");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let (temp, ()) = leftover::fresh(".tmp", into.path(), |temp| into.link_new(temp, dir, name))?;
+        let (lock, to) = (Arc::clone(lock), to.clone());
+        let staged = Self { lock, temp, to, file: None, len: shared.size, renamed: false, stands: false, linked: true, second: None };
+        Ok(staged.lock.dir().stat_of(&staged.temp)?.same_file(shared).then_some(staged))
+    }
+
+    /// Gives it another name too, after it is flushed and before it gets its own: what has that name is as durable as this one.
+    pub fn named_too(mut self, second: Arc<Second>) -> Self {
+        self.linked = true;
+        self.second = Some(second);
+        self
+    }
+
+    /// The other name.
+    pub fn second(&self) -> Option<&Arc<Second>> {
+        self.second.as_ref()
     }
 
     /// The path that it will have.
@@ -106,10 +230,27 @@ impl Staged {
         if !seam::without("gone-directory") && !dir.is_in_place(self.lock.dir_stat())? {
             return Ok(Outcome::Gone);
         }
+        if self.stands {
+            self.renamed = true;
+            self.lock.keep_directory();
+            return Ok(Outcome::Written);
+        }
+        if let Some(second) = &self.second
+            && let Some(given) = second.give(dir, &self.temp).transpose()
+        {
+            drop(second.given.set(given));
+        }
         let moved = if seam::without("rename") { write_in_place(dir, &self.temp, &self.to) } else { dir.rename(&self.temp, &self.to) };
         match moved {
             Ok(()) => {
                 self.renamed = true;
+                if self.linked {
+                    // POSIX: between two names of one file a rename does nothing.
+                    match dir.unlink(&self.temp) {
+                        Err(error) if error.is_absent() => {}
+                        removed => ignored!(removed, "a temp file stays behind for the next run to sweep"),
+                    }
+                }
                 self.lock.keep_directory();
                 Ok(Outcome::Written)
             }
@@ -137,7 +278,7 @@ fn write_in_place(dir: &Dir, temp: &Name, to: &Name) -> Result<()> {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.renamed {
+        if !self.renamed && !self.stands {
             ignored!(self.lock.dir().unlink(&self.temp), "a temp file stays behind for the next run to sweep, unless it is gone");
         }
     }
@@ -301,6 +442,64 @@ mod tests {
         drop(lock);
         assert_eq!(names(&top), [""; 0]);
         assert_eq!(std::fs::read_dir(top.path().join("elsewhere")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn w5_a_second_name_is_given_when_the_file_is_flushed_and_another_tree_gets_a_link_of_it() {
+        for durability in [Durability::None, Durability::Batch, Durability::Full] {
+            let (top, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let lock = locked(&top);
+            let name = |text: &str| Name::new(text).unwrap();
+            let dir = Arc::new(Dir::open_root(store.path()).unwrap());
+            let second = |replaces| {
+                let (top, shard, name) = (Arc::clone(&dir), name("ab"), name("abcd"));
+                Arc::new(Second { top, shard, name, replaces, given: OnceLock::new() })
+            };
+            let write = |bytes: &[u8]| Staged::write(&lock, &name("a.pyc"), bytes, lock.dir_stat(), Time::now()).unwrap();
+            let put = |staged, is: &[u8]| {
+                assert!(matches!(commit(vec![staged], durability)[..], [Ok(Outcome::Written)]));
+                assert_eq!(std::fs::read(store.path().join("ab/abcd")).unwrap(), is);
+                assert_eq!(names(&top), [".bytekeep.lock", "a.pyc"]);
+            };
+            let staged = write(b"first").named_too(second(false));
+            assert!(!store.path().join("ab").exists(), "not before it is flushed");
+            put(staged, b"first");
+            put(write(b"second").named_too(second(false)), b"first");
+            assert_eq!(std::fs::read(top.path().join("c/a.pyc")).unwrap(), b"second");
+            // The same, made later: then it is the very file.
+            put(write(b"first").named_too(second(false)), b"first");
+            let ino = |path: PathBuf| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
+            let is_one = || ino(top.path().join("c/a.pyc")) == ino(store.path().join("ab/abcd"));
+            assert!(is_one());
+            // But not where that has a later time than the look at the source.
+            let early = Staged::write(&lock, &name("a.pyc"), b"first", lock.dir_stat(), Time { sec: 5, nsec: 0 }).unwrap();
+            put(early.named_too(second(false)), b"first");
+            assert!(!is_one());
+            put(write(b"third").named_too(second(true)), b"third");
+            let shard = dir.open_beneath(Path::new("ab")).unwrap();
+            let shared = shard.stat_of(&name("abcd")).unwrap();
+            let link_to = |to: &str, absent| Staged::link(&lock, &name(to), absent, &shard, &name("abcd"), &shared).unwrap();
+            let link = |to: &str| link_to(to, false);
+            // What is wrongly supposed to be absent is replaced as well.
+            put(write(b"other"), b"third");
+            put(link_to("a.pyc", true).unwrap(), b"third");
+            assert!(is_one());
+            put(link_to("a.pyc", true).unwrap(), b"third");
+            std::fs::remove_file(top.path().join("c/a.pyc")).unwrap();
+            put(link_to("a.pyc", true).unwrap(), b"third");
+            assert!(is_one());
+            // It is the file that stands there already: a rename alone would leave the temp name.
+            put(link("a.pyc").unwrap(), b"third");
+            drop(link("b.pyc"));
+            assert_eq!(names(&top), [".bytekeep.lock", "a.pyc"]);
+            assert!(matches!(commit(vec![link("b.pyc").unwrap()], durability)[..], [Ok(Outcome::Written)]));
+            assert_eq!(std::fs::read(top.path().join("c/b.pyc")).unwrap(), b"third");
+            std::fs::remove_file(top.path().join("c/b.pyc")).unwrap();
+            // Another file has the name since it was looked at.
+            put(write(b"fourth").named_too(second(true)), b"fourth");
+            assert!(link("d.pyc").is_none() && link_to("d.pyc", true).is_none());
+            assert_eq!(names(&top), [".bytekeep.lock", "a.pyc"]);
+        }
     }
 
     #[test]

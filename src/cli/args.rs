@@ -94,7 +94,7 @@ impl Command {
             store_enabled: compiling.filter(|compiling| compiling.no_store).map(|_| false),
             store_max_size: compiling.and_then(|compiling| compiling.store_max_size).map(|size| size.0),
             store_system_dir: compiling.and_then(|compiling| compiling.system_store.clone()),
-            link_mode: None,
+            link_mode: limits.and_then(|limits| limits.link_mode),
         }
     }
 }

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use crate::base::write::Durability;
 use crate::model::Mode;
+use crate::store::LinkMode;
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -109,6 +110,17 @@ pub(crate) struct Limits {
     /// How safe from a power cut: not at all (as Python itself), in groups, or each file on its own [default: batch]
     #[arg(long, value_name = "HOW", value_enum)]
     pub(crate) durability: Option<DurabilityArg>,
+    /// How artifacts come from the store into the tree: with files of its own, or with what other trees have too [default: copy]
+    ///
+    /// `copy` is right where you do not count gigabytes: files of their own, whose code says where its source is. `clone` makes many
+    /// environments cost the disk of one on btrfs, XFS and the like, and is as safe as `copy`. `hardlink` does the same on any file
+    /// system and is the fastest: for environments of one user that are made and thrown away, by tools that replace files and never
+    /// write into them (`cp` over one, `rsync --inplace` would change it in all trees; 2.7 is copied for that). With both, trees share an
+    /// artifact only where source, mtime and size are the same, as with sources that are hard links, or with `--invalidation-mode
+    /// checked-hash` or `unchecked-hash`; and the code names its file `<module.py>`, which importing a module corrects and running a
+    /// `.pyc` by its path does not. What cannot be shared is copied: `-v` says why. Needs the store.
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) link_mode: Option<LinkModeArg>,
     #[command(flatten)]
     pub(crate) compiling: Compiling,
 }
@@ -218,15 +230,25 @@ impl From<DurabilityArg> for Durability {
     }
 }
 
-/// How an artifact of the store comes into a tree.
+/// [`LinkMode`] on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LinkModeArg {
-    /// As a file of its own
+    /// Files of its own
     Copy,
-    /// As a file of its own that shares its blocks with the store (reflink)
+    /// Files of its own that share their blocks with those of other trees (btrfs, XFS)
     Clone,
-    /// As another name of the store's file
+    /// Names of the same files that other trees have
     Hardlink,
+}
+
+impl From<LinkModeArg> for LinkMode {
+    fn from(mode: LinkModeArg) -> Self {
+        match mode {
+            LinkModeArg::Copy => Self::Copy,
+            LinkModeArg::Clone => Self::Clone,
+            LinkModeArg::Hardlink => Self::Hardlink,
+        }
+    }
 }
 
 /// A number of bytes.

@@ -164,6 +164,7 @@ struct StoreLine {
     hits: u64,
     misses: u64,
     puts: u64,
+    linked: u64,
     saved_seconds: f64,
 }
 
@@ -217,6 +218,7 @@ impl<'a> Json<'a> {
                 hits: counts.hits,
                 misses: counts.misses,
                 puts: counts.puts,
+                linked: counts.linked,
                 saved_seconds: counts.saved.as_secs_f64(),
             }),
         });
@@ -284,7 +286,7 @@ mod tests {
         json.event(&Event::Entry(event));
         json.event(&Event::Waiting { dir: Path::new("d"), holder: &Holder { pid: Some(7), command: None, since: None } });
         json.event(&Event::Note { code: "no-locks", text: "no locks here", path: Path::new(OsStr::from_bytes(b"\xff")) });
-        let store = Counts { hits: 3, misses: 2, puts: 1, saved: Duration::from_millis(250) };
+        let store = Counts { hits: 3, misses: 2, puts: 1, saved: Duration::from_millis(250), linked: 2 };
         let mut summary = Summary { elapsed: Duration::from_millis(1500), store: Some(store), ..Summary::default() };
         summary.count(&event);
         json.summary(Command::Repair, false, &summary);
@@ -309,7 +311,7 @@ mod tests {
         assert!(lines[2].contains("\"code\":\"waiting\"") && lines[2].contains("PID 7"), "{}", lines[2]);
         assert_eq!(
             lines[4],
-            r#"{"v":1,"kind":"summary","command":"repair","dry_run":false,"entries":1,"wrong":0,"stopped":false,"out_of_time":false,"seconds":1.5,"bytes":7,"verdicts":{"corrupt":1},"actions":{"built":1},"interpreters":{"":{"corrupt":1}},"store":{"hits":3,"misses":2,"puts":1,"saved_seconds":0.25}}"#
+            r#"{"v":1,"kind":"summary","command":"repair","dry_run":false,"entries":1,"wrong":0,"stopped":false,"out_of_time":false,"seconds":1.5,"bytes":7,"verdicts":{"corrupt":1},"actions":{"built":1},"interpreters":{"":{"corrupt":1}},"store":{"hits":3,"misses":2,"puts":1,"linked":2,"saved_seconds":0.25}}"#
         );
     }
 

@@ -95,7 +95,8 @@ impl Plan {
         environment: &Environment,
         stop: &Arc<AtomicBool>,
     ) -> Result<Option<Self>, Failure> {
-        let mut options = Options { jobs: settings.width(), durability: settings.durability.value.into(), ..Options::default() };
+        let (durability, link_mode) = (settings.durability.value.into(), settings.link_mode.value.into());
+        let mut options = Options { jobs: settings.width(), durability, link_mode, ..Options::default() };
         let mut compiling = None;
         let one = if let Chosen::Explain(args) = chosen { Some(Interpreters::one(args.python.clone())) } else { None };
         let (command, tree, select, interpreters, common) = match chosen {

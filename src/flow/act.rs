@@ -21,6 +21,7 @@ use super::examine::{self, Bad};
 use super::find::Found;
 use super::folder::{Folder, Guarded, Item};
 use super::job::{Command, Maker};
+use super::linked::Taken;
 use super::look;
 use super::policy::Decision;
 use super::queue::{Locking, Task};
@@ -217,8 +218,26 @@ impl Run<'_> {
         // What is mended stays of the mode that it has: an image's artifacts go by a hash for a reason.
         let kept = found.mode.filter(|_| self.job.command == Command::Repair);
         let mode = self.job.options.mode.or(kept).unwrap_or(Mode::Timestamp);
-        let Coded { stat, bytes, digest, made, stored, fresh } = self.coded(maker, &guard.folder, sources, entry, level, mode)?;
-        let payload = self.job.format.dress(target, mode, &stat, &bytes, &made.code);
+        let source = self.open_source(sources, entry, mode)?;
+        let told = |stored| Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone(), stored };
+        let mut sharing = self.sharing(guard, entry, maker, &source, level, mode);
+        let mut replaces = false;
+        if let Some(sharing) = &mut sharing {
+            sharing.absent = found.judged.verdict == Verdict::Missing;
+            match self.take_shared(sharing, guard, entry, &source, before) {
+                Taken::Staged(staged) => {
+                    self.stage_as(told(true), staged, guard, entry, Action::Built, Vec::new());
+                    return Ok(Done::Staged);
+                }
+                Taken::Nothing { replaces: instead } => replaces = instead,
+            }
+        }
+        let name = match &sharing {
+            Some(sharing) => sharing.filename.clone(),
+            None => self.code_name_of(&guard.folder, entry).into_os_string().into_encoded_bytes(),
+        };
+        let Coded { source, made, stored, fresh } = self.coded(maker, &guard.folder, sources, entry, source, level, &name)?;
+        let payload = self.job.format.dress(target, mode, source.stat(), source.bytes(), &made.code);
         // A seal would prove whatever it was given. What the store has was looked at when it was made.
         let head = self.job.format.head(&payload[..payload.len().min(16)], Some(&target.tag), Some(target));
         match head.and_then(|head| if stored { Ok(()) } else { self.job.format.body(&head, &payload) }) {
@@ -229,14 +248,16 @@ impl Run<'_> {
             _ => {}
         }
         if let Some(fresh) = fresh {
-            self.put(fresh, &digest);
+            self.put(fresh, source.digest());
         }
         let label = self.job.format.label(&target.tag, level, &target.variant);
-        let bytes = seal::sealed(payload, digest, label, false);
-        let staged = Staged::write(&guard.lock, &entry.artifact, &bytes, &stat, before)?;
+        let bytes = seal::sealed(payload, *source.digest(), label, false);
+        let staged = match &sharing {
+            Some(sharing) => self.stage_shared(sharing, guard, entry, &bytes, before, replaces),
+            None => Staged::write(&guard.lock, &entry.artifact, &bytes, source.stat(), before),
+        }?;
         self.has_built.store(true, Ordering::SeqCst);
-        let told = Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone(), stored };
-        self.stage_as(told, staged, guard, entry, Action::Built, made.warnings);
+        self.stage_as(told(stored), staged, guard, entry, Action::Built, made.warnings);
         Ok(Done::Staged)
     }
 

@@ -197,10 +197,13 @@ impl Run<'_> {
         let _committed = Committed(&self.queue, pending.len());
         let (staged, told): (Vec<Staged>, Vec<_>) =
             pending.into_iter().map(|one| (one.staged, (one.folder, one.entry, one.told, one.action, one.warnings))).unzip();
-        let places: Vec<_> = staged.iter().map(|one| (one.size(), one.dir_id())).collect();
+        let places: Vec<_> = staged.iter().map(|one| (one.size(), one.dir_id(), one.second().cloned())).collect();
         let outcomes = write::commit(staged, self.job.options.durability);
         let mut stands: HashMap<(u64, u64), Stands> = HashMap::new();
-        for (((folder, entry, mut told, action, warnings), outcome), (size, dir)) in told.into_iter().zip(outcomes).zip(places) {
+        for (((folder, entry, mut told, action, warnings), outcome), (size, dir, second)) in told.into_iter().zip(outcomes).zip(places) {
+            if let Some(second) = second {
+                self.told_second(&second);
+            }
             match outcome {
                 Ok(Outcome::Written) => match stands.entry(dir).or_insert_with(|| stands_now(&folder, dir)) {
                     Stands::Here => self.tell(&folder, &entry, &told, action, &warnings, false, size),

@@ -9,7 +9,7 @@ use crate::base::sys::{Name, Time};
 use crate::base::user::User;
 use crate::base::write::Durability;
 use crate::model::{Compiler, Format, Mode};
-use crate::store::Store;
+use crate::store::{LinkMode, Store};
 
 use super::examine::Bad;
 
@@ -136,6 +136,8 @@ pub struct Options<'a> {
     pub memo: Option<&'a Memo>,
     /// Compiled code that other trees share.
     pub store: Option<&'a Store>,
+    /// How artifacts come from the store into a tree.
+    pub link_mode: LinkMode,
     /// The file names that compiled code carries.
     pub code_names: CodeNames,
     /// How safe from a power cut.
@@ -226,6 +228,7 @@ impl Default for Options<'_> {
             exclude: None,
             memo: None,
             store: None,
+            link_mode: LinkMode::Copy,
             code_names: CodeNames::default(),
             durability: Durability::Batch,
             jobs: std::thread::available_parallelism().map_or(1, usize::from),

@@ -314,11 +314,13 @@ fn needs_source_bytes(seen: &Seen, source: &SourceSeen, depth: Depth) -> bool {
         (Depth::Name, _, _) => false,
         (_, false, Stamp::Time { .. }) => false,
         (_, _, Stamp::Hash { .. }) | (Depth::Full, true, _) => true,
-        (Depth::Quick, true, Stamp::Time { .. }) => {
-            let racy = stat.mtime > seen.stat.mtime.minus_seconds(RACY_SECONDS);
-            racy || seen.time_agrees == Some(false)
-        }
+        (Depth::Quick, true, Stamp::Time { .. }) => is_racy(stat.mtime, seen.stat.mtime) || seen.time_agrees == Some(false),
     }
+}
+
+/// May an edit of a source with this mtime hide from an artifact with that one?
+pub(super) fn is_racy(source: sys::Time, artifact: sys::Time) -> bool {
+    source > artifact.minus_seconds(RACY_SECONDS)
 }
 
 /// Is it work whatever its source holds, and only open which? So it is where a time disagrees and a seal says from which bytes it is.

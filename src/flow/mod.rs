@@ -20,6 +20,7 @@ mod folder;
 pub mod import;
 pub mod job;
 pub mod judge;
+mod linked;
 mod locking;
 pub(crate) mod look;
 pub mod policy;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::seal::Digest;
 use crate::base::seam;
 use crate::base::source::{Opened, Source};
-use crate::base::sys::{Dir, Stat};
+use crate::base::sys::Dir;
 use crate::ignored;
 use crate::model::{Cause, Compared, Entry, Head, Made, Mode, Target};
 use crate::store::{Claim, Key, Lookup, Parts, Store};
@@ -20,10 +20,7 @@ use super::reread::Sound;
 
 /// A source with its code, on their way into an artifact.
 pub(super) struct Coded<'s> {
-    pub(super) stat: Stat,
-    /// Empty where nothing but its digest was needed.
-    pub(super) bytes: Vec<u8>,
-    pub(super) digest: Digest,
+    pub(super) source: Opened,
     pub(super) made: Made,
     /// Was the code in the store?
     pub(super) stored: bool,
@@ -57,24 +54,16 @@ impl Code<'_> {
 }
 
 /// A source as the store knows it.
-struct Wanted<'s> {
+pub(super) struct Wanted<'s> {
     store: &'s Store,
-    key: Key,
+    pub(super) key: Key,
     /// The file name that it is compiled under.
     placeholder: Vec<u8>,
 }
 
 impl Run<'_> {
-    /// Reads a source and gets its code; one that is known and in the store is not even read.
-    pub(super) fn coded(
-        &self,
-        maker: &Maker<'_>,
-        folder: &Folder,
-        sources: &Dir,
-        entry: &Entry,
-        level: u8,
-        mode: Mode,
-    ) -> Result<Coded<'_>, Trouble> {
+    /// Opens a source, and reads it unless it is known what is in it and nothing more is needed.
+    pub(super) fn open_source(&self, sources: &Dir, entry: &Entry, mode: Mode) -> Result<Opened, Trouble> {
         let limit = self.job.options.max_source;
         // A header that goes by a hash of its own wants the bytes.
         let store = self.job.options.store.filter(|_| mode == Mode::Timestamp && !self.job.options.force);
@@ -82,34 +71,56 @@ impl Run<'_> {
             Some(store) => Source::open(sources, &entry.source, limit, store.digests()),
             None => Source::read(sources, &entry.source, limit).map(Opened::Read),
         };
-        let source = match opened.map_err(Trouble::of_source)? {
+        opened.map_err(Trouble::of_source)
+    }
+
+    /// The code of a source under the name that it shall carry; what is in the store is not even read.
+    #[allow(clippy::too_many_arguments, reason = "all that code depends on")]
+    pub(super) fn coded(
+        &self,
+        maker: &Maker<'_>,
+        folder: &Folder,
+        sources: &Dir,
+        entry: &Entry,
+        opened: Opened,
+        level: u8,
+        name: &[u8],
+    ) -> Result<Coded<'_>, Trouble> {
+        let source = match opened {
             Opened::Read(source) => source,
-            Opened::Known { stat, digest } => match self.stored_code(maker, folder, entry, &digest, level) {
-                Some(Code { made, stored, fresh }) => return Ok(Coded { stat, bytes: Vec::new(), digest, made, stored, fresh }),
-                None => Source::read(sources, &entry.source, limit).map_err(Trouble::of_source)?,
-            },
+            Opened::Known { stat, digest } => {
+                if let Some(Code { made, stored, fresh }) = self.stored_code(maker, &digest, level, name) {
+                    return Ok(Coded { source: Opened::Known { stat, digest }, made, stored, fresh });
+                }
+                Source::read(sources, &entry.source, self.job.options.max_source).map_err(Trouble::of_source)?
+            }
         };
-        let Code { made, stored, fresh } = self.code(maker, folder, entry, &source, level)?;
-        let Source { bytes, stat, digest } = source;
-        Ok(Coded { stat, bytes, digest, made, stored, fresh })
+        let Code { made, stored, fresh } = self.code(maker, folder, entry, &source, level, name)?;
+        Ok(Coded { source: Opened::Read(source), made, stored, fresh })
     }
 
     /// The code of a source that is in the store.
-    fn stored_code(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, digest: &Digest, level: u8) -> Option<Code<'_>> {
+    fn stored_code(&self, maker: &Maker<'_>, digest: &Digest, level: u8, name: &[u8]) -> Option<Code<'_>> {
         let wanted = self.wanted(maker, digest, level)?;
-        let (target, name) = (maker.compiler.target(), self.code_name_of(folder, entry));
-        let named = |code: &[u8]| self.job.format.named(target, code, digest, name.as_os_str().as_bytes());
+        let named = |code: &[u8]| self.job.format.named(maker.compiler.target(), code, digest, name);
         self.taken(&wanted, digest, named).map(Code::stored)
     }
 
     /// The code of a source under the name that it shall carry.
-    fn code(&self, maker: &Maker<'_>, folder: &Folder, entry: &Entry, source: &Source, level: u8) -> Result<Code<'_>, Trouble> {
+    fn code(
+        &self,
+        maker: &Maker<'_>,
+        folder: &Folder,
+        entry: &Entry,
+        source: &Source,
+        level: u8,
+        name: &[u8],
+    ) -> Result<Code<'_>, Trouble> {
         let Some(wanted) = self.wanted(maker, &source.digest, level) else {
-            return self.compile(maker, folder, entry, source, level).map(Code::compiled);
+            return self.compile_as(maker, folder, entry, source, level, name).map(Code::compiled);
         };
         let target = maker.compiler.target();
-        let name = self.code_name_of(folder, entry);
-        let named = |code: &[u8]| self.job.format.named(target, code, &source.digest, name.as_os_str().as_bytes());
+        let named = |code: &[u8]| self.job.format.named(target, code, &source.digest, name);
         // Who says that everything is to be made anew does not believe what is there, nor what another one is just making.
         let mut claim = None;
         if !self.job.options.force {
@@ -131,8 +142,8 @@ impl Run<'_> {
         let mut made = self.compile_as(maker, folder, entry, source, level, &wanted.placeholder)?;
         let Some(code) = named(&made.code) else {
             // Of an interpreter that dumps in a way of its own.
-            tracing::debug!(path = %name.display(), "its code is not stored: the file name in it is not found");
-            return self.compile(maker, folder, entry, source, level).map(Code::compiled);
+            tracing::debug!(path = %folder.absolute.join(&entry.source).display(), "its code is not stored: the file name in it is not found");
+            return self.compile_as(maker, folder, entry, source, level, name).map(Code::compiled);
         };
         let code = std::mem::replace(&mut made.code, code);
         let fresh = Fresh { wanted, code, took: made.took, magic: target.magic, claim };
@@ -174,12 +185,12 @@ impl Run<'_> {
     }
 
     /// One failure may be all there is to say of a full disk, and there may be thousands.
-    fn store_failed(&self, store: &Store, error: &crate::base::Error) {
+    pub(super) fn store_failed(&self, store: &Store, error: &crate::base::Error) {
         tracing::debug!(cause = %error.sentence(), "the store is of no use here");
         self.note_once("store", &store.path(), &format!("the store cannot be used as it should: {}", error.sentence()));
     }
 
-    fn wanted(&self, maker: &Maker<'_>, source: &Digest, level: u8) -> Option<Wanted<'_>> {
+    pub(super) fn wanted(&self, maker: &Maker<'_>, source: &Digest, level: u8) -> Option<Wanted<'_>> {
         let store = self.job.options.store?;
         let Target { tag, magic, variant } = maker.compiler.target();
         let parts = Parts { source, tag, magic: *magic, variant, level, build: maker.compiler.build()? };

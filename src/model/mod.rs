@@ -350,6 +350,12 @@ pub trait Format: Send + Sync {
     /// Do interpreters of this target look for their artifacts in a tree apart ([`Layout::Prefix`]) where they are told to?
     fn knows_prefix(&self, target: &Target) -> bool;
 
+    /// Do tools of this target write into an artifact that is there, instead of replacing the file?
+    fn writes_in_place(&self, target: &Target) -> bool {
+        tracing::trace!(tag = &*target.tag, "artifacts are replaced");
+        false
+    }
+
     /// The name of some source: by its artifacts' names it is seen who would write the same ones.
     fn example(&self) -> &Name;
 

@@ -254,6 +254,11 @@ impl Format for Pyc {
         if magic::is_untagged(&target.tag) { Layout::Beside } else { Layout::Cache }
     }
 
+    /// `py_compile` and `compileall` of 2.7 do, and so did those before 3.4; importing removes the old file first.
+    fn writes_in_place(&self, target: &Target) -> bool {
+        Dialect::of(target.magic).is_none_or(|dialect| dialect.two)
+    }
+
     fn knows_prefix(&self, target: &Target) -> bool {
         magic::number(target.magic).is_some_and(magic::knows_prefix)
     }

@@ -180,23 +180,24 @@ impl Counts {
             misses: self.misses.saturating_add(other.misses),
             puts: self.puts.saturating_add(other.puts),
             saved: self.saved.saturating_add(other.saved),
+            linked: self.linked.saturating_add(other.linked),
         }
     }
 }
 
 impl Record {
     fn to_bytes(self) -> Vec<u8> {
-        let Counts { hits, misses, puts, saved } = self.counts;
+        let Counts { hits, misses, puts, saved, linked } = self.counts;
         let saved = u64::try_from(saved.as_micros()).unwrap_or(u64::MAX);
-        let numbers = [hits, misses, puts, saved, self.since.cast_unsigned()];
+        let numbers = [hits, misses, puts, saved, linked, self.since.cast_unsigned()];
         RECORD_MAGIC.iter().copied().chain(numbers.iter().flat_map(|number| number.to_le_bytes())).collect()
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
         let (numbers, []) = bytes.strip_prefix(RECORD_MAGIC)?.as_chunks::<8>() else { return None };
         let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
-        let &[hits, misses, puts, saved, since] = numbers.as_slice() else { return None };
-        Some(Self { counts: Counts { hits, misses, puts, saved: Duration::from_micros(saved) }, since: since.cast_signed() })
+        let &[hits, misses, puts, saved, linked, since] = numbers.as_slice() else { return None };
+        Some(Self { counts: Counts { hits, misses, puts, saved: Duration::from_micros(saved), linked }, since: since.cast_signed() })
     }
 }
 
@@ -227,7 +228,7 @@ mod tests {
             store.note_use();
             let record = Store::existing(top.path()).unwrap().unwrap().record();
             let count = u64::from(run);
-            assert_eq!(record.counts, Counts { hits: count, misses: 0, puts: count, saved: Duration::from_millis(3) * run.into() });
+            assert_eq!(record.counts, Counts { hits: count, misses: 0, puts: count, saved: Duration::from_millis(3) * run.into(), linked: 0 });
             assert!(record.since > 0);
         }
         let store = Store::open(top.path()).unwrap();

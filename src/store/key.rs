@@ -69,7 +69,7 @@ pub struct Key {
 }
 
 impl Key {
-    fn new(digest: Digest) -> Self {
+    pub(super) fn new(digest: Digest) -> Self {
         Self { digest, hex: digest.hex() }
     }
 

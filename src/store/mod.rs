@@ -15,14 +15,15 @@
 mod claim;
 mod house;
 pub mod key;
+pub mod link;
 mod prune;
 mod system;
 mod value;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::digests::Digests;
@@ -36,6 +37,7 @@ use crate::ignored;
 pub use claim::{Claim, Claiming};
 pub use house::{Holding, Proved, Record};
 pub use key::{Key, Parts};
+pub use link::{LinkMode, Links};
 pub use prune::{DEFAULT_LIMIT, Pruned};
 pub use system::System;
 pub use value::Value;
@@ -59,8 +61,10 @@ pub struct Counts {
     pub misses: u64,
     /// Values that were put there.
     pub puts: u64,
-    /// How long compiling took of what was found.
+    /// How long compiling took of what was found, but for finished artifacts that trees share: those do not say.
     pub saved: Duration,
+    /// Hits of which the whole artifact was there, finished, and is shared with other trees.
+    pub linked: u64,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +73,7 @@ struct Counters {
     misses: AtomicU64,
     puts: AtomicU64,
     saved_micros: AtomicU64,
+    linked: AtomicU64,
 }
 
 /// A store of this user's own.
@@ -81,6 +86,7 @@ pub struct Store {
     /// Permission bits of its directories and of its values.
     modes: (u32, u32),
     counters: Counters,
+    links: OnceLock<Links>,
     house: prune::House,
     /// There is no own one: `top` and `dir` are the system's.
     read_only: bool,
@@ -136,6 +142,7 @@ impl Store {
             house: prune::House::default(),
             read_only: false,
             system: None,
+            links: OnceLock::new(),
         })
     }
 
@@ -157,7 +164,18 @@ impl Store {
     pub fn of_system(system: System) -> Self {
         let (dir, counters, house) = (Arc::clone(system.dir()), Counters::default(), prune::House::default());
         let (digests, claims) = (Digests::in_dir(&dir), claim::Claims::default());
-        Self { top: Arc::clone(&dir), dir, digests, claims, modes: (0o700, 0o600), counters, house, read_only: true, system: Some(system) }
+        Self {
+            top: Arc::clone(&dir),
+            dir,
+            digests,
+            claims,
+            modes: (0o700, 0o600),
+            counters,
+            house,
+            read_only: true,
+            system: Some(system),
+            links: OnceLock::new(),
+        }
     }
 
     /// Is nothing put there?
@@ -194,6 +212,7 @@ impl Store {
             misses: of(&self.counters.misses),
             puts: of(&self.counters.puts),
             saved: Duration::from_micros(of(&self.counters.saved_micros)),
+            linked: of(&self.counters.linked),
         }
     }
 
@@ -206,6 +225,12 @@ impl Store {
     /// Counts code that was looked for and has to be compiled.
     pub fn count_miss(&self) {
         self.counters.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a finished artifact that a tree got.
+    pub fn count_linked(&self) {
+        self.counters.hits.fetch_add(1, Ordering::Relaxed);
+        self.counters.linked.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Looks for the code of a key, made from this source. It may be looked for more than once, so this counts nothing.

@@ -43,7 +43,7 @@ fn word_of(command: Command) -> &'static str {
         Command::Clean => "clean",
         Command::Repair => "repair",
         Command::Seal => "seal",
-        Command::Verify | Command::Status | Command::Explain => "verify",
+        Command::Verify | Command::Status | Command::Explain | Command::Add => "verify",
     }
 }
 

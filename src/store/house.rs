@@ -228,7 +228,10 @@ mod tests {
             store.note_use();
             let record = Store::existing(top.path()).unwrap().unwrap().record();
             let count = u64::from(run);
-            assert_eq!(record.counts, Counts { hits: count, misses: 0, puts: count, saved: Duration::from_millis(3) * run.into(), linked: 0 });
+            assert_eq!(
+                record.counts,
+                Counts { hits: count, misses: 0, puts: count, saved: Duration::from_millis(3) * run.into(), linked: 0 }
+            );
             assert!(record.since > 0);
         }
         let store = Store::open(top.path()).unwrap();

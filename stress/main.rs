@@ -138,6 +138,9 @@ struct Args {
     /// compare: where the packages are kept
     #[arg(long, default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/corpus"))]
     corpus: PathBuf,
+    /// compare: where the chart of the row `warm` goes (SVG)
+    #[arg(long)]
+    chart: Option<PathBuf>,
     /// compare: measured runs of each contender
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -208,7 +211,8 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
     match args.program {
         Program::List => Ok(()),
         Program::Compare => {
-            let plan = compare::Plan { corpus: args.corpus.clone(), runs: args.runs.max(1), only: args.only.clone(), files: args.files };
+            let (corpus, only, chart) = (args.corpus.clone(), args.only.clone(), args.chart.clone());
+            let plan = compare::Plan { corpus, runs: args.runs.max(1), only, files: args.files, chart };
             compare::run(setting, &plan, tally)
         }
         Program::Kill => kill::run(setting, seconds, case, random, tally),

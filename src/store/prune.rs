@@ -33,6 +33,8 @@ const FULL: u64 = 7;
 /// And it is brought down to so many: so much less that it is about full at the next look.
 const LOW: u64 = 5;
 const SHARDS: u64 = 256;
+/// What trees shared goes so long after the last of them let it go, seconds: an environment that is made anew finds it.
+const UNUSED_LINKS: i64 = 86_400;
 
 /// What a run remembers to keep the store small.
 #[derive(Debug)]
@@ -111,6 +113,13 @@ impl Store {
                 Err(error) => tracing::debug!(cause = %error.sentence(), "the store is not pruned"),
             }
         }
+        if self.links.get().is_some() {
+            let shards = 1 + self.counts().linked / PUTS_PER_LOOK;
+            ignored!(
+                self.prune_some_links(shards, Time::now().minus_seconds(UNUSED_LINKS)),
+                "what no tree shares any more stays in the store"
+            );
+        }
         if looked > 0 {
             tracing::debug!(looked, groups, micros = begun.elapsed().as_micros(), "the store is kept below its limit");
         }
@@ -128,12 +137,16 @@ impl Store {
         self.prune_shards(shards, share / 8 * LOW, None)
     }
 
-    /// Removes what was not used since `used_before`, and then what was used least recently until no more than `limit` bytes are left;
+    /// Removes what no tree shares any more, what was not used since `used_before`, and then what was used least recently until no more than `limit` bytes are left;
     /// and what dead processes left behind.
     pub fn prune(&self, limit: Option<u64>, used_before: Option<Time>) -> Result<Pruned> {
         self.sweep()?;
         let shards: Vec<u64> = (0..SHARDS).collect();
-        self.prune_shards(&shards, limit.unwrap_or(self.house.limit), used_before)
+        let links = self.prune_links(used_before.unwrap_or(Time::now().minus_seconds(UNUSED_LINKS)))?;
+        let mut pruned = self.prune_shards(&shards, limit.unwrap_or(self.house.limit), used_before)?;
+        pruned.values += links.files;
+        pruned.bytes = pruned.bytes.saturating_add(links.bytes);
+        Ok(pruned)
     }
 
     fn prune_shards(&self, shards: &[u64], limit: u64, used_before: Option<Time>) -> Result<Pruned> {

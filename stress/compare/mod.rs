@@ -1,6 +1,7 @@
 //! The benchmark: contenders side by side in one run, in turn, each measured run in a fresh place; a Markdown table at the end.
 //! A target missed is reported, never a failure. A contender that fails is one.
 
+mod chart;
 pub(crate) mod rows;
 pub(crate) mod store;
 pub(crate) mod walk;
@@ -48,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) runs: usize,
     pub(crate) only: Vec<Row>,
     pub(crate) files: usize,
+    /// Where the chart of the row of the store goes.
+    pub(crate) chart: Option<PathBuf>,
 }
 
 /// Everything a row needs.

@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::compare::rows::{JOBS, Laid, laid_out, with};
-use crate::compare::{Bench, against};
-use crate::mount::{Place, settle};
+use crate::compare::{Bench, against, chart};
+use crate::mount::{Place, check, copy, settle};
 use crate::run::{Cost, Setting, measure};
 use crate::whole::{files, is_artifact};
 
@@ -43,6 +43,29 @@ pub(crate) fn warm(bench: &mut Bench<'_>) -> Result<()> {
         command.args(["-c", line, "sh"]).arg(&artifacts).arg(place.dir().join("copy"));
         measure(vec![command])
     };
+    // Sources that two environments share by hard links, and artifacts that they then share too: on one file system.
+    let hardlinked = || -> Result<Cost> {
+        let laid = Laid::empty(setting)?;
+        let (first, own) = (laid.cache().with_file_name("first"), laid.cache().with_file_name("store"));
+        copy(&tree, &first)?;
+        copy(&store, &own)?;
+        check(Command::new("cp").arg("-al").arg(&first).arg(laid.site()))?;
+        let compile = |site: &Path| {
+            let command = setting.bytekeep("compile", site, JOBS, laid.cache());
+            with(stored(command, &own), &["--link-mode", "hardlink", "--durability", "none"])
+        };
+        measure(vec![compile(&first)])?;
+        settle()?;
+        measure(vec![compile(laid.site())])
+    };
+    let linked = || -> Result<Cost> {
+        let place = Place::fresh(&setting.scratch)?;
+        copy(&artifacts, &place.dir().join("artifacts"))?;
+        settle()?;
+        let mut command = Command::new("cp");
+        command.arg("-rl").arg(place.dir().join("artifacts")).arg(place.dir().join("copy"));
+        measure(vec![command])
+    };
     let all = bench.alternate(&mut [
         ("bytekeep compile, all in the store, --durability none".into(), Box::new(|| warm("none"))),
         ("bytekeep compile, all in the store".into(), Box::new(|| warm("batch"))),
@@ -57,9 +80,11 @@ pub(crate) fn warm(bench: &mut Bench<'_>) -> Result<()> {
         ),
         ("bytekeep compile, an empty store".into(), Box::new(|| cold(true))),
         ("bytekeep compile --no-store".into(), Box::new(|| cold(false))),
+        ("bytekeep compile --link-mode hardlink, --durability none".into(), Box::new(hardlinked)),
+        ("cp -rl of the artifacts".into(), Box::new(linked)),
     ])?;
     let wall = |at: usize| all[at].wall();
-    let verdicts: [Vec<String>; 7] = [
+    let verdicts: [Vec<String>; 9] = [
         vec![against(wall(4) / wall(0), "× faster than compileall", 25.0, false), against(wall(0) / wall(2), "× cp", 1.3, true)],
         vec![against(wall(1) / wall(3), "× cp and sync", 1.3, true)],
         Vec::new(),
@@ -67,9 +92,15 @@ pub(crate) fn warm(bench: &mut Bench<'_>) -> Result<()> {
         Vec::new(),
         vec![against(wall(5) / wall(6), "× --no-store", 1.05, true), format!("{:.2} × its CPU", all[5].cpu() / all[6].cpu())],
         Vec::new(),
+        vec![against(wall(4) / wall(7), "× faster than compileall", 60.0, false), against(wall(7) / wall(8), "× cp -rl", 2.0, true)],
+        Vec::new(),
     ];
     for (samples, verdicts) in all.iter().zip(&verdicts) {
         bench.line("warm", samples, verdicts);
+    }
+    if let Some(file) = &bench.plan.chart {
+        let foot = format!("{many} artifacts, each run on a fresh ext4, median of {}; compare --only warm --chart FILE", bench.plan.runs);
+        chart::write(file, "A second environment with the same packages", &foot, &all)?;
     }
     Ok(())
 }

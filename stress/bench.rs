@@ -35,8 +35,19 @@ pub(crate) enum Op {
     Seal,
     /// compile over artifacts of these very sources, whose times were changed: no worker is started
     Restamp,
+    /// compile, no artifacts yet, with an empty store
+    Filling,
+    /// compile, no artifacts yet, all of them in the store: no worker is started
+    Warm,
     /// compile, and one of its workers is killed instead
     Worker,
+}
+
+impl Op {
+    /// Is there a store?
+    pub(crate) fn stores(self) -> bool {
+        matches!(self, Self::Filling | Self::Warm)
+    }
 }
 
 type Contents = BTreeMap<PathBuf, Vec<u8>>;
@@ -82,6 +93,10 @@ impl<'a> Bench<'a> {
         }
         bench.save(Op::Fresh)?;
         bench.save(Op::Worker)?;
+        bench.save(Op::Filling)?;
+        bench.save(Op::Warm)?;
+        check(bench.stored("compile", "store-full").arg(&bench.tree).arg("--python").arg(&setting.python.path))?;
+        bench.restore(Op::Fresh)?;
         check(&mut setting.compileall(&bench.tree, 1))?;
         bench.save(Op::Seal)?;
         bench.restore(Op::Force)?;
@@ -103,6 +118,19 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    fn store(&self) -> PathBuf {
+        self.room.join("store")
+    }
+
+    /// A command on a store of this room.
+    fn stored(&self, verb: &str, store: &str) -> Command {
+        let mut command = Command::new(&self.setting.bin);
+        without_options(&mut command);
+        command.args(verb.split(' ')).env_remove("BYTEKEEP_NO_STORE").env("BYTEKEEP_STORE", self.room.join(store));
+        command.env("XDG_CACHE_HOME", self.room.join("cache"));
+        command
+    }
+
     pub(crate) fn template(&self, op: Op) -> PathBuf {
         self.room.join(format!("as-{op:?}"))
     }
@@ -114,6 +142,12 @@ impl<'a> Bench<'a> {
 
     pub(crate) fn restore(&self, op: Op) -> Result<()> {
         std::fs::remove_dir_all(&self.tree)?;
+        if op.stores() && self.store().exists() {
+            std::fs::remove_dir_all(self.store())?;
+        }
+        if op == Op::Warm {
+            copy(&self.room.join("store-full"), &self.store())?;
+        }
         copy(&self.template(op), &self.tree)
     }
 
@@ -146,6 +180,9 @@ impl<'a> Bench<'a> {
         }
         command.args(writer.arguments(self)?).env("XDG_CACHE_HOME", self.room.join("cache")).env("TMPDIR", self.room.join("tmp"));
         without_options(&mut command);
+        if writer.op.stores() {
+            command.env_remove("BYTEKEEP_NO_STORE").env("BYTEKEEP_STORE", self.store());
+        }
         Ok(command)
     }
 
@@ -184,6 +221,12 @@ impl<'a> Bench<'a> {
             }
             if cost.wall > PATIENCE {
                 complain(format!("the next {verb} took {:.1} s", cost.wall.as_secs_f64()));
+            }
+        }
+        if op.stores() && self.store().exists() {
+            let cost = measure(vec![self.stored("store verify", "store")])?;
+            if cost.code != Some(0) {
+                complain(format!("not all values in the store are whole: {}", cost.text.trim()));
             }
         }
         self.judge(op, true, &complain)?;

@@ -359,3 +359,25 @@ fn root_reads_no_users_store_as_the_systems() {
     let run = with_store(tree.bytekeep(Some(python), ["compile", "."]), &system).run().exits(2);
     assert!(run.stderr.contains(system.to_str().unwrap()), "{}", run.shown());
 }
+
+/// What others may not read, they do not get out of a store that they may read.
+#[test]
+fn code_of_a_private_source_is_not_put_where_others_read() {
+    let python = python();
+    for (open, wanted) in [(false, 2), (true, 1)] {
+        let (tree, store) = (tree(), tempfile::tempdir().unwrap());
+        std::fs::set_permissions(tree.path("m.py"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        // Made, and opened to all by its owner.
+        drop(bytekeep::store::Store::open(store.path()).unwrap());
+        if open {
+            for dir in [store.path().to_path_buf(), store.path().join("store-1")] {
+                std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }
+        on_tree(&tree, python, store.path(), &["compile"]).exits(0);
+        assert_eq!(values(store.path()).len(), wanted);
+        let outcome = on_tree(&tree, python, store.path(), &["store", "add"]);
+        assert_eq!(values(store.path()).len(), wanted, "{}", outcome.shown());
+        assert_eq!(outcome.entry("m.py")["cause"]["code"].as_str(), open.then_some("private"), "{}", outcome.shown());
+    }
+}

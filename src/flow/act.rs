@@ -248,7 +248,7 @@ impl Run<'_> {
             _ => {}
         }
         if let Some(fresh) = fresh {
-            self.put(fresh, source.digest());
+            self.put(fresh, source.stat(), source.digest());
         }
         let label = self.job.format.label(&target.tag, level, &target.variant);
         let bytes = seal::sealed(payload, *source.digest(), label, false);

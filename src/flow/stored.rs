@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::seal::Digest;
 use crate::base::seam;
 use crate::base::source::{Opened, Source};
-use crate::base::sys::Dir;
+use crate::base::sys::{Dir, Stat};
 use crate::ignored;
 use crate::model::{Cause, Compared, Entry, Head, Made, Mode, Target};
 use crate::store::{Claim, Key, Lookup, Parts, Store};
@@ -151,9 +151,11 @@ impl Run<'_> {
     }
 
     /// Puts code into the store that was seen to be code, and lets its claim go: who waits for it wants nothing else.
-    pub(super) fn put(&self, fresh: Fresh<'_>, source: &Digest) {
+    pub(super) fn put(&self, fresh: Fresh<'_>, stat: &Stat, source: &Digest) {
         let Fresh { wanted: Wanted { store, key, .. }, code, took, magic, claim } = fresh;
-        if let Err(error) = store.put(&key, source, magic, took, &code) {
+        if !store.may_keep(stat) {
+            tracing::debug!(%key, "others may not read its source, and may read the store: it is not put there");
+        } else if let Err(error) = store.put(&key, source, magic, took, &code) {
             self.store_failed(store, &error);
             store.claim_no_more();
         }
@@ -226,6 +228,10 @@ impl Run<'_> {
         let made = self.compile_as(maker, folder, entry, &sound.source, level, &wanted.placeholder)?;
         let compared = compare(&named(&made.code).ok_or_else(not_stored)?)?;
         if !matches!(compared, Compared::Other(_)) {
+            if !wanted.store.may_keep(&sound.source.stat) {
+                let text = "others may not read its source, and may read the store";
+                return Err(Trouble::Skip(Cause::new("private", text)));
+            }
             wanted.store.put(&wanted.key, source, target.magic, made.took, &made.code)?;
         }
         Ok(compared)

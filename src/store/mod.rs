@@ -30,7 +30,7 @@ use crate::base::digests::Digests;
 use crate::base::leftover::{self, Leftover};
 use crate::base::memo::{only_of, own_dir, replace, replace_as};
 use crate::base::seal::Digest;
-use crate::base::sys::{self, Dir, Kind, Name, Time};
+use crate::base::sys::{self, Dir, Kind, Name, Stat, Time};
 use crate::base::{Error, Flaw, Result};
 use crate::ignored;
 
@@ -274,6 +274,11 @@ impl Store {
             Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "somebody else removed it"),
             removed => ignored!(removed, "a bad value stays in the store"),
         }
+    }
+
+    /// May code of this source be put here? Not what others may not read into a store that others may.
+    pub fn may_keep(&self, source: &Stat) -> bool {
+        self.modes.1 & 0o004 == 0 || source.mode & 0o004 != 0
     }
 
     /// Puts the code of a key, made from this source within so long; nothing where it is [read-only](Store::is_read_only).

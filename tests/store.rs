@@ -176,6 +176,11 @@ fn who_forces_or_wants_none_takes_nothing_from_the_store() {
     let outcome = compile(&tree, python, store.path(), &["--force", "--no-store", "."]).exits(0);
     assert!(outcome.summary()["store"].is_null());
     assert!(outcome.entries().all(|entry| entry["stored"].is_null()));
+    // Who names one wants it, whatever a variable says.
+    let words = ["compile", "--force", "--format", "json", "--store", store.path().to_str().unwrap(), "."];
+    let run = || tree.bytekeep(Some(python), words).env("BYTEKEEP_NO_STORE", "1");
+    assert_eq!(counts(&run().run().exits(0)), [0, 0, 2]);
+    assert!(run().arg("--no-store").run().exits(0).summary()["store"].is_null());
 }
 
 #[test]

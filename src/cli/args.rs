@@ -91,7 +91,10 @@ impl Command {
             jobs: common.jobs,
             durability: limits.and_then(|limits| limits.durability),
             store_dir: compiling.and_then(|compiling| compiling.store.clone()),
-            store_enabled: compiling.filter(|compiling| compiling.no_store).map(|_| false),
+            // Who names one wants it, whatever a variable or a file says.
+            store_enabled: compiling
+                .filter(|compiling| compiling.no_store || compiling.store.is_some())
+                .map(|compiling| !compiling.no_store),
             store_max_size: compiling.and_then(|compiling| compiling.store_max_size).map(|size| size.0),
             store_system_dir: compiling.and_then(|compiling| compiling.system_store.clone()),
             link_mode: limits.and_then(|limits| limits.link_mode),

@@ -73,7 +73,7 @@ pub(crate) struct Given {
     pub(crate) link_mode: Option<LinkModeArg>,
     /// `--store`
     pub(crate) store_dir: Option<PathBuf>,
-    /// `--no-store` says `false`.
+    /// `--no-store` says `false`, and else `--store` says `true`.
     pub(crate) store_enabled: Option<bool>,
     /// `--store-max-size`
     pub(crate) store_max_size: Option<u64>,
@@ -312,7 +312,7 @@ impl Settings {
         put(&mut self.jobs, given.jobs, "--jobs");
         put(&mut self.link_mode, given.link_mode, "--link-mode");
         put(&mut self.store_dir, given.store_dir.map(Some), "--store");
-        put(&mut self.store_enabled, given.store_enabled, "--no-store");
+        put(&mut self.store_enabled, given.store_enabled, if given.store_enabled == Some(true) { "--store" } else { "--no-store" });
         put(&mut self.store_max_size, given.store_max_size, "--store-max-size");
         put(&mut self.store_system_dir, given.store_system_dir, "--system-store");
     }

@@ -61,10 +61,11 @@
 //! Dependencies point one way, and a test keeps it so: `cli` → `flow`, `python` → `model`, `store` → `base`.
 //!
 //! - [`base`] knows bytes, digests, files and locks. All system calls that make, write, rename, remove or lock are in `base/sys.rs`,
-//!   those that link in `base/share.rs`; they take descriptors and names, so none follows a link. `base/children.rs` has those for processes, `base/bytelock.rs` locks of single bytes; no other
-//!   file has unsafe code. `seal` is the trailer, `write` the atomic writer, `lock` the lock of a directory, `source` a source read once, `leftover`
-//!   what the dead leave behind, `memo` what was found sound before, `digests` what was read before; `shape` tells how bytes were damaged, `whereabouts` whose a file is
-//!   and since when, `keep` copies evidence.
+//!   those that link in `base/share.rs`; they take descriptors and names, so none follows a link. `base/children.rs` has those for
+//!   processes, `base/bytelock.rs` locks of single bytes; no other file has unsafe code. `seal` is the trailer, `write` the atomic writer,
+//!   `lock` the lock of a directory, `source` a source read once, `leftover` what the dead leave behind, `memo` what was found sound
+//!   before, `digests` what was read before; `shape` tells how bytes were damaged, `whereabouts` whose a file is and since when, `keep`
+//!   copies evidence.
 //! - [`store`] keeps compiled code that all trees share, under keys, in values that prove themselves; it knows no language.
 //! - [`model`] has the words as types, and the two traits between the pipeline and a language: [`model::Format`] and
 //!   [`model::Compiler`].

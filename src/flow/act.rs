@@ -13,7 +13,7 @@ use crate::base::whereabouts::Whereabouts;
 use crate::base::write::Staged;
 use crate::base::{Error, FlawKind};
 use crate::model::{Cause, CompileError, Entry, Made, Mode, Request, Verdict, Warning};
-use crate::store::Key;
+use crate::store::{Key, LinkMode};
 
 use super::again;
 use super::commit::Pending;
@@ -220,7 +220,10 @@ impl Run<'_> {
         let mode = self.job.options.mode.or(kept).unwrap_or(Mode::Timestamp);
         let source = self.open_source(sources, entry, mode)?;
         let told = |stored| Told { verdict: found.judged.verdict, cause: found.judged.cause.clone(), tag: found.tag.clone(), stored };
-        let mut sharing = self.sharing(guard, entry, maker, &source, level, mode);
+        let mut sharing = match self.job.options.link_mode {
+            LinkMode::Copy => None,
+            _ => self.sharing(guard, entry, maker, &source, level, mode).map_err(|why| self.copied(guard, entry, &why)).ok(),
+        };
         let mut replaces = false;
         if let Some(sharing) = &mut sharing {
             sharing.absent = found.judged.verdict == Verdict::Missing;

@@ -9,6 +9,7 @@ use super::find::Found;
 use super::folder::Folder;
 use super::job::Command;
 use super::reread::Sound;
+use super::stored::other_stored;
 
 /// Nobody here can compile what has this tag.
 pub(super) fn no_interpreter(tag: Option<&str>) -> Cause {
@@ -84,9 +85,7 @@ impl Run<'_> {
         let name = self.code_name_of(folder, entry);
         let stored = self.compare_stored(maker, &sound.head, &sound.payload, &sound.source.digest, level, &name);
         match (&compared, stored) {
-            (Compared::Same | Compared::Renamed(_), Some(Compared::Other(text))) => {
-                Err(Trouble::Cause(Cause::new("store", format!("the store has other code for its source: {text}"))))
-            }
+            (Compared::Same | Compared::Renamed(_), Some(Compared::Other(text))) => Err(Trouble::Cause(other_stored(&text))),
             _ => Ok(compared),
         }
     }

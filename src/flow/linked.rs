@@ -71,23 +71,11 @@ fn age(shared: Time, source: Time, before: Time, by_time: bool) -> Age {
 }
 
 impl Run<'_> {
-    /// How the artifact that is to be made is shared. `None`: it is not.
+    /// How the artifact that is to be made is shared with other trees.
+    ///
+    /// # Errors
+    /// Why it is not, for [`Run::copied`].
     pub(super) fn sharing(
-        &self,
-        guard: &Guarded,
-        entry: &Entry,
-        maker: &Maker<'_>,
-        source: &Opened,
-        level: u8,
-        mode: Mode,
-    ) -> Option<Sharing<'_>> {
-        if self.job.options.link_mode == LinkMode::Copy {
-            return None;
-        }
-        self.try_sharing(guard, entry, maker, source, level, mode).map_err(|why| self.copied(guard, entry, &why)).ok()
-    }
-
-    fn try_sharing(
         &self,
         guard: &Guarded,
         entry: &Entry,
@@ -253,7 +241,8 @@ impl Run<'_> {
         }
     }
 
-    fn copied(&self, guard: &Guarded, entry: &Entry, why: &str) {
+    /// Tells why an artifact that was to be shared is copied.
+    pub(super) fn copied(&self, guard: &Guarded, entry: &Entry, why: &str) {
         self.copied_once(&guard.dir.path_of(&entry.artifact).display().to_string(), why);
     }
 

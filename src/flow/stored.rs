@@ -61,6 +61,11 @@ pub(super) struct Wanted<'s> {
     placeholder: Vec<u8>,
 }
 
+/// The code of a source in the store is not that of an artifact, which differs so.
+pub(super) fn other_stored(text: &str) -> Cause {
+    Cause::new("store", format!("the store has other code for its source: {text}"))
+}
+
 impl Run<'_> {
     /// Opens a source, and reads it unless it is known what is in it and nothing more is needed.
     pub(super) fn open_source(&self, sources: &Dir, entry: &Entry, mode: Mode) -> Result<Opened, Trouble> {
@@ -218,9 +223,7 @@ impl Run<'_> {
             |code: &[u8]| self.job.format.compare(&sound.head, &sound.payload, code).map_err(|flaw| Trouble::Cause(Cause::from(&flaw)));
         if let Some(code) = self.taken(&wanted, source, named) {
             return match compare(&code)? {
-                Compared::Other(text) => {
-                    Err(Trouble::Cause(Cause::new("store", format!("the store has other code for its source: {text}"))))
-                }
+                Compared::Other(text) => Err(Trouble::Cause(other_stored(&text))),
                 same => Ok(same),
             };
         }

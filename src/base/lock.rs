@@ -177,10 +177,7 @@ impl DirLock {
             // Never cut when it is empty already: ext4 and xfs write out what was cut to nothing when it is closed, and letting the lock go
             // would wait for the disk, once for each folder.
             let emptied = if own.size > 0 { sys::empty(&file, &path) } else { Ok(()) };
-            ignored!(
-                emptied.and_then(|()| sys::write_all(&file, text.as_bytes(), &path)),
-                "the lock file does not name its holder"
-            );
+            ignored!(emptied.and_then(|()| sys::write_all(&file, text.as_bytes(), &path)), "the lock file does not name its holder");
             // A file that nobody has written to yet is one that somebody made a moment ago: we were faster to lock it.
             return Ok(held(Some(file), !created && own.size > 0));
         }

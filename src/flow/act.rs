@@ -105,7 +105,9 @@ impl Run<'_> {
     pub(super) fn act(&self, guard: &Arc<Guarded>, item: Item) {
         match &item {
             Item::Entry(entry) => {
-                let mut found = self.find(&guard.folder, Some(&guard.dir), entry, false);
+                // Into a directory that we made only an interpreter may have written, and what it wrote is as good as what it replaces.
+                let artifacts = Some(&*guard.dir).filter(|_| !guard.made);
+                let mut found = self.find(&guard.folder, artifacts, entry, false);
                 if seam::without("second-look") {
                     // What the first look of `compile` found to do.
                     found.decision = Decision::Build;
@@ -207,7 +209,7 @@ impl Run<'_> {
         let Some(level) = found.level else {
             return Err(Trouble::Cause(Cause::new("level", "its name does not say an optimisation level that can be made")));
         };
-        if !guard.dir.is_in_place(guard.lock.dir_stat())? {
+        if !guard.is_in_place()? {
             // Nothing is compiled for a directory that went away.
             return Err(Trouble::Gone);
         }

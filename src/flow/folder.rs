@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::base::leftover::Leftover;
 use crate::base::lock::DirLock;
@@ -14,6 +15,9 @@ use crate::model::{Cause, Entry, Layout, Verdict};
 
 use super::claimed::Claimed;
 use super::job::What;
+
+/// For so long a directory that was in its place is taken to be there: less than compiling takes.
+const IN_PLACE_FOR: Duration = Duration::from_millis(5);
 
 /// A root of the job.
 pub(super) struct Tree {
@@ -344,9 +348,25 @@ pub(super) struct Guarded {
     pub(super) folder: Arc<Folder>,
     pub(super) dir: Arc<Dir>,
     pub(super) lock: Arc<DirLock>,
+    /// We made the directory a moment ago: none of our kind has been at work in it.
+    pub(super) made: bool,
+    /// When it was last seen to be in its place.
+    pub(super) in_place: Mutex<Option<Instant>>,
 }
 
 impl Guarded {
+    /// Is the directory what its name leads to? Asked once in a while: nobody compiles for one that went away, and what is written into one
+    /// meanwhile is seen when it is committed.
+    pub(super) fn is_in_place(&self) -> Result<bool> {
+        let mut seen = self.in_place.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_some_and(|seen| seen.elapsed() < IN_PLACE_FOR) {
+            return Ok(true);
+        }
+        let is = self.dir.is_in_place(self.lock.dir_stat())?;
+        *seen = is.then(Instant::now);
+        Ok(is)
+    }
+
     /// The directory, as a number that is equal for equal directories.
     pub(super) fn dir_id(&self) -> (u64, u64) {
         self.lock.dir_stat().id()

@@ -1,7 +1,7 @@
 //! Folders on their way to their lock: it is tried, never waited for, and a busy folder comes back later.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::Result;
@@ -48,7 +48,7 @@ impl Run<'_> {
         let only_leftovers = locking.todo.iter().all(|item| !matches!(item, Item::Entry(_)));
         let taking = self.taking.lock().unwrap_or_else(PoisonError::into_inner);
         match self.try_lock(&locking) {
-            Ok(Some((dir, Attempt::Held(lock)))) => {
+            Ok(Some((dir, made, Attempt::Held(lock)))) => {
                 if !lock.excludes() && !self.is_noted("no-room") {
                     self.note_once(
                         "no-locks",
@@ -59,14 +59,14 @@ impl Run<'_> {
                 let lock = Arc::new(lock);
                 self.note_held(&lock);
                 drop(taking);
-                let guard = Arc::new(Guarded { folder: locking.folder, dir, lock });
+                let guard = Arc::new(Guarded { folder: locking.folder, dir, lock, made, in_place: Mutex::default() });
                 for item in locking.todo {
                     self.queue.push(Task::Act(Arc::clone(&guard), item));
                 }
             }
             // What looked left over belongs to somebody who is at work.
-            Ok(Some((_, Attempt::Busy(_)))) if only_leftovers => self.forget(locking.todo.len()),
-            Ok(Some((dir, Attempt::Busy(holder)))) => {
+            Ok(Some((_, _, Attempt::Busy(_)))) if only_leftovers => self.forget(locking.todo.len()),
+            Ok(Some((dir, _, Attempt::Busy(holder)))) => {
                 // What this run is letting go just now is no longer its own, and free the next time.
                 let is_first = locking.busy.is_none();
                 let now = Instant::now();
@@ -150,7 +150,8 @@ impl Run<'_> {
         !locking.todo.is_empty()
     }
 
-    fn try_lock(&self, locking: &Locking) -> Result<Option<(Arc<Dir>, Attempt)>> {
+    /// Tries the lock of a folder's directory of artifacts, which is made where `compile` wants it; and was it made now?
+    fn try_lock(&self, locking: &Locking) -> Result<Option<(Arc<Dir>, bool, Attempt)>> {
         let folder = &locking.folder;
         let makes = matches!(self.job.command, Command::Compile) && locking.todo.iter().any(|item| matches!(item, Item::Entry(_)));
         let (dir, made) = match folder.open_artifacts()? {
@@ -179,7 +180,7 @@ impl Run<'_> {
             // If nothing comes of it, the directory that we made goes again: others' `rmdir` shall not fail for it.
             folder.remove_when_empty(lock);
         }
-        Ok(Some((dir, attempt)))
+        Ok(Some((dir, made, attempt)))
     }
 
     /// The directory of artifacts went away between two steps: look anew, a few times.

@@ -232,6 +232,21 @@ fn a_store_that_others_can_write_is_not_used() {
     assert!(values(&store).is_empty());
 }
 
+/// ext4 and xfs write a file out when it is closed after it was cut to nothing, and its removal waits for that: once for each folder's lock.
+#[test]
+fn a_first_run_cuts_no_file() {
+    if !tool_or_skip("strace") {
+        return;
+    }
+    let tree = tree(SOURCE);
+    let store = tempfile::tempdir().unwrap();
+    let log = tree.outside("log");
+    let run = with_store(tree.bytekeep(Some(python()), ["compile", "--durability", "none", "."]), store.path());
+    run.by(&["strace", "-f", "-y", "-e", "trace=ftruncate,truncate,flock", "-o", log.to_str().unwrap()]).run().exits(0);
+    let calls = std::fs::read_to_string(&log).unwrap();
+    assert!(calls.contains("flock(") && !calls.contains("truncate("), "{calls}");
+}
+
 /// Sources that two trees share by hard links are read for the first of them alone.
 #[test]
 fn what_is_hard_linked_is_not_read_again() {

@@ -231,6 +231,28 @@ fn damage_is_found_in_each_tree_and_mended_in_each() {
     assert_eq!(linked(&place.compile(&self::tree(), python, &[])), 3);
 }
 
+/// What rots on the disk keeps its size and times, so the memory of what was proved knows nothing of it.
+#[test]
+fn what_rotted_is_not_mended_with_itself() {
+    let python = python();
+    let place = Place::new("hardlink");
+    let trees = [place.compiled(python), place.compiled(python)];
+    let path = trees[0].artifact("m.py", python);
+    // Proved so long ago that it is remembered.
+    let made = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[60] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    std::fs::File::options().append(true).open(&path).unwrap().set_modified(made).unwrap();
+    for tree in &trees {
+        tree.verify().exits(1).is("m.py", "corrupt", "none");
+        place.run(tree, python, "repair", &["."]).run().exits(0).is("m.py", "corrupt", "built");
+        tree.verify().exits(0);
+    }
+    assert!(is_shared(&trees[0], &trees[1], "m.py", python), "what was mended is shared again");
+    place.compiled(python).verify().exits(0);
+}
+
 /// Whoever changes an artifact of one tree gives that tree another file.
 #[test]
 fn what_is_done_in_one_tree_no_other_sees() {

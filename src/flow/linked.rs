@@ -35,6 +35,8 @@ pub(super) struct Sharing<'s> {
     by_time: bool,
     /// Does nothing stand in its place? Then a link needs no other name first.
     pub(super) absent: bool,
+    /// Was what stands there found bad, or is that what this run is for? It may be a link of the very same file.
+    pub(super) distrusts: bool,
 }
 
 /// What the store has for it.
@@ -109,7 +111,7 @@ impl Run<'_> {
         let by_time = self.job.format.kept_mode(target, mode) == Mode::Timestamp;
         // A clone is a file of its own, and as open as any.
         let from = Stat { mode: if how == LinkMode::Hardlink { file_mode } else { source.stat().mode }, ..*source.stat() };
-        Ok(Sharing { store, links, how, keys, head, label, filename, from, by_time, absent: false })
+        Ok(Sharing { store, links, how, keys, head, label, filename, from, by_time, absent: false, distrusts: false })
     }
 
     /// What the store has for it, in this tree, under a temp name.
@@ -119,7 +121,7 @@ impl Run<'_> {
             return Taken::Nothing { replaces: true };
         }
         let mut replaces = false;
-        let wanted = Wanted { source: source.digest(), label: sharing.label, head: &sharing.head };
+        let wanted = Wanted { source: source.digest(), label: sharing.label, head: &sharing.head, proved_anew: sharing.distrusts };
         let flushes = self.job.options.durability != Durability::None;
         // What was not flushed, nobody may link who promises that it is.
         let keys = if sharing.how == LinkMode::Hardlink && flushes { &sharing.keys[..1] } else { &sharing.keys[..] };

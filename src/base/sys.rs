@@ -269,6 +269,12 @@ impl Dir {
         call_on("rename to", self, to, || rustix::fs::renameat_with(&self.fd, from.as_os_str(), &self.fd, to.as_os_str(), flags))
     }
 
+    /// Exchanges what two names stand for. Not every file system and not every system can (`InvalidInput`, `Unsupported`).
+    pub fn exchange(&self, one: &Name, other: &Name) -> Result<()> {
+        let flags = rustix::fs::RenameFlags::EXCHANGE;
+        call_on("rename to", self, other, || rustix::fs::renameat_with(&self.fd, one.as_os_str(), &self.fd, other.as_os_str(), flags))
+    }
+
     /// Removes a name that is no directory.
     pub fn unlink(&self, name: &Name) -> Result<()> {
         call_on("remove", self, name, || rustix::fs::unlinkat(&self.fd, name.as_os_str(), AtFlags::empty()))

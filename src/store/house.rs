@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::value::Value;
-use super::{Counts, Key, LARGEST, Store, name, names};
+use super::{Counts, Key, Store, name, names, read_own, remove_any};
 use crate::base::lock::{Attempt, DirLock};
 use crate::base::memo;
 use crate::base::sys::{self, Dir, Kind, Name, Time};
@@ -65,7 +65,9 @@ impl Store {
                     let file = shard.open_file(value)?;
                     let stat = sys::stat(&file, &path)?;
                     let mut magic = [0; 4];
-                    sys::read_at(&file, &mut magic, 0, &path)?;
+                    if stat.kind == Kind::File {
+                        sys::read_at(&file, &mut magic, 0, &path)?;
+                    }
                     Ok((stat, magic))
                 };
                 match look() {
@@ -108,7 +110,7 @@ impl Store {
                 proved.bad += 1;
                 tell(&path, &flaw);
                 if remove {
-                    match shard.unlink(&value) {
+                    match remove_any(&shard, &value) {
                         Err(error) if !error.is_gone() => return Err(error),
                         _ => proved.removed += 1,
                     }
@@ -168,9 +170,7 @@ fn prove(shard: &Arc<Dir>, value: &Name, key: &Key) -> std::result::Result<(), B
     }
     let file = shard.open_file(value)?;
     let stat = sys::stat(&file, &path)?;
-    let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
-    let bytes = bytes.ok_or_else(|| flaw("no-value", "it is too large for a value, or no file"))?;
-    Value::prove(bytes, key, None).map(drop).map_err(Bad::Flaw)
+    read_own(&file, &stat, &path)?.and_then(|bytes| Value::prove(bytes, key, None)).map(drop).map_err(Bad::Flaw)
 }
 
 impl Counts {

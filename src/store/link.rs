@@ -14,6 +14,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -312,6 +313,13 @@ fn corrupt(code: &'static str, text: &str) -> Flaw {
     Flaw::new(FlawKind::Corrupt, code, text)
 }
 
+/// Proves an artifact of which is not known whose it should be.
+pub(super) fn prove_any(bytes: &[u8]) -> std::result::Result<(), Flaw> {
+    let artifact = Artifact::split(bytes)?;
+    let whole = artifact.seal.is_some_and(|seal| !seal.adopted);
+    if whole { artifact.prove() } else { Err(corrupt("no-seal", "it has no seal of ours, which every shared artifact has")) }
+}
+
 fn prove(bytes: &[u8], wanted: &Wanted<'_>) -> std::result::Result<(), Flaw> {
     let artifact = Artifact::split(bytes)?;
     let Some(seal) = artifact.seal else { return Err(corrupt("no-seal", "it has no seal, which every shared artifact has")) };
@@ -358,6 +366,16 @@ impl Store {
             pruned.add(prune_one(&top, &name, unused_since));
         }
         Ok(pruned)
+    }
+
+    /// The shards of its shared artifacts.
+    pub(super) fn link_shards(&self) -> Result<Vec<Arc<Dir>>> {
+        let top = match self.dir.open_in(&name(LINKS_DIR)?) {
+            Err(error) if error.is_absent() || error.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()),
+            opened => Arc::new(opened?),
+        };
+        let shards = top.list()?.dirs.into_iter().map(|shard| top.open_in(&shard).map(Arc::new));
+        shards.filter(|opened| !opened.as_ref().is_err_and(Error::is_absent)).collect()
     }
 
     /// The same in some shards, beginning anywhere: for the end of a run that shared something.

@@ -66,6 +66,8 @@ pub struct Counts {
     pub saved: Duration,
     /// Hits of which the whole artifact was there, finished, and is shared with other trees.
     pub linked: u64,
+    /// How long compiling took of what was put.
+    pub spent: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +77,7 @@ struct Counters {
     puts: AtomicU64,
     saved_micros: AtomicU64,
     linked: AtomicU64,
+    spent_micros: AtomicU64,
 }
 
 /// A store of this user's own.
@@ -214,6 +217,7 @@ impl Store {
             puts: of(&self.counters.puts),
             saved: Duration::from_micros(of(&self.counters.saved_micros)),
             linked: of(&self.counters.linked),
+            spent: Duration::from_micros(of(&self.counters.spent_micros)),
         }
     }
 
@@ -232,6 +236,12 @@ impl Store {
     pub fn count_linked(&self) {
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
         self.counters.linked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts code that was put, or would be but for a dry run.
+    pub fn count_put(&self, took: Duration) {
+        self.counters.puts.fetch_add(1, Ordering::Relaxed);
+        self.counters.spent_micros.fetch_add(took.as_micros().try_into().unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Looks for the code of a key, made from this source. It may be looked for more than once, so this counts nothing.
@@ -297,7 +307,7 @@ impl Store {
             }
             written => written?,
         }
-        self.counters.puts.fetch_add(1, Ordering::Relaxed);
+        self.count_put(took);
         self.has_put(key, bytes.len() as u64);
         Ok(())
     }

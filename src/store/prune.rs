@@ -113,9 +113,11 @@ struct Held {
 impl Store {
     /// Counts a value that was put, and looks at its group where that has grown enough.
     pub(super) fn has_put(&self, key: &Key, bytes: u64) {
-        if let Some(group) = self.house.put_to(key, bytes) {
-            self.house.take(group);
-            self.look_at(group);
+        let Some(group) = self.house.put_to(key, bytes) else { return };
+        let grown = self.house.take(group);
+        // Who is at it may have looked before this was put: then it is still to be looked at.
+        if self.look_at(group).is_some_and(|pruned| pruned.busy > 0) {
+            self.house.put_to(key, grown);
         }
     }
 
@@ -142,14 +144,14 @@ impl Store {
         }
     }
 
-    fn look_at(&self, group: u64) {
-        match self.prune_group(&self.house.shards(group).collect::<Vec<_>>(), self.house.share()) {
+    fn look_at(&self, group: u64) -> Option<Pruned> {
+        let pruned = self.prune_group(&self.house.shards(group).collect::<Vec<_>>(), self.house.share());
+        match &pruned {
             Ok(Pruned { values: 0, .. }) => {}
-            Ok(pruned) => {
-                tracing::debug!(values = pruned.values, bytes = pruned.bytes, group, "removed from the store what was used least");
-            }
+            Ok(Pruned { values, bytes, .. }) => tracing::debug!(values, bytes, group, "removed from the store what was used least"),
             Err(error) => tracing::debug!(cause = %error.sentence(), "the store is not pruned"),
         }
+        pruned.ok()
     }
 
     fn prune_group(&self, shards: &[u64], share: u64) -> Result<Pruned> {

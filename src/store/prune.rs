@@ -375,9 +375,9 @@ mod tests {
         Store::open(top).unwrap().holding().unwrap().bytes
     }
 
-    /// Values of all sizes, from nearly nothing to a fortieth of a share.
+    /// Values of all sizes, from nearly nothing to a twentieth of a share.
     fn sizes() -> impl Iterator<Item = (u64, usize)> {
-        (0_u64..).map(|number| (number, 200 + (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % 100_000))
+        (0_u64..).map(|number| (number, 200 + (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % 200_000))
     }
 
     /// One run that never ends is kept in bounds while it runs, and each of many small ones that look at a part of what they put.
@@ -385,11 +385,11 @@ mod tests {
     fn a_store_is_never_larger_than_its_limit_by_more_than_an_eighth_and_nothing_goes_needlessly() {
         // Four groups.
         let limit = 16 << 20;
-        for runs_of in [usize::MAX, 40, 1] {
+        for runs_of in [usize::MAX, 20, 1] {
             let top = tempfile::tempdir().unwrap();
             let mut store = Store::open(top.path()).unwrap().within(limit);
             let mut most = 0;
-            for (number, size) in sizes().take(800) {
+            for (number, size) in sizes().take(350) {
                 let source = Digest::of(&number.to_le_bytes());
                 let key = Parts { source: &source, tag: "toy-1", magic: MAGIC, variant: "", level: 0, build: "here" }.key();
                 store.put(&key, &source, MAGIC, Duration::ZERO, &vec![b'x'; size]).unwrap();
@@ -398,7 +398,7 @@ mod tests {
                     store.keep_small();
                     store = Store::open(top.path()).unwrap().within(limit);
                 }
-                if at % 50 == 0 {
+                if at % 25 == 0 {
                     most = most.max(held(top.path()));
                 }
             }

@@ -231,16 +231,18 @@ fn verify(args: &Verify, settings: &Settings, told: &Told<'_>, stop: &AtomicBool
             let verb = if bad == 0 { told.out.style.good("Proved") } else { told.out.style.bad("Proved") };
             let end = if stopped { "Interrupted. " } else { "" };
             let hint = told.out.style.hint("hint");
-            let mut details = match (proved.bad, proved.removed) {
+            let details = match (proved.bad, proved.removed) {
                 (0, _) => "\n".to_owned(),
                 (bad, 0) => format!(" ({bad} bad)\n{hint}: nobody takes them; `bytekeep store verify --remove-bad` removes them\n"),
                 (bad, removed) => format!(" ({bad} bad, {removed} removed)\n"),
             };
-            if proved.bad_shared > 0 {
-                details.push_str(&format!("{hint}: `bytekeep repair` mends the trees that share bad ones\n"));
-            }
+            let shared_hint = if proved.bad_shared > 0 {
+                format!("{hint}: `bytekeep repair` mends the trees that share bad ones\n")
+            } else {
+                String::new()
+            };
             let shared = if proved.shared > 0 { format!(" and {} that trees share", artifacts(proved.shared)) } else { String::new() };
-            format!("{end}{verb} {}{shared}{details}", values(values_))
+            format!("{end}{verb} {}{shared}{details}{shared_hint}", values(values_))
         },
     );
     Ok(match (stopped, bad) {

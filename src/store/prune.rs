@@ -39,6 +39,7 @@ const LOW: u64 = 14;
 /// A run that shared artifacts looks at one shard of those for so many.
 const LINKS_PER_LOOK: u64 = 128;
 const SHARDS: u64 = 256;
+const SHARDS_LEN: usize = 256;
 /// What trees shared goes so long after the last of them let it go, seconds: an environment that is made anew finds it.
 const UNUSED_LINKS: i64 = 86_400;
 
@@ -47,12 +48,12 @@ const UNUSED_LINKS: i64 = 86_400;
 pub(super) struct House {
     pub(super) limit: u64,
     /// How many bytes were put to each shard since its group was looked at.
-    grown: [AtomicU64; SHARDS as usize],
+    grown: [AtomicU64; SHARDS_LEN],
 }
 
 impl Default for House {
     fn default() -> Self {
-        Self { limit: DEFAULT_LIMIT, grown: [const { AtomicU64::new(0) }; SHARDS as usize] }
+        Self { limit: DEFAULT_LIMIT, grown: [const { AtomicU64::new(0) }; SHARDS_LEN] }
     }
 }
 
@@ -131,7 +132,10 @@ impl Store {
         // Beginning anywhere: else the first ones would be looked at by every run, and the last ones by none.
         let from = Time::now().nsec as usize % grown.len().max(1);
         let begun = Instant::now();
-        let looked = grown.iter().cycle().skip(from).take(count.min(grown.len())).map(|(group, _)| self.look_at(*group)).count();
+        let looked = count.min(grown.len());
+        for (group, _) in grown.iter().cycle().skip(from).take(looked) {
+            self.look_at(*group);
+        }
         if self.links.get().is_some() {
             let shards = 1 + self.counts().linked / LINKS_PER_LOOK;
             ignored!(
@@ -267,9 +271,9 @@ impl Store {
 
     /// Puts an empty store in the place of this one, at once with its mode: who is killed over it leaves either. The name of the old one.
     fn exchange(&self, version: &Name) -> Result<Name> {
-        let (aside, _) = leftover::fresh(".old", self.top.path(), |fresh| match self.top.make_dir(fresh, self.modes.0)? {
-            true => Ok(()),
-            false => Err(Error::new("create", self.top.path_of(fresh), io::ErrorKind::AlreadyExists)),
+        let (aside, ()) = leftover::fresh(".old", self.top.path(), |fresh| {
+            let made = self.top.make_dir(fresh, self.modes.0)?;
+            if made { Ok(()) } else { Err(Error::new("create", self.top.path_of(fresh), io::ErrorKind::AlreadyExists)) }
         })?;
         let exchanged =
             self.top.open_in(&aside).and_then(|dir| dir.set_mode(self.modes.0)).and_then(|()| self.top.exchange(&aside, version));
@@ -309,6 +313,7 @@ fn groups(limit: u64) -> u64 {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test's own files")]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
     use std::time::{Duration, SystemTime};
 
@@ -458,7 +463,6 @@ mod tests {
         let names: Vec<_> = std::fs::read_dir(top.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
         // Who opened it to all finds it open, and its runs put what all can read.
-        use std::os::unix::fs::PermissionsExt;
         let mode = || std::fs::metadata(top.path().join("store-1")).unwrap().permissions().mode() & 0o777;
         std::fs::set_permissions(top.path().join("store-1"), PermissionsExt::from_mode(0o755)).unwrap();
         Store::open(top.path()).unwrap().clean().unwrap();

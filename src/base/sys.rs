@@ -263,16 +263,11 @@ impl Dir {
         call_on("rename to", self, to, || rustix::fs::renameat(&self.fd, from.as_os_str(), &self.fd, to.as_os_str()))
     }
 
-    /// The same, where nothing of that name may be there (`AlreadyExists`). Not every file system can (`InvalidInput`, `Unsupported`).
-    pub fn rename_new(&self, from: &Name, to: &Name) -> Result<()> {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
+    /// The same, where nothing of that name may be there (`AlreadyExists`); or, where it `swaps`, with what is there, which gets the other
+    /// name. Not every file system can (`InvalidInput`, `Unsupported`).
+    pub fn rename_with(&self, from: &Name, to: &Name, swaps: bool) -> Result<()> {
+        let flags = if swaps { rustix::fs::RenameFlags::EXCHANGE } else { rustix::fs::RenameFlags::NOREPLACE };
         call_on("rename to", self, to, || rustix::fs::renameat_with(&self.fd, from.as_os_str(), &self.fd, to.as_os_str(), flags))
-    }
-
-    /// Exchanges what two names stand for. Not every file system and not every system can (`InvalidInput`, `Unsupported`).
-    pub fn exchange(&self, one: &Name, other: &Name) -> Result<()> {
-        let flags = rustix::fs::RenameFlags::EXCHANGE;
-        call_on("rename to", self, other, || rustix::fs::renameat_with(&self.fd, one.as_os_str(), &self.fd, other.as_os_str(), flags))
     }
 
     /// Removes a name that is no directory.

@@ -276,7 +276,7 @@ impl Store {
             if made { Ok(()) } else { Err(Error::new("create", self.top.path_of(fresh), io::ErrorKind::AlreadyExists)) }
         })?;
         let exchanged =
-            self.top.open_in(&aside).and_then(|dir| dir.set_mode(self.modes.0)).and_then(|()| self.top.exchange(&aside, version));
+            self.top.open_in(&aside).and_then(|dir| dir.set_mode(self.modes.0)).and_then(|()| self.top.rename_with(&aside, version, true));
         if exchanged.is_err() {
             ignored!(self.top.rmdir(&aside), "an empty directory stays behind in the store");
         }

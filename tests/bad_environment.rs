@@ -148,7 +148,7 @@ fn of_several_cache_directories_the_first_one_counts() {
     let both = format!("{}:{}", one.display(), two.display());
     // Something that is no script: a script is asked each time and not remembered.
     tree.bytekeep(Some(python()), ["compile", "."]).env("CACHE_DIRECTORY", both).without("BYTEKEEP_STORE").run().exits(0);
-    assert!(one.join("interpreters-3.json").is_file() && !two.exists());
+    assert!(one.join("interpreters-4.json").is_file() && !two.exists());
     assert!(!tree.outside("one:").exists() && !tree.home().join(".cache").exists());
 }
 

@@ -109,6 +109,23 @@ fn a_second_tree_starts_no_interpreter() {
     }
 }
 
+/// A wrapper with options of its own gives other code under the same version's text.
+#[test]
+fn what_a_wrapper_makes_of_code_is_its_own() {
+    for python in all_pythons().iter().filter(|python| !python.pypy && python.version >= (3, 11)) {
+        for (words, variable) in [("-X no_debug_ranges", ""), ("", "PYTHONNODEBUGRANGES=1"), ("-X int_max_str_digits=0", "")] {
+            let store = tempfile::tempdir().unwrap();
+            let (first, second) = (tree(SOURCE), tree(SOURCE));
+            let script = format!("#!/bin/sh\n{variable} exec {} {words} \"$@\"\n", python.path.display());
+            let wrapper = first.script("wrapper", &script);
+            let run = first.bytekeep(None, ["compile", "--format", "json", "--python", &wrapper, "."]);
+            assert_eq!(counts(&with_store(run, store.path()).run().exits(0)), [0, 2, 2], "{}", python.tag);
+            assert_eq!(counts(&compile(&second, python, store.path(), &["."]).exits(0)), [0, 2, 2], "{} {words}{variable}", python.tag);
+            second.assert_good(python);
+        }
+    }
+}
+
 #[test]
 fn what_the_store_holds_says_where_its_code_comes_from_in_each_tree() {
     for python in all_pythons() {

@@ -58,7 +58,7 @@ fn strange(store: &Path) -> Vec<std::path::PathBuf> {
     let known = |path: &Path| {
         let name = path.file_name().unwrap().to_str().unwrap();
         match path.parent().unwrap().file_name().unwrap().to_str().unwrap() {
-            "store-1" => path.is_dir() && name.len() == 2 || name == "record-1" || name == "claims" && path.metadata().unwrap().len() == 0,
+            "store-1" => path.is_dir() && name.len() == 2 || name == "record-2" || name == "claims" && path.metadata().unwrap().len() == 0,
             shard if shard.len() == 2 => name.len() == 64 && name.starts_with(shard),
             _ => name == "CACHEDIR.TAG" || name == "store-1",
         }

@@ -76,6 +76,8 @@ fn what_stands_in_trees_is_taken_in() {
             assert_eq!(counts(&outcome), [0, 2, 2], "{} {}", python.tag, outcome.shown());
             assert_eq!(outcome.summary()["command"], "store add");
             assert_eq!(counts(&on_tree(&first, python, store.path(), &["store", "add"]).exits(0)), [2, 0, 0], "{}", python.tag);
+            let outcome = on_tree(&first, python, store.path(), &["store", "add", "--dry-run"]).exits(0);
+            assert_eq!((counts(&outcome), outcome.summary()["dry_run"].as_bool()), ([2, 0, 0], Some(true)), "{}", outcome.shown());
             assert_eq!(state(&first), before, "{}: something was written to the tree", python.tag);
             assert_eq!(counts(&on_tree(&second, python, store.path(), &["compile"]).exits(0)), [2, 0, 0], "{}", python.tag);
             second.assert_good(python);
@@ -114,6 +116,26 @@ fn what_is_not_the_code_of_its_source_is_not_taken_in() {
     tree.file("good.py", b"VALUE = 43\n");
     let outcome = on_tree(&tree, python, store.path(), &["store", "add"]).exits(1);
     assert_eq!((outcome.wrong(), counts(&outcome)), (2, [0; 3]), "{}", outcome.shown());
+}
+
+#[test]
+fn who_asks_what_would_be_taken_in_gets_the_same_answer_and_nothing_is_put_anywhere() {
+    let python = python();
+    let (tree, top) = (tree(), tempfile::tempdir().unwrap());
+    tree.bytekeep(Some(python), ["compile", "--no-store", "."]).run().exits(0);
+    let store = top.path().join("store");
+    let outcome = on_tree(&tree, python, &store, &["store", "add", "--dry-run"]).exits(0);
+    assert_eq!(counts(&outcome), [0, 2, 2], "{}", outcome.shown());
+    assert!(!store.exists());
+    with_store(tree.bytekeep(Some(python), ["store", "add", "good.py"]), &store).run().exits(0);
+    let used = |store: &Path| told(&store_command(&tree, store, &["stats"]).exits(0))["used"].clone();
+    let before = (all_below(&store), used(&store));
+    let human = with_store(tree.bytekeep(Some(python), ["store", "add", "--dry-run", "."]), &store).run().exits(0);
+    assert!(human.stderr.contains("Would add 1 entry") && human.stderr.contains("1 there already"), "{}", human.shown());
+    assert_eq!((all_below(&store), used(&store)), before);
+    // What is not the code of its source is told as it would be.
+    std::fs::write(tree.artifact("m.py", python), b"").unwrap();
+    on_tree(&tree, python, &store, &["store", "add", "--dry-run"]).exits(1).is("m.py", "truncated", "none");
 }
 
 #[test]

@@ -231,6 +231,58 @@ fn damage_is_found_in_each_tree_and_mended_in_each() {
     assert_eq!(linked(&place.compile(&self::tree(), python, &[])), 3);
 }
 
+/// What rots on the disk keeps its size and times, so the memory of what was proved knows nothing of it.
+#[test]
+fn what_rotted_is_not_mended_with_itself() {
+    let python = python();
+    let place = Place::new("hardlink");
+    let trees = [place.compiled(python), place.compiled(python)];
+    let path = trees[0].artifact("m.py", python);
+    // Proved so long ago that it is remembered.
+    let made = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[60] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    std::fs::File::options().append(true).open(&path).unwrap().set_modified(made).unwrap();
+    for tree in &trees {
+        tree.verify().exits(1).is("m.py", "corrupt", "none");
+        place.run(tree, python, "repair", &["."]).run().exits(0).is("m.py", "corrupt", "built");
+        tree.verify().exits(0);
+    }
+    assert!(is_shared(&trees[0], &trees[1], "m.py", python), "what was mended is shared again");
+    place.compiled(python).verify().exits(0);
+}
+
+/// What trees share is in the store's books too.
+#[test]
+fn the_store_tells_of_what_trees_share_and_proves_it() {
+    let python = python();
+    let place = Place::new("hardlink");
+    let trees = [place.compiled(python), place.compiled(python)];
+    let store = |words: &[&str]| {
+        let words = ["store"].into_iter().chain(words.iter().copied()).chain(["--format", "json"]);
+        trees[0].bytekeep(None, words).env("BYTEKEEP_STORE", place.store()).run()
+    };
+    let stats = store(&["stats"]).exits(0);
+    let line = stats.lines.last().unwrap();
+    let bytes: u64 = place.links().iter().map(|path| path.metadata().unwrap().len()).sum();
+    assert_eq!((line["shared"].as_u64(), line["shared_bytes"].as_u64()), (Some(3), Some(bytes)), "{line}");
+    assert_eq!((line["used"]["hits"].as_u64(), line["used"]["linked"].as_u64()), (Some(3), Some(3)), "{line}");
+    assert!(line["used"]["saved_seconds"].as_f64().unwrap() > 0.0, "{line}");
+    assert_eq!(store(&["verify"]).exits(0).lines.last().unwrap()["shared"], 3);
+    let path = trees[1].artifact("m.py", python);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[60] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let outcome = store(&["verify"]).exits(1);
+    let bad = outcome.lines.iter().find(|line| line["kind"] == "value").unwrap();
+    assert!(bad["cause"]["text"].as_str().unwrap().contains("each tree that has it"), "{bad}");
+    assert_eq!(store(&["verify", "--remove-bad"]).exits(0).lines.last().unwrap()["removed"], 1);
+    assert_eq!((place.links().len(), std::fs::read(&path).unwrap()), (2, bytes), "trees keep what they have");
+    let human = trees[0].bytekeep(None, ["store", "verify"]).env("BYTEKEEP_STORE", place.store()).run().exits(0);
+    assert!(human.stderr.contains("3 values and 2 artifacts that trees share"), "{}", human.shown());
+}
+
 /// Whoever changes an artifact of one tree gives that tree another file.
 #[test]
 fn what_is_done_in_one_tree_no_other_sees() {

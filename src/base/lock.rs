@@ -283,7 +283,7 @@ fn create(dir: &Dir, name: &Name, mode: u32, dir_stat: &Stat) -> Result<File> {
     let (temp, file) = leftover::fresh(".tmp", dir.path(), |temp| dir.open_lock_file(temp, Some(mode)))?;
     let named = sys::stat(&file, &dir.path_of(&temp)).and_then(|own| {
         share(&file, &own, dir_stat, mode, dir);
-        dir.rename_new(&temp, name)
+        dir.rename_with(&temp, name, false)
     });
     let Err(error) = named else { return Ok(file) };
     if !error.is_absent() {

@@ -263,9 +263,10 @@ impl Dir {
         call_on("rename to", self, to, || rustix::fs::renameat(&self.fd, from.as_os_str(), &self.fd, to.as_os_str()))
     }
 
-    /// The same, where nothing of that name may be there (`AlreadyExists`). Not every file system can (`InvalidInput`, `Unsupported`).
-    pub fn rename_new(&self, from: &Name, to: &Name) -> Result<()> {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
+    /// The same, where nothing of that name may be there (`AlreadyExists`); or, where it `swaps`, with what is there, which gets the other
+    /// name. Not every file system can (`InvalidInput`, `Unsupported`).
+    pub fn rename_with(&self, from: &Name, to: &Name, swaps: bool) -> Result<()> {
+        let flags = if swaps { rustix::fs::RenameFlags::EXCHANGE } else { rustix::fs::RenameFlags::NOREPLACE };
         call_on("rename to", self, to, || rustix::fs::renameat_with(&self.fd, from.as_os_str(), &self.fd, to.as_os_str(), flags))
     }
 

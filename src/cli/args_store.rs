@@ -122,4 +122,7 @@ pub(crate) struct Add {
     pub(crate) compiling: Compiling,
     #[command(flatten)]
     pub(crate) common: Common,
+    /// Tell what would be put into the store, and put nothing; all is compiled and compared
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }

@@ -286,7 +286,7 @@ mod tests {
         json.event(&Event::Entry(event));
         json.event(&Event::Waiting { dir: Path::new("d"), holder: &Holder { pid: Some(7), command: None, since: None } });
         json.event(&Event::Note { code: "no-locks", text: "no locks here", path: Path::new(OsStr::from_bytes(b"\xff")) });
-        let store = Counts { hits: 3, misses: 2, puts: 1, saved: Duration::from_millis(250), linked: 2 };
+        let store = Counts { hits: 3, misses: 2, puts: 1, saved: Duration::from_millis(250), linked: 2, spent: Duration::ZERO };
         let mut summary = Summary { elapsed: Duration::from_millis(1500), store: Some(store), ..Summary::default() };
         summary.count(&event);
         json.summary(Command::Repair, false, &summary);

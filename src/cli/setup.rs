@@ -145,6 +145,7 @@ impl Plan {
             }
             Chosen::Store(args_store::Store { command: StoreCommand::Add(args) }) => {
                 compiling = Some(&args.compiling);
+                options.dry_run = args.dry_run;
                 (Command::Add, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
             Chosen::Inspect(_) | Chosen::Config(_) | Chosen::Completions(_) | Chosen::Store(_) => return Ok(None),
@@ -217,8 +218,9 @@ impl Plan {
             paths: place.paths,
             prefix: options.prefix.clone(),
         });
-        let is_compiling = !found.is_empty() && !options.dry_run;
-        let store = compiling.filter(|_| is_compiling).map(|_| store::open(settings, command, &mut place.notes)).transpose()?.flatten();
+        let is_compiling = !found.is_empty() && (!options.dry_run || command == Command::Add);
+        let open = |_| store::open(settings, command, options.dry_run, &mut place.notes);
+        let store = compiling.filter(|_| is_compiling).map(open).transpose()?.flatten();
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,

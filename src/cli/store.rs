@@ -1,5 +1,7 @@
 //! The store that a run uses.
 
+use std::path::Path;
+
 use super::failure::Failure;
 use super::settings::{Origin, Settings};
 use crate::base::error::chain;
@@ -10,7 +12,7 @@ use crate::store::{Store, System};
 /// Opens it. One that was named must be of use; the default one is done without, and that is worth a word only where somebody else could
 /// have written to it. The same goes for the system's, which serves also who has none. `store add` needs one, and fills that one whatever
 /// others have.
-pub(crate) fn open(settings: &Settings, command: Command, notes: &mut Vec<String>) -> Result<Option<Store>, Failure> {
+pub(crate) fn open(settings: &Settings, command: Command, dry_run: bool, notes: &mut Vec<String>) -> Result<Option<Store>, Failure> {
     let adds = command == Command::Add;
     if !settings.store_enabled.value {
         return if adds { Err(no_store()) } else { Ok(None) };
@@ -22,7 +24,8 @@ pub(crate) fn open(settings: &Settings, command: Command, notes: &mut Vec<String
     }
     let systems = |notes: &mut Vec<String>| system(settings, notes).map(Store::of_system);
     let Some(path) = &settings.store_dir.value else { return if adds { Err(no_store()) } else { Ok(systems(notes)) } };
-    match Store::open(path) {
+    let opened = if dry_run { existing_or_none(path) } else { Store::open(path) };
+    match opened {
         Ok(store) => {
             let system = if adds { None } else { system(settings, notes) };
             Ok(Some(store.within(settings.store_max_size.value).below(system)))
@@ -37,6 +40,15 @@ pub(crate) fn open(settings: &Settings, command: Command, notes: &mut Vec<String
             Ok(systems(notes))
         }
     }
+}
+
+/// The store that is there, else one with nothing in it that is nowhere: whoever only looks makes none.
+fn existing_or_none(path: &Path) -> crate::base::Result<Store> {
+    if let Some(store) = Store::existing(path)? {
+        return Ok(store);
+    }
+    let nowhere = tempfile::tempdir().map_err(|cause| Error::new("create a directory for", path, cause))?;
+    Store::open(nowhere.path())
 }
 
 fn system(settings: &Settings, notes: &mut Vec<String>) -> Option<System> {

@@ -76,6 +76,10 @@ struct StoreLine {
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    shared: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     interpreters: Option<BTreeMap<String, PartLine>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     used: Option<UsedLine>,
@@ -100,6 +104,7 @@ struct UsedLine {
     hits: u64,
     misses: u64,
     puts: u64,
+    linked: u64,
     saved_seconds: f64,
     since: Option<i64>,
 }
@@ -150,12 +155,15 @@ fn stats(settings: &Settings, told: &Told<'_>) -> Result<Exit, Failure> {
     let line = StoreLine {
         values: Some(holding.values),
         bytes: Some(holding.bytes),
+        shared: Some(holding.shared.0),
+        shared_bytes: Some(holding.shared.1),
         interpreters: Some(parts.iter().map(|(tag, (values, bytes))| (tag.clone(), PartLine { values: *values, bytes: *bytes })).collect()),
         used: Some(UsedLine {
             hits: counts.hits,
             misses: counts.misses,
             puts: counts.puts,
-            saved_seconds: counts.saved.as_secs_f64(),
+            linked: counts.linked,
+            saved_seconds: record.saved().as_secs_f64(),
             since: (since > 0).then_some(since),
         }),
         ..line("stats", path)
@@ -166,11 +174,16 @@ fn stats(settings: &Settings, told: &Told<'_>) -> Result<Exit, Failure> {
         for (tag, (number, bytes)) in &parts {
             shown.push(format!("  {tag:width$}  {}, {}\n", values(*number), size(*bytes)));
         }
+        if holding.shared.0 > 0 {
+            let (number, bytes) = holding.shared;
+            shown.push(format!("and {}, {}, for trees that share them (`--link-mode`)\n", artifacts(number), size(bytes)));
+        }
         let asked = counts.hits.saturating_add(counts.misses);
         if let Some(rate) = counts.hits.saturating_mul(100).checked_div(asked) {
-            let saved = text::elapsed(counts.saved);
+            let saved = text::elapsed(record.saved());
+            let about = if counts.linked > 0 { "about " } else { "" };
             let day = text::date(since);
-            shown.push(format!("asked for {asked} values since {day}, of which {rate} % were there: {saved} of compiling saved\n"));
+            shown.push(format!("asked for {asked} values since {day}, of which {rate} % were there: {about}{saved} of compiling saved\n"));
         }
         shown.concat()
     });
@@ -212,19 +225,26 @@ fn verify(args: &Verify, settings: &Settings, told: &Told<'_>, stop: &AtomicBool
     let stopped = stop.load(Ordering::SeqCst);
     let bad = proved.bad - proved.removed;
     let (removed, values_) = (Some(proved.removed).filter(|_| args.remove_bad), proved.values);
-    told.done(&StoreLine { values: Some(values_), bad: Some(proved.bad), removed, ..line("verify", path) }, || {
-        let verb = if bad == 0 { told.out.style.good("Proved") } else { told.out.style.bad("Proved") };
-        let end = if stopped { "Interrupted. " } else { "" };
-        let details = match (proved.bad, proved.removed) {
-            (0, _) => String::new(),
-            (bad, 0) => format!(
-                " ({bad} bad)\n{}: nobody uses them; `bytekeep store verify --remove-bad` removes them",
-                told.out.style.hint("hint")
-            ),
-            (bad, removed) => format!(" ({bad} bad, {removed} removed)"),
-        };
-        format!("{end}{verb} {}{details}\n", values(values_))
-    });
+    told.done(
+        &StoreLine { values: Some(values_), shared: Some(proved.shared), bad: Some(proved.bad), removed, ..line("verify", path) },
+        || {
+            let verb = if bad == 0 { told.out.style.good("Proved") } else { told.out.style.bad("Proved") };
+            let end = if stopped { "Interrupted. " } else { "" };
+            let hint = told.out.style.hint("hint");
+            let details = match (proved.bad, proved.removed) {
+                (0, _) => "\n".to_owned(),
+                (bad, 0) => format!(" ({bad} bad)\n{hint}: nobody takes them; `bytekeep store verify --remove-bad` removes them\n"),
+                (bad, removed) => format!(" ({bad} bad, {removed} removed)\n"),
+            };
+            let shared_hint = if proved.bad_shared > 0 {
+                format!("{hint}: `bytekeep repair` mends the trees that share bad ones\n")
+            } else {
+                String::new()
+            };
+            let shared = if proved.shared > 0 { format!(" and {} that trees share", artifacts(proved.shared)) } else { String::new() };
+            format!("{end}{verb} {}{shared}{details}{shared_hint}", values(values_))
+        },
+    );
     Ok(match (stopped, bad) {
         (true, _) => Exit::Interrupted,
         (false, 0) => Exit::Good,
@@ -282,6 +302,11 @@ fn values(number: u64) -> String {
     format!("{number} {}", if number == 1 { "value" } else { "values" })
 }
 
+/// `1 artifact`, `2 artifacts`.
+fn artifacts(number: u64) -> String {
+    format!("{number} {}", if number == 1 { "artifact" } else { "artifacts" })
+}
+
 /// A line of each kind, for who compares them with the manual.
 #[cfg(test)]
 pub(crate) fn sample() -> String {
@@ -291,8 +316,10 @@ pub(crate) fn sample() -> String {
     let full = StoreLine {
         values: Some(1),
         bytes: Some(1),
+        shared: Some(1),
+        shared_bytes: Some(1),
         interpreters: Some([(String::new(), PartLine::default())].into()),
-        used: Some(UsedLine { hits: 1, misses: 1, puts: 1, saved_seconds: 1.0, since: Some(1) }),
+        used: Some(UsedLine { hits: 1, misses: 1, puts: 1, linked: 1, saved_seconds: 1.0, since: Some(1) }),
         bad: Some(1),
         removed: Some(1),
         removed_bytes: Some(1),

@@ -229,6 +229,7 @@ impl Run<'_> {
         let mut replaces = false;
         if let Some(sharing) = &mut sharing {
             sharing.absent = found.judged.verdict == Verdict::Missing;
+            sharing.distrusts = self.job.command == Command::Repair || found.judged.damaged || found.judged.verdict.is_problem();
             match self.take_shared(sharing, guard, entry, &source, before) {
                 Taken::Staged(staged) => {
                     self.stage_as(told(true), staged, guard, entry, Action::Built, Vec::new());

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use crate::base::seal::{Artifact, Digest};
 use crate::base::source::{Opened, Source};
 use crate::base::sys::{Stat, Time};
 use crate::base::write::{Durability, Second, Staged};
@@ -26,6 +27,8 @@ pub(super) struct Sharing<'s> {
     how: LinkMode,
     /// Its keys, as it would be flushed and not flushed.
     keys: [Key; 2],
+    /// The source that they are of.
+    source: Digest,
     head: Vec<u8>,
     label: [u8; 8],
     /// The file name in its code, the same in all trees.
@@ -35,6 +38,8 @@ pub(super) struct Sharing<'s> {
     by_time: bool,
     /// Does nothing stand in its place? Then a link needs no other name first.
     pub(super) absent: bool,
+    /// Was what stands there found bad, or is that what this run is for? It may be a link of the very same file.
+    pub(super) distrusts: bool,
 }
 
 /// What the store has for it.
@@ -109,7 +114,8 @@ impl Run<'_> {
         let by_time = self.job.format.kept_mode(target, mode) == Mode::Timestamp;
         // A clone is a file of its own, and as open as any.
         let from = Stat { mode: if how == LinkMode::Hardlink { file_mode } else { source.stat().mode }, ..*source.stat() };
-        Ok(Sharing { store, links, how, keys, head, label, filename, from, by_time, absent: false })
+        let source = *source.digest();
+        Ok(Sharing { store, links, how, keys, source, head, label, filename, from, by_time, absent: false, distrusts: false })
     }
 
     /// What the store has for it, in this tree, under a temp name.
@@ -119,7 +125,7 @@ impl Run<'_> {
             return Taken::Nothing { replaces: true };
         }
         let mut replaces = false;
-        let wanted = Wanted { source: source.digest(), label: sharing.label, head: &sharing.head };
+        let wanted = Wanted { source: source.digest(), label: sharing.label, head: &sharing.head, proved_anew: sharing.distrusts };
         let flushes = self.job.options.durability != Durability::None;
         // What was not flushed, nobody may link who promises that it is.
         let keys = if sharing.how == LinkMode::Hardlink && flushes { &sharing.keys[..1] } else { &sharing.keys[..] };
@@ -211,6 +217,11 @@ impl Run<'_> {
         replaces: bool,
     ) -> crate::base::Result<Staged> {
         let write = || Staged::write(&guard.lock, &entry.artifact, bytes, &sharing.from, before);
+        // The keys are of the source that was seen first. Where another one was read since, what came of it is not theirs.
+        let seal = Artifact::split(bytes).ok().and_then(|artifact| artifact.seal);
+        if !bytes.starts_with(&sharing.head) || seal.is_none_or(|seal| seal.source != sharing.source) {
+            return write();
+        }
         let flushes = self.job.options.durability != Durability::None;
         match sharing.how {
             LinkMode::Copy => write(),

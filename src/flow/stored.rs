@@ -221,10 +221,13 @@ impl Run<'_> {
         let named = |code: &[u8]| self.job.format.named(target, code, source, name.as_os_str().as_bytes());
         let compare =
             |code: &[u8]| self.job.format.compare(&sound.head, &sound.payload, code).map_err(|flaw| Trouble::Cause(Cause::from(&flaw)));
-        if let Some(code) = self.taken(&wanted, source, named) {
+        if let Some((code, took)) = self.stored(&wanted, source, named) {
             return match compare(&code)? {
                 Compared::Other(text) => Err(Trouble::Cause(other_stored(&text))),
-                same => Ok(same),
+                same => {
+                    wanted.store.count_hit(took);
+                    Ok(same)
+                }
             };
         }
         wanted.store.count_miss();
@@ -235,7 +238,11 @@ impl Run<'_> {
                 let text = "others may not read its source, and may read the store";
                 return Err(Trouble::Skip(Cause::new("private", text)));
             }
-            wanted.store.put(&wanted.key, source, target.magic, made.took, &made.code)?;
+            if self.job.options.dry_run {
+                wanted.store.count_put(made.took);
+            } else {
+                wanted.store.put(&wanted.key, source, target.magic, made.took, &made.code)?;
+            }
         }
         Ok(compared)
     }
@@ -244,6 +251,9 @@ impl Run<'_> {
     pub(super) fn leave_store(&self, store: &Store) {
         if let Some((path, text)) = store.complaint() {
             self.note_once("system-store", path, text);
+        }
+        if self.job.options.dry_run {
+            return;
         }
         if !store.is_read_only() {
             ignored!(store.digests().save(), "what was read of sources is not remembered");

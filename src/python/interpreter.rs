@@ -30,8 +30,9 @@ pub struct Interpreter {
     pub stdlib: PathBuf,
     /// Is it a 64-bit program?
     pub wide: bool,
-    /// What tells it from others with the same magic number that may compile otherwise: its version in full, with the build, and what a
-    /// build may choose (word size, width of 2.7's `unicode`, hash, repr of floats).
+    /// What tells it from others with the same magic number that may compile otherwise: its version in full, with the build, what a
+    /// build may choose (word size, width of 2.7's `unicode`, hash, repr of floats), and a number for how it compiles a sample (options that
+    /// a wrapper adds). See `build.py`.
     pub build: String,
 }
 

@@ -147,7 +147,7 @@ fn an_answer_is_remembered_while_nothing_changed() {
     assert_eq!(probes.recall(&path, &real), None, "others may have written it");
     std::fs::set_permissions(&cache, std::fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(probes.recall(&path, &real), Some(answer.clone()));
-    std::fs::OpenOptions::new().write(true).open(cache.join("interpreters-3.json")).unwrap().write_all(b"{{{").unwrap();
+    std::fs::OpenOptions::new().write(true).open(cache.join("interpreters-4.json")).unwrap().write_all(b"{{{").unwrap();
     assert_eq!(probes.recall(&path, &real), None);
     probes.remember(&path, &real, &answer);
     assert_eq!(probes.recall(&path, &real), Some(answer.clone()));

@@ -19,14 +19,14 @@ use crate::base::memo::{own_dir, read, replace};
 use crate::base::sys::Name;
 
 /// What an interpreter is asked at first.
-const PROBE: &str = include_str!("probe.py");
+const PROBE: &str = concat!(include_str!("build.py"), include_str!("probe.py"));
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is looked whether the asking shall stop.
 const TICK: Duration = Duration::from_millis(40);
 /// How much it may say.
 const LONGEST: usize = 64 << 10;
-const FILE: &str = "interpreters-3.json";
+const FILE: &str = "interpreters-4.json";
 /// How much of a memo is believed to be one, bytes and entries.
 const MEMO_BYTES: u64 = 1 << 20;
 const MEMO_ENTRIES: usize = 200;

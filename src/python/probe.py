@@ -1,5 +1,3 @@
-import sys
-sys.path[:] = [p for p in sys.path if p[:1] == '/']
 import os
 
 pypy = '__pypy__' in sys.builtin_module_names
@@ -35,11 +33,6 @@ except (IOError, OSError):
     pass
 
 
-# Two interpreters with one magic number may compile one source to different code: by a mended compiler, a distribution's patch, a narrow
-# `unicode`, another word size, another order in sets. The text of the version names the build; the rest is what a build may choose.
-build = '\n'.join([sys.version, str(sys.maxsize), str(sys.maxunicode), str(getattr(sys, 'hash_info', '')), getattr(sys, 'float_repr_style', '')])
-
-
 def hexed(value):
     if not isinstance(value, bytes):
         value = os.fsencode(value)
@@ -49,6 +42,6 @@ def hexed(value):
 print('{"tag": %s, "magic": %s, "implementation": %s, "version": [%d, %d, %d], "variant": "%s", "stdlib": %s, "library": %s, "executable": %s, "wide": %s, "build": %s}' % (
     hexed(tag), hexed(magic), hexed(implementation.name if implementation else 'pypy' if pypy else 'cpython'),
     sys.version_info[0], sys.version_info[1], sys.version_info[2],
-    ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else ''),
+    variant(),
     hexed(os.path.dirname(os.path.abspath(os.__file__))), hexed(library), hexed(executable), 'true' if sys.maxsize > 2 ** 32 else 'false',
-    hexed(build)))
+    hexed(build())))

@@ -1,6 +1,4 @@
 # The worker: compiles what it is sent, and nothing else. Runs on CPython 2.7, 3.6 and later, and on PyPy.
-import sys
-sys.path[:] = [p for p in sys.path if p[:1] == '/']
 import gc, marshal, os, struct, time, warnings
 try:
     from binascii import crc32
@@ -145,9 +143,6 @@ def prepare():
 
 # As in the probe: the executable may be another one by now than that which was asked.
 def identity():
-    build = raw('\n'.join([sys.version, str(sys.maxsize), str(sys.maxunicode), str(getattr(sys, 'hash_info', '')),
-                           getattr(sys, 'float_repr_style', '')]))
-    variant = ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else '')
     if PY2:
         import imp
         magic, tag = imp.get_magic(), 'cpython-27'
@@ -157,7 +152,7 @@ def identity():
             from _frozen_importlib_external import MAGIC_NUMBER as magic
         except ImportError:
             from importlib.util import MAGIC_NUMBER as magic
-    return magic + b'\0'.join([raw(tag), raw(variant), build])
+    return magic + b'\0'.join([raw(tag), raw(variant()), raw(build())])
 
 
 def main():

@@ -15,7 +15,7 @@ use crate::base::children::{self, ChildLimits};
 use crate::base::seam::without;
 
 /// What every worker runs.
-const PROGRAM: &str = include_str!("worker.py");
+const PROGRAM: &str = concat!(include_str!("build.py"), include_str!("worker.py"));
 /// What of its standard error is kept.
 const TAIL: usize = 4096;
 /// What both ends must speak.

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::link::prove_any;
 use super::value::Value;
-use super::{Counts, Key, LARGEST, Store, name, names};
+use super::{Counts, Key, Store, name, names, read_own, remove_any};
 use crate::base::lock::{Attempt, DirLock};
 use crate::base::memo;
 use crate::base::sys::{self, Dir, Kind, Name, Time};
@@ -14,8 +15,8 @@ use crate::base::{Error, Flaw, FlawKind, Result};
 use crate::ignored;
 
 /// The file in it that says what it was good for.
-const RECORD: &str = "record-1";
-const RECORD_MAGIC: &[u8; 8] = b"BKUSED1\n";
+const RECORD: &str = "record-2";
+const RECORD_MAGIC: &[u8; 8] = b"BKUSED2\n";
 
 /// What is in a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Holding {
     pub bytes: u64,
     /// The same by the magic number of the interpreter that made them.
     pub magics: BTreeMap<[u8; 4], (u64, u64)>,
+    /// How many finished artifacts trees share, or can share, and their bytes. What a tree has of those costs nothing here.
+    pub shared: (u64, u64),
 }
 
 /// What a store was good for since it was made.
@@ -42,8 +45,12 @@ pub struct Record {
 pub struct Proved {
     /// How many there are.
     pub values: u64,
-    /// How many are bad.
+    /// How many artifacts that trees share.
+    pub shared: u64,
+    /// How many are bad, of both.
     pub bad: u64,
+    /// How many of those are artifacts that trees share.
+    pub bad_shared: u64,
     /// How many of those were removed.
     pub removed: u64,
 }
@@ -65,7 +72,9 @@ impl Store {
                     let file = shard.open_file(value)?;
                     let stat = sys::stat(&file, &path)?;
                     let mut magic = [0; 4];
-                    sys::read_at(&file, &mut magic, 0, &path)?;
+                    if stat.kind == Kind::File {
+                        sys::read_at(&file, &mut magic, 0, &path)?;
+                    }
                     Ok((stat, magic))
                 };
                 match look() {
@@ -81,34 +90,46 @@ impl Store {
                 }
             }
         }
+        for shard in self.link_shards()? {
+            for link in names(&shard)?.iter().filter(|name| Key::of_name(name).is_some()) {
+                match shard.stat_of(link) {
+                    Ok(stat) if stat.kind == Kind::File => {
+                        holding.shared = (holding.shared.0.saturating_add(1), holding.shared.1.saturating_add(stat.size));
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.is_gone() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
         Ok(holding)
     }
 
-    /// Proves every value, and removes what is bad where asked. Bad ones are told with their cause as they are found. `true` from `stop`
-    /// ends it.
+    /// Proves every value and every artifact that trees share, and removes what is bad where asked: of the latter the name here, and not
+    /// those in trees. Bad ones are told with their cause as they are found. `true` from `stop` ends it.
     pub fn prove(&self, remove: bool, stop: &dyn Fn() -> bool, tell: &mut dyn FnMut(&Path, &Flaw)) -> Result<Proved> {
         let mut proved = Proved::default();
-        for shard in self.shards() {
-            let shard = shard?;
-            for value in names(&shard)? {
+        let values = self.shards().map(|shard| shard.map(|shard| (shard, false)));
+        let links = self.link_shards()?.into_iter().map(|shard| Ok((shard, true)));
+        for shard in values.chain(links) {
+            let (shard, shared) = shard?;
+            for name in names(&shard)? {
                 if stop() {
                     return Ok(proved);
                 }
-                let Some(key) = Key::of_name(&value) else { continue };
-                let path = shard.path_of(&value);
-                let flaw = match prove(&shard, &value, &key) {
-                    Ok(()) => {
-                        proved.values += 1;
-                        continue;
-                    }
+                let Some(key) = Key::of_name(&name) else { continue };
+                let flaw = match if shared { prove_link(&shard, &name) } else { prove(&shard, &name, &key) } {
                     Err(Bad::Gone) => continue,
-                    Err(Bad::Flaw(flaw)) => flaw,
+                    Err(Bad::Flaw(flaw)) => Some(flaw),
+                    Ok(()) => None,
                 };
-                proved.values += 1;
+                *(if shared { &mut proved.shared } else { &mut proved.values }) += 1;
+                let Some(flaw) = flaw else { continue };
                 proved.bad += 1;
-                tell(&path, &flaw);
+                proved.bad_shared += u64::from(shared);
+                tell(&shard.path_of(&name), &flaw);
                 if remove {
-                    match shard.unlink(&value) {
+                    match remove_any(&shard, &name) {
                         Err(error) if !error.is_gone() => return Err(error),
                         _ => proved.removed += 1,
                     }
@@ -160,6 +181,14 @@ impl From<Error> for Bad {
     }
 }
 
+fn prove_link(shard: &Arc<Dir>, link: &Name) -> std::result::Result<(), Bad> {
+    let path = shard.path_of(link);
+    let file = shard.open_file(link)?;
+    let stat = sys::stat(&file, &path)?;
+    let proved = read_own(&file, &stat, &path)?.and_then(|bytes| prove_any(&bytes));
+    proved.map_err(|flaw| Bad::Flaw(Flaw { text: format!("{}, and so it is in each tree that has it by a link", flaw.text), ..flaw }))
+}
+
 fn prove(shard: &Arc<Dir>, value: &Name, key: &Key) -> std::result::Result<(), Bad> {
     let flaw = |code, text: &str| Bad::Flaw(Flaw::new(FlawKind::Corrupt, code, text));
     let path = shard.path_of(value);
@@ -168,9 +197,7 @@ fn prove(shard: &Arc<Dir>, value: &Name, key: &Key) -> std::result::Result<(), B
     }
     let file = shard.open_file(value)?;
     let stat = sys::stat(&file, &path)?;
-    let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
-    let bytes = bytes.ok_or_else(|| flaw("no-value", "it is too large for a value, or no file"))?;
-    Value::prove(bytes, key, None).map(drop).map_err(Bad::Flaw)
+    read_own(&file, &stat, &path)?.and_then(|bytes| Value::prove(bytes, key, None)).map(drop).map_err(Bad::Flaw)
 }
 
 impl Counts {
@@ -181,23 +208,34 @@ impl Counts {
             puts: self.puts.saturating_add(other.puts),
             saved: self.saved.saturating_add(other.saved),
             linked: self.linked.saturating_add(other.linked),
+            spent: self.spent.saturating_add(other.spent),
         }
     }
 }
 
 impl Record {
+    /// How much compiling it saved: what is known of values, and for artifacts that trees share, which do not say how long they took, as
+    /// much each as what was put and found took on the average.
+    pub fn saved(&self) -> Duration {
+        let Counts { hits, puts, saved, linked, spent, .. } = self.counts;
+        let known = hits.saturating_sub(linked).saturating_add(puts);
+        let average = saved.saturating_add(spent).checked_div(u32::try_from(known).unwrap_or(u32::MAX)).unwrap_or_default();
+        saved.saturating_add(average.saturating_mul(u32::try_from(linked).unwrap_or(u32::MAX)))
+    }
+
     fn to_bytes(self) -> Vec<u8> {
-        let Counts { hits, misses, puts, saved, linked } = self.counts;
-        let saved = u64::try_from(saved.as_micros()).unwrap_or(u64::MAX);
-        let numbers = [hits, misses, puts, saved, linked, self.since.cast_unsigned()];
+        let Counts { hits, misses, puts, saved, linked, spent } = self.counts;
+        let [saved, spent] = [saved, spent].map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        let numbers = [hits, misses, puts, saved, linked, spent, self.since.cast_unsigned()];
         RECORD_MAGIC.iter().copied().chain(numbers.iter().flat_map(|number| number.to_le_bytes())).collect()
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
         let (numbers, []) = bytes.strip_prefix(RECORD_MAGIC)?.as_chunks::<8>() else { return None };
         let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
-        let &[hits, misses, puts, saved, linked, since] = numbers.as_slice() else { return None };
-        Some(Self { counts: Counts { hits, misses, puts, saved: Duration::from_micros(saved), linked }, since: since.cast_signed() })
+        let &[hits, misses, puts, saved, linked, spent, since] = numbers.as_slice() else { return None };
+        let [saved, spent] = [saved, spent].map(Duration::from_micros);
+        Some(Self { counts: Counts { hits, misses, puts, saved, linked, spent }, since: since.cast_signed() })
     }
 }
 
@@ -221,6 +259,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         assert!(Store::existing(top.path()).unwrap().is_none());
         assert_eq!(std::fs::read_dir(top.path()).unwrap().count(), 0, "who only looks makes nothing");
+        let milli = Duration::from_millis(1);
         for run in 1..4_u8 {
             let store = Store::open(top.path()).unwrap();
             put(&store, run, [run / 2, 0, b'\r', b'\n']);
@@ -230,15 +269,18 @@ mod tests {
             let count = u64::from(run);
             assert_eq!(
                 record.counts,
-                Counts { hits: count, misses: 0, puts: count, saved: Duration::from_millis(3) * run.into(), linked: 0 }
+                Counts { hits: count, puts: count, saved: 3 * milli * run.into(), spent: 3 * milli * run.into(), ..Counts::default() }
             );
+            // What trees shared took as long as the rest, most likely.
+            let linked = Counts { linked: 2 * count, hits: 3 * count, ..record.counts };
+            assert_eq!(Record { counts: linked, ..record }.saved(), 3 * milli * 3 * run.into());
             assert!(record.since > 0);
         }
         let store = Store::open(top.path()).unwrap();
         let size = 4 + 112;
         let magics = [([0, 0, b'\r', b'\n'], (1, size)), ([1, 0, b'\r', b'\n'], (2, 2 * size))].into();
-        assert_eq!(store.holding().unwrap(), Holding { values: 3, bytes: 3 * size, magics });
-        for bad in [&b""[..], b"BKUSED1\n", &[b'x'; 48]] {
+        assert_eq!(store.holding().unwrap(), Holding { values: 3, bytes: 3 * size, magics, shared: (0, 0) });
+        for bad in [&b""[..], b"BKUSED2\n", &[b'x'; 48]] {
             std::fs::write(top.path().join("store-1").join(RECORD), bad).unwrap();
             assert_eq!(store.record(), Record::default());
         }
@@ -255,7 +297,7 @@ mod tests {
             let proved = store.prove(remove, &|| false, &mut |path, flaw| told.extend([(path.to_path_buf(), flaw.code)])).unwrap();
             (proved, told)
         };
-        assert_eq!(prove(true).0, Proved { values: 6, bad: 0, removed: 0 });
+        assert_eq!(prove(true).0, Proved { values: 6, ..Proved::default() });
         std::fs::write(&paths[0], b"").unwrap();
         std::fs::copy(&paths[2], &paths[1]).unwrap();
         let misplaced = top.path().join("store-1").join(if paths[2].parent().unwrap().ends_with("00") { "01" } else { "00" });
@@ -267,10 +309,10 @@ mod tests {
         let codes = [(paths[1].clone(), "label"), (misplaced.clone(), "place"), (paths[3].clone(), "unreadable")];
         for (remove, removed) in [(false, 0), (true, 4)] {
             let (proved, told) = prove(remove);
-            assert_eq!(proved, Proved { values: 7, bad: 4, removed });
+            assert_eq!(proved, Proved { values: 7, bad: 4, removed, ..Proved::default() });
             assert!(told.contains_key(&paths[0]) && codes.iter().all(|(path, code)| told[path] == *code), "{told:?}");
         }
-        assert_eq!(prove(false), (Proved { values: 3, bad: 0, removed: 0 }, BTreeMap::new()));
+        assert_eq!(prove(false), (Proved { values: 3, ..Proved::default() }, BTreeMap::new()));
         assert!(paths[2].exists() && !misplaced.exists());
     }
 }

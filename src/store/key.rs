@@ -12,8 +12,9 @@ const FORMAT: &str = "bytekeep store 1";
 /// Everything that code depends on; what is not here must not change it.
 ///
 /// Not the path of the source: code is compiled under a placeholder, and gets its name when it is used. Not its time or size: those are
-/// the header's, made anew for each tree. Not the flags and the environment of the interpreter: a worker always has the same
-/// (no site, hash seed 0, UTF-8, no `PYTHON*` variable but `PYTHONHOME`), and nothing is inherited from `__future__`.
+/// the header's, made anew for each tree. Not the flags and the environment of the caller: a worker always has the same
+/// (no site, hash seed 0, UTF-8, no `PYTHON*` variable but `PYTHONHOME`), and nothing is inherited from `__future__`. What a wrapper adds
+/// to those (`-X no_debug_ranges`) shows in how it compiles a sample, which is a part of the build.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
     /// The source: every byte of it.

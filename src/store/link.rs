@@ -10,10 +10,11 @@
 //!   mtime is a time before the source of its first tree was opened; whether it may vouch for another tree's source, who links it asks.
 //! - **T7** What one link of a file suffers, all suffer. It is proved before another tree gets it, and made anew where it is bad. Who
 //!   proved it, or made it, remembers that by inode, size and mtime; as long as those stay, its ends are looked at and no more, as
-//!   `compile` does with what stands in a tree.
+//!   `compile` does with what stands in a tree. What `repair` gives a tree, or anybody in place of what was bad, is proved anew.
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -98,6 +99,8 @@ pub struct Wanted<'a> {
     pub label: [u8; 8],
     /// Its header.
     pub head: &'a [u8],
+    /// Is every byte proved, whatever is remembered? What rots on the disk keeps its times.
+    pub proved_anew: bool,
 }
 
 impl Wanted<'_> {
@@ -237,7 +240,7 @@ impl Links {
         };
         let path = self.path_of(key);
         let stat = sys::stat(&file, &path)?;
-        if self.proved.knows(&without_links(&stat)) && Self::has_ends(&file, &stat, wanted, &path)? {
+        if !wanted.proved_anew && self.proved.knows(&without_links(&stat)) && Self::has_ends(&file, &stat, wanted, &path)? {
             return Ok(Found::Hit(self.hit(key, dir, file, stat)));
         }
         let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
@@ -310,6 +313,13 @@ fn corrupt(code: &'static str, text: &str) -> Flaw {
     Flaw::new(FlawKind::Corrupt, code, text)
 }
 
+/// Proves an artifact of which is not known whose it should be.
+pub(super) fn prove_any(bytes: &[u8]) -> std::result::Result<(), Flaw> {
+    let artifact = Artifact::split(bytes)?;
+    let whole = artifact.seal.is_some_and(|seal| !seal.adopted);
+    if whole { artifact.prove() } else { Err(corrupt("no-seal", "it has no seal of ours, which every shared artifact has")) }
+}
+
 fn prove(bytes: &[u8], wanted: &Wanted<'_>) -> std::result::Result<(), Flaw> {
     let artifact = Artifact::split(bytes)?;
     let Some(seal) = artifact.seal else { return Err(corrupt("no-seal", "it has no seal, which every shared artifact has")) };
@@ -356,6 +366,16 @@ impl Store {
             pruned.add(prune_one(&top, &name, unused_since));
         }
         Ok(pruned)
+    }
+
+    /// The shards of its shared artifacts.
+    pub(super) fn link_shards(&self) -> Result<Vec<Arc<Dir>>> {
+        let top = match self.dir.open_in(&name(LINKS_DIR)?) {
+            Err(error) if error.is_absent() || error.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()),
+            opened => Arc::new(opened?),
+        };
+        let shards = top.list()?.dirs.into_iter().map(|shard| top.open_in(&shard).map(Arc::new));
+        shards.filter(|opened| !opened.as_ref().is_err_and(Error::is_absent)).collect()
     }
 
     /// The same in some shards, beginning anywhere: for the end of a run that shared something.
@@ -443,7 +463,7 @@ mod tests {
         let links = store.links().unwrap();
         let source = Digest::of(b"x");
         let key = Variant { code: &code(&source), head: HEAD, filename: b"<m.py>", mode: 0o644 }.key(false);
-        let wanted = Wanted { source: &source, label: *b"a label.", head: HEAD };
+        let wanted = Wanted { source: &source, label: *b"a label.", head: HEAD, proved_anew: false };
         assert!(matches!(links.find(&key, &wanted), Ok(Found::Miss)));
         let good = seal::sealed([HEAD, b"code"].concat(), source, wanted.label, false);
         let made = Time { sec: 1_500_000_000, nsec: 5 };

@@ -20,6 +20,7 @@ mod prune;
 mod system;
 mod value;
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +32,7 @@ use crate::base::leftover::{self, Leftover};
 use crate::base::memo::{only_of, own_dir, replace, replace_as};
 use crate::base::seal::Digest;
 use crate::base::sys::{self, Dir, Kind, Name, Stat, Time};
-use crate::base::{Error, Flaw, Result};
+use crate::base::{Error, Flaw, FlawKind, Result};
 use crate::ignored;
 
 pub use claim::{Claim, Claiming};
@@ -65,6 +66,8 @@ pub struct Counts {
     pub saved: Duration,
     /// Hits of which the whole artifact was there, finished, and is shared with other trees.
     pub linked: u64,
+    /// How long compiling took of what was put.
+    pub spent: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +77,7 @@ struct Counters {
     puts: AtomicU64,
     saved_micros: AtomicU64,
     linked: AtomicU64,
+    spent_micros: AtomicU64,
 }
 
 /// A store of this user's own.
@@ -213,6 +217,7 @@ impl Store {
             puts: of(&self.counters.puts),
             saved: Duration::from_micros(of(&self.counters.saved_micros)),
             linked: of(&self.counters.linked),
+            spent: Duration::from_micros(of(&self.counters.spent_micros)),
         }
     }
 
@@ -231,6 +236,12 @@ impl Store {
     pub fn count_linked(&self) {
         self.counters.hits.fetch_add(1, Ordering::Relaxed);
         self.counters.linked.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts code that was put, or would be but for a dry run.
+    pub fn count_put(&self, took: Duration) {
+        self.counters.puts.fetch_add(1, Ordering::Relaxed);
+        self.counters.spent_micros.fetch_add(took.as_micros().try_into().unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Looks for the code of a key, made from this source. It may be looked for more than once, so this counts nothing.
@@ -252,12 +263,12 @@ impl Store {
             Err(error) => return Err(error),
         };
         let stat = sys::stat(&file, &path)?;
-        let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
-        let bytes = bytes.ok_or_else(|| Error::new("read", &path, io::ErrorKind::InvalidData))?;
-        match Value::prove(bytes, key, Some(source)) {
+        let now = Time::now();
+        match read_own(&file, &stat, &path)?.and_then(|bytes| Value::prove(bytes, key, Some(source))) {
             Ok(value) => {
-                if stat.mtime < Time::now().minus_seconds(MARK_EVERY) {
-                    ignored!(sys::set_mtime(&file, Time::now(), &path), "the last use of a stored value is not marked");
+                // A time to come is of a clock that went wrong: it would stay longest of all.
+                if stat.mtime < now.minus_seconds(MARK_EVERY) || stat.mtime > now.minus_seconds(-MARK_EVERY) {
+                    ignored!(sys::set_mtime(&file, now, &path), "the last use of a stored value is not marked");
                 }
                 Ok(Lookup::Hit(value))
             }
@@ -269,7 +280,7 @@ impl Store {
     }
 
     fn remove(&self, key: &Key) {
-        let removed = self.dir.open_beneath(Path::new(key.shard())).and_then(|shard| shard.unlink(&key.name()));
+        let removed = self.dir.open_beneath(Path::new(key.shard())).and_then(|shard| remove_any(&shard, &key.name()));
         match removed {
             Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "somebody else removed it"),
             removed => ignored!(removed, "a bad value stays in the store"),
@@ -296,8 +307,8 @@ impl Store {
             }
             written => written?,
         }
-        self.house.put_to(key);
-        self.counters.puts.fetch_add(1, Ordering::Relaxed);
+        self.count_put(took);
+        self.has_put(key, bytes.len() as u64);
         Ok(())
     }
 
@@ -309,6 +320,26 @@ impl Store {
             }
             opened => opened,
         }
+    }
+}
+
+/// Reads what only this user can have written: a seal has no secret, so whoever can write it can seal it.
+fn read_own(file: &File, stat: &Stat, path: &Path) -> Result<std::result::Result<Vec<u8>, Flaw>> {
+    let corrupt = |code, text: &str| Flaw::new(FlawKind::Corrupt, code, text);
+    if stat.kind != Kind::File {
+        return Ok(Err(corrupt("no-value", "it is no file")));
+    }
+    if only_of(sys::effective_user(), stat, path).is_err() {
+        return Ok(Err(corrupt("owner", "somebody else could have written it")));
+    }
+    Ok(sys::read_all(file, stat.size, LARGEST, path)?.ok_or_else(|| corrupt("no-value", "it is too large for a value")))
+}
+
+/// Removes what stands in the place of a value, whatever it is.
+fn remove_any(shard: &Arc<Dir>, name: &Name) -> Result<()> {
+    match shard.stat_of(name)?.kind {
+        Kind::Dir => leftover::remove_below(shard, name),
+        _ => shard.unlink(name),
     }
 }
 
@@ -398,6 +429,61 @@ mod tests {
         std::fs::copy(&path, &other).unwrap();
         assert!(matches!(store.find(&key(&source, 1), &source), Ok(Lookup::Bad(_))));
         assert!(matches!(store.find(&key(&source, 0), &Digest::of(b"y")), Ok(Lookup::Bad(_))));
+    }
+
+    #[test]
+    fn what_is_no_value_of_ours_goes_and_something_is_put_in_its_place() {
+        use std::os::unix::fs::PermissionsExt;
+        let top = tempfile::tempdir().unwrap();
+        let store = Store::open(top.path()).unwrap();
+        let source = Digest::of(b"x");
+        let path = put(&store, &source, 0);
+        let others: [fn(&Path); 4] = [
+            |path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o622)).unwrap(),
+            |path| {
+                std::fs::remove_file(path).unwrap();
+                std::fs::create_dir_all(path.join("in/it")).unwrap();
+            },
+            |path| std::fs::File::create(path).unwrap().set_len(LARGEST + 1).unwrap(),
+            |path| {
+                if sys::effective_user() == 0 {
+                    std::os::unix::fs::chown(path, Some(1234), None).unwrap();
+                } else {
+                    eprintln!("SKIP a value of somebody else: only root can make one");
+                    std::fs::write(path, b"").unwrap();
+                }
+            },
+        ];
+        for other in others {
+            other(&path);
+            assert!(store.holding().is_ok());
+            assert!(matches!(store.find(&key(&source, 0), &source), Ok(Lookup::Bad(_))));
+            assert!(!path.exists());
+            put(&store, &source, 0);
+            assert!(matches!(store.find(&key(&source, 0), &source), Ok(Lookup::Hit(_))));
+        }
+        // Each part of it that is none is passed over.
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path.parent().unwrap(), b"").unwrap();
+        assert!(store.find(&key(&source, 0), &source).is_err());
+        assert_eq!((store.holding().unwrap().values, store.prune(Some(0), None).unwrap().values), (0, 0));
+        store.clean().unwrap();
+        put(&Store::open(top.path()).unwrap(), &source, 0);
+    }
+
+    #[test]
+    fn a_use_is_marked_also_after_a_clock_went_wrong() {
+        let top = tempfile::tempdir().unwrap();
+        let store = Store::open(top.path()).unwrap();
+        let source = Digest::of(b"x");
+        let path = put(&store, &source, 0);
+        let now = std::time::SystemTime::now();
+        let day = Duration::from_secs(86_400);
+        for (time, marked) in [(now - day, true), (now + day, true), (now - day / 48, false)] {
+            std::fs::File::options().append(true).open(&path).unwrap().set_modified(time).unwrap();
+            assert!(matches!(store.find(&key(&source, 0), &source), Ok(Lookup::Hit(_))));
+            assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap() != time, marked);
+        }
     }
 
     #[test]

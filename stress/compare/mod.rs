@@ -32,6 +32,8 @@ pub(crate) enum Row {
     Restamp,
     /// A second environment, all of it in the store: against a copy of the artifacts, and against compileall
     Warm,
+    /// One, two, four and sixteen processes at once, each on a tree of its own, all of it in one store: how many lookups a second
+    Lookups,
     /// Eight processes on one tree: against one
     Eight,
     /// Eight processes on eight trees with the same packages and one store: against one
@@ -170,13 +172,14 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, tally: &Tally) -> Result<()> {
     println!("{} cores, {} runs", std::thread::available_parallelism()?, plan.runs);
     println!("each measured run {}", if mount::possible() { "on a fresh ext4" } else { "under a directory name never used before" });
     let mut bench = Bench { setting, plan, corpus, tally, sheet: Vec::new() };
-    let all: [(Row, Measured); 10] = [
+    let all: [(Row, Measured); 11] = [
         (Row::Cold, rows::cold),
         (Row::Verify, rows::verify),
         (Row::Nothing, rows::nothing),
         (Row::Unsealed, rows::unsealed),
         (Row::Restamp, rows::restamp),
         (Row::Warm, store::warm),
+        (Row::Lookups, store::lookups),
         (Row::Eight, rows::eight),
         (Row::Claims, rows::claims),
         (Row::Memory, rows::memory),

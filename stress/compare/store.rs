@@ -1,4 +1,4 @@
-//! The row of the store: a second environment, against what a copy of its artifacts costs and against compiling it.
+//! The rows of the store: a second environment, against what a copy of its artifacts costs and against compiling it; and lookups at once.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::compare::rows::{JOBS, Laid, laid_out, with};
-use crate::compare::{Bench, against, chart};
+use crate::compare::{Bench, Contender, against, chart};
 use crate::mount::{Place, check, copy, settle};
 use crate::run::{Cost, Setting, measure};
 use crate::whole::{files, is_artifact};
@@ -101,6 +101,47 @@ pub(crate) fn warm(bench: &mut Bench<'_>) -> Result<()> {
     if let Some(file) = &bench.plan.chart {
         let foot = format!("{many} artifacts, each run on a fresh ext4, median of {}; compare --only warm --chart FILE", bench.plan.runs);
         chart::write(file, "A second environment with the same packages", &foot, &all)?;
+    }
+    Ok(())
+}
+
+/// Whether lookups get in each other's way: processes of one thread each, as many as there are cores and more. Writing what they find is a
+/// part of each, so the whole is measured beside a copy of as many artifacts by as many processes.
+pub(crate) fn lookups(bench: &mut Bench<'_>) -> Result<()> {
+    let (setting, tree) = (bench.setting, laid_out(bench)?);
+    let room = Place::fresh(&setting.scratch)?;
+    let (store, artifacts) = (room.dir().join("store"), room.dir().join("artifacts"));
+    let many = fill(bench, &tree, &store, &artifacts)?;
+    let at_once = |count: usize, copies: bool| {
+        let laid = Laid::empty(setting)?;
+        let site = |number: usize| laid.cache().with_file_name(format!("site{number}"));
+        (0..count).filter(|_| !copies).try_for_each(|number| copy(&tree, &site(number)))?;
+        settle()?;
+        let command = |number: usize| {
+            if copies {
+                let mut command = Command::new("cp");
+                command.arg("-r").arg(&artifacts).arg(site(number));
+                return command;
+            }
+            with(stored(setting.bytekeep("compile", &site(number), 1, laid.cache()), &store), &["--durability", "none"])
+        };
+        measure((0..count).map(command).collect())
+    };
+    let counts = [1, 2, 4, 16];
+    let at_once = &at_once;
+    let mut contenders: Vec<Contender<'_>> = Vec::new();
+    for count in counts {
+        contenders.push((format!("{count} at once, all in the store"), Box::new(move || at_once(count, false))));
+        contenders.push((format!("{count} at once, cp -r of the artifacts"), Box::new(move || at_once(count, true))));
+    }
+    let all = bench.alternate(&mut contenders)?;
+    let number = |count: usize| u32::try_from(count).map_or(f64::NAN, f64::from);
+    for (pair, count) in all.chunks(2).zip(counts) {
+        let [ours, copies] = pair else { continue };
+        let rate = number(many * count) / ours.wall();
+        let each = ours.cpu() / number(count) / all[0].cpu();
+        bench.line("lookups", ours, &[format!("{rate:.0} lookups/s"), against(each, "× the CPU of one, each", 1.3, true)]);
+        bench.line("lookups", copies, &[]);
     }
     Ok(())
 }

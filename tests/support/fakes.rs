@@ -5,6 +5,9 @@ use std::path::Path;
 
 use bytekeep::python::interpreter::Interpreter;
 
+/// By which it says what it is.
+const BUILD: &str = include_str!("../../src/python/build.py");
+
 /// What every fake speaks: the protocol, honestly, up to the point where it does not.
 const PROTOCOL: &str = r"
 import binascii, os, struct, sys, time, signal
@@ -20,9 +23,7 @@ def hello():
     free = os.dup(0)
     os.close(free)
     from importlib.util import MAGIC_NUMBER as magic
-    variant = ('t' if 't' in getattr(sys, 'abiflags', '') else '') + ('d' if hasattr(sys, 'gettotalrefcount') else '')
-    build = '\n'.join([sys.version, str(sys.maxsize), str(sys.maxunicode), str(sys.hash_info), sys.float_repr_style])
-    identity = magic + '\0'.join([sys.implementation.cache_tag, variant, build]).encode()
+    identity = magic + '\0'.join([sys.implementation.cache_tag, variant(), build()]).encode()
     write(frame(0, b'H' + fields(b'3', str(os.getpid()).encode(), str(free).encode(), identity)))
 def read(size):
     got = b''
@@ -44,7 +45,7 @@ def good(ident, body):
 /// is `bad`), after `start` was run.
 pub(crate) fn fake(dir: &Path, model: &Interpreter, start: &str, behaviour: &str) -> Interpreter {
     let program = format!(
-        "#!{}\n{PROTOCOL}\n{start}\nhello()\nwhile True:\n    ident, body = request()\n    bad = b'BAD' in body\n    {}\n",
+        "#!{}\n{BUILD}\n{PROTOCOL}\n{start}\nhello()\nwhile True:\n    ident, body = request()\n    bad = b'BAD' in body\n    {}\n",
         model.executable.display(),
         behaviour.replace('\n', "\n    ")
     );

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::value::Value;
 use super::{Counts, Key, LARGEST, Store, name, names};
+use crate::base::leftover;
 use crate::base::lock::{Attempt, DirLock};
 use crate::base::memo;
 use crate::base::sys::{self, Dir, Kind, Name, Time};
@@ -49,9 +50,16 @@ pub struct Proved {
 }
 
 impl Store {
-    /// Its shards, one after the other.
+    /// Its shards, one after the other. What stands in the place of one holds no value.
     fn shards(&self) -> impl Iterator<Item = Result<Arc<Dir>>> {
         (0..256).filter_map(|shard| self.shard_dir(shard).transpose())
+    }
+
+    /// What stands in the place of a shard.
+    fn in_the_way(&self) -> Result<Vec<Name>> {
+        let is_shard = |name: &Name| matches!(name.as_bytes(), [a, b] if [a, b].iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')));
+        let others = self.dir.list()?.others;
+        Ok(others.into_iter().filter(is_shard).collect())
     }
 
     /// Counts what is in it, by the first bytes of each value. Nothing is proved.
@@ -62,10 +70,12 @@ impl Store {
             for value in names(&shard)?.iter().filter(|name| Key::of_name(name).is_some()) {
                 let path = shard.path_of(value);
                 let look = || -> Result<_> {
-                    let file = shard.open_file(value)?;
-                    let stat = sys::stat(&file, &path)?;
                     let mut magic = [0; 4];
-                    sys::read_at(&file, &mut magic, 0, &path)?;
+                    // What else stands there, some of that cannot even be opened.
+                    let stat = shard.stat_of(value)?;
+                    if stat.kind == Kind::File {
+                        sys::read_at(&shard.open_file(value)?, &mut magic, 0, &path)?;
+                    }
                     Ok((stat, magic))
                 };
                 match look() {
@@ -86,8 +96,16 @@ impl Store {
 
     /// Proves every value, and removes what is bad where asked. Bad ones are told with their cause as they are found. `true` from `stop`
     /// ends it.
-    pub fn prove(&self, remove: bool, stop: &dyn Fn() -> bool, tell: &mut dyn FnMut(&Path, &Flaw)) -> Result<Proved> {
+    pub fn prove(&self, remove_bad: bool, stop: &dyn Fn() -> bool, tell: &mut dyn FnMut(&Path, &Flaw)) -> Result<Proved> {
         let mut proved = Proved::default();
+        for other in self.in_the_way()? {
+            proved.bad += 1;
+            tell(&self.dir.path_of(&other), &Flaw::new(FlawKind::Corrupt, "no-shard", "it is no directory, and keeps values from being put"));
+            if remove_bad {
+                remove(&self.dir, &other)?;
+                proved.removed += 1;
+            }
+        }
         for shard in self.shards() {
             let shard = shard?;
             for value in names(&shard)? {
@@ -107,11 +125,9 @@ impl Store {
                 proved.values += 1;
                 proved.bad += 1;
                 tell(&path, &flaw);
-                if remove {
-                    match shard.unlink(&value) {
-                        Err(error) if !error.is_gone() => return Err(error),
-                        _ => proved.removed += 1,
-                    }
+                if remove_bad {
+                    remove(&shard, &value)?;
+                    proved.removed += 1;
                 }
             }
         }
@@ -146,6 +162,15 @@ impl Store {
             Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "the store went away"),
             noted => ignored!(noted, "what the store was good for is not counted"),
         }
+    }
+}
+
+/// Removes what is bad, whatever it is.
+fn remove(dir: &Arc<Dir>, name: &Name) -> Result<()> {
+    let is_dir = dir.stat_of(name).is_ok_and(|stat| stat.kind == Kind::Dir);
+    match if is_dir { leftover::remove_tree(dir, name) } else { dir.unlink(name) } {
+        Err(error) if !error.is_gone() => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@
 //! holds the lock of the shard, tried and never waited for, so that two do not both remove for one excess.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -187,11 +188,15 @@ impl Store {
         Ok(pruned)
     }
 
-    /// A shard, where it is there.
+    /// A shard, where it is there. Where something else stands in its place, that holds no value: `verify` tells of it.
     pub(super) fn shard_dir(&self, shard: u64) -> Result<Option<Arc<Dir>>> {
         match self.dir.open_beneath(Path::new(&format!("{shard:02x}"))) {
             Ok(dir) => Ok(Some(dir)),
             Err(error) if error.is_absent() => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                tracing::debug!(cause = %error.sentence(), "it is no shard");
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

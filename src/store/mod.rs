@@ -31,7 +31,7 @@ use crate::base::leftover::{self, Leftover};
 use crate::base::memo::{only_of, own_dir, replace, replace_as};
 use crate::base::seal::Digest;
 use crate::base::sys::{self, Dir, Kind, Name, Stat, Time};
-use crate::base::{Error, Flaw, Result};
+use crate::base::{Error, Flaw, FlawKind, Result};
 use crate::ignored;
 
 pub use claim::{Claim, Claiming};
@@ -252,9 +252,15 @@ impl Store {
             Err(error) => return Err(error),
         };
         let stat = sys::stat(&file, &path)?;
-        let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
-        let bytes = bytes.ok_or_else(|| Error::new("read", &path, io::ErrorKind::InvalidData))?;
-        match Value::prove(bytes, key, Some(source)) {
+        // A shard may have come to belong to somebody else, or a value, by hand: nobody else's is believed (T3).
+        let proved = match only_of(sys::effective_user(), &stat, &path) {
+            Err(_) => Err(Flaw::new(FlawKind::Corrupt, "owner", "it is not this user's alone")),
+            Ok(()) => {
+                let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
+                Value::prove(bytes.ok_or_else(|| Error::new("read", &path, io::ErrorKind::InvalidData))?, key, Some(source))
+            }
+        };
+        match proved {
             Ok(value) => {
                 if stat.mtime < Time::now().minus_seconds(MARK_EVERY) {
                     ignored!(sys::set_mtime(&file, Time::now(), &path), "the last use of a stored value is not marked");
@@ -375,6 +381,26 @@ mod tests {
         let again = Store::open(&store.path()).unwrap();
         assert!(matches!(again.find(&key(&source, 0), &source), Ok(Lookup::Hit(_))));
         assert!(top.path().join("a/b/CACHEDIR.TAG").is_file());
+    }
+
+    #[test]
+    fn what_belongs_to_others_or_is_open_to_them_is_not_believed() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let top = tempfile::tempdir().unwrap();
+        let store = Store::open(top.path()).unwrap();
+        let source = Digest::of(b"x");
+        let found = |owner, mode| {
+            let path = put(&store, &source, 0);
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            chown(&path, owner, None).unwrap();
+            matches!(store.find(&key(&source, 0), &source), Ok(Lookup::Hit(_)))
+        };
+        assert!(found(None, 0o644) && !found(None, 0o664) && !found(None, 0o602));
+        if sys::effective_user() == 0 {
+            assert!(!found(Some(1234), 0o644));
+        } else {
+            eprintln!("SKIP a value of another user: only root can give files away");
+        }
     }
 
     #[test]

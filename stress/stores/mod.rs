@@ -7,6 +7,7 @@ pub(crate) mod judge;
 pub(crate) mod poison;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -29,11 +30,17 @@ pub(crate) struct Plan {
 pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &Tally) -> Result<()> {
     let wants = |name: &str| plan.case.as_deref().is_none_or(|case| case == name);
     let only = plan.case.as_deref().filter(|case| case.contains(':'));
-    if wants("poison") || only.is_some() || !["storm", "xfs"].iter().any(|name| wants(name)) {
+    if wants("poison") || wants("exchange") || only.is_some() || !["storm", "xfs"].iter().any(|name| wants(name)) {
         let room = memory("stores").map_or_else(|| setting.room("stores"), Ok)?;
         let ground = Ground::lay_out(setting, room.path(), 2, 6)?;
+        if wants("exchange") {
+            poison::exchange(&ground, tally)?;
+        }
         let other = plan.case.as_deref().filter(|case| *case != "poison");
-        poison::table(&ground, other, random, tally)?;
+        if other != Some("exchange") {
+            let limit = (plan.quick && other.is_none()).then(|| Duration::from_secs(plan.seconds));
+            poison::table(&ground, limit, other, random, tally)?;
+        }
     }
     let xfs = if plan.quick { Err("it is left out shortly".to_owned()) } else { xfs_possible() };
     let both = wants("storm") && wants("xfs") && xfs.is_ok();

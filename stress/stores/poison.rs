@@ -4,6 +4,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -77,7 +78,8 @@ fn cases() -> Vec<(&'static str, &'static str)> {
 const MODES: [&str; 2] = ["copy", "hardlink"];
 
 /// Each kind, all over a store, in each link mode. `only`: MODE:WHAT:KIND.
-pub(crate) fn table(ground: &Ground<'_>, only: Option<&str>, random: &mut Random, tally: &Tally) -> Result<()> {
+/// `limit`: as many as can be done so soon, of each kind alike.
+pub(crate) fn table(ground: &Ground<'_>, limit: Option<Duration>, only: Option<&str>, random: &mut Random, tally: &Tally) -> Result<()> {
     let full = |mode: &str| ground.room.join(format!("full-{mode}"));
     // root's secret, beside whose name lies what a careless one would remove
     let outside = ground.room.join("outside");
@@ -95,28 +97,30 @@ pub(crate) fn table(ground: &Ground<'_>, only: Option<&str>, random: &mut Random
         std::fs::copy(&path, outside.join(path.file_name().context("no name")?))?;
     }
     let before = snapshot(&outside)?;
+    let start = Instant::now();
+    let mut all: Vec<_> = MODES.into_iter().flat_map(|mode| cases().into_iter().map(move |(what, kind)| (mode, what, kind))).collect();
+    random.shuffle_in_turn(&mut all, |(mode, what, _)| (*mode, *what));
     let mut done = 0;
-    for mode in MODES {
-        for (what, kind) in cases() {
-            let name = format!("{mode}:{what}:{kind}");
-            if interrupted() || only.is_some_and(|only| only != name) {
-                continue;
-            }
-            let complain = |text: String| {
-                let again = format!("stores --seed {} --case {name}", ground.setting.seed);
-                tally.violation(&format!("stores: {name}: {text}"), &again);
-            };
-            one(ground, &full(mode), (mode, what, kind), &outside, random, &complain).with_context(|| name.clone())?;
-            if snapshot(&outside)? != before {
-                complain("something changed outside of the store".to_owned());
-            }
-            tally.checked(u64::try_from(2 * ground.modules.len())?);
-            done += 1;
+    for (mode, what, kind) in &all {
+        let name = format!("{mode}:{what}:{kind}");
+        let late = limit.is_some_and(|limit| start.elapsed() > limit);
+        if interrupted() || late || only.is_some_and(|only| only != name) {
+            continue;
         }
+        let complain = |text: String| {
+            let again = format!("stores --seed {} --case {name}", ground.setting.seed);
+            tally.violation(&format!("stores: {name}: {text}"), &again);
+        };
+        one(ground, &full(mode), (mode, what, kind), &outside, random, &complain).with_context(|| name.clone())?;
+        if snapshot(&outside)? != before {
+            complain("something changed outside of the store".to_owned());
+        }
+        tally.checked(u64::try_from(2 * ground.modules.len())?);
+        done += 1;
     }
-    println!("stores: poison: {done} cases");
+    println!("stores: poison: {done} of {} cases, {:.1} s", all.len(), start.elapsed().as_secs_f64());
     if done == 0 && !interrupted() {
-        bail!("no case is called {}; a case is storm, xfs, poison or MODE:WHAT:KIND", only.unwrap_or_default());
+        bail!("no case is called {}; a case is storm, xfs, exchange, poison or MODE:WHAT:KIND", only.unwrap_or_default());
     }
     Ok(())
 }
@@ -185,6 +189,66 @@ fn one(
     told(ground.on_store(&["verify"], &store), &[0], "store verify after clean")?;
     if let Some(left) = left_in(&store).first() {
         complain(format!("{} is left over after store clean", left.display()));
+    }
+    Ok(())
+}
+
+/// Shared artifacts are exchanged for one another without pause, so that one that was proved is another when it is linked: what comes
+/// between the two takes its time.
+pub(crate) fn exchange(ground: &Ground<'_>, tally: &Tally) -> Result<()> {
+    if let Err(why) = crate::strace_log::possible() {
+        println!("SKIP stores exchange: {why}");
+        return Ok(());
+    }
+    let again = format!("stores --seed {} --case exchange", ground.setting.seed);
+    let (store, tree) = (ground.room.join("exchanged"), ground.room.join("taker"));
+    check(ground.on_tree("compile", &ground.trees[0], 1, &store).args(["--link-mode", "hardlink"]))?;
+    let links: Vec<PathBuf> = keyed(&store).into_iter().filter(|path| is_link(path)).collect();
+    let (mut linked, mut copied, mut swaps) = (0, 0, 0_u64);
+    for _ in 0..4 {
+        crate::run::remove(&tree)?;
+        ground.plant(&tree, true)?;
+        let mut command = Command::new("strace");
+        command.args(["-f", "-b", "execve", "-qq", "-o", "/dev/null", "-e", "trace=linkat,?link", "-e", "inject=linkat,?link:delay_enter=20000"]);
+        let mut inner = ground.on_tree("compile", &tree, 1, &store);
+        inner.args(["--link-mode", "hardlink"]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        crate::locks::holders::pass_environment(&inner, &mut command);
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let cost = std::thread::scope(|scope| {
+            let swapper = scope.spawn(|| {
+                let mut count = 0;
+                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                    use rustix::fs::{CWD, RenameFlags, renameat_with};
+                    // right for a while, so that it is taken for good, and then another for a while
+                    for pair in links.chunks_exact(2) {
+                        count += u64::from(renameat_with(CWD, &pair[0], CWD, &pair[1], RenameFlags::EXCHANGE).is_ok());
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(7));
+                }
+                count
+            });
+            let cost = measure(vec![command]);
+            over.store(true, std::sync::atomic::Ordering::SeqCst);
+            swaps += swapper.join().unwrap_or(0);
+            cost
+        })?;
+        if cost.code != Some(0) {
+            tally.violation(&format!("stores: exchange: compile exits {:?}: {}", cost.code, cost.text.trim()), &again);
+        }
+        for why in ground.at_rest(&tree)? {
+            tally.violation(&format!("stores: exchange: {why}"), &again);
+        }
+        for name in &ground.modules {
+            use std::os::unix::fs::MetadataExt;
+            let shared = std::fs::metadata(ground.artifact(&tree, name)).is_ok_and(|meta| meta.nlink() > 1);
+            *if shared { &mut linked } else { &mut copied } += 1;
+        }
+        tally.checked(u64::try_from(ground.modules.len())?);
+    }
+    println!("stores: exchange: {swaps} exchanges, {linked} artifacts linked, {copied} made anew");
+    if swaps == 0 || linked == 0 {
+        tally.violation("stores: exchange: nothing was exchanged or linked: then nothing was shown", &again);
     }
     Ok(())
 }

@@ -111,7 +111,7 @@ fn one(setting: &Setting, plan: &Plan, case: &str, seconds: f64, again: &str, ra
     };
     match (kind, which) {
         ("corpus", _) => corpus::check_all(&mut ground, way, Some(which).filter(|_| part_of(case).is_some()), plan.quick, again, tally),
-        ("stores", _) => stores::check_all(&ground, again, tally),
+        ("stores", _) => stores::check_all(&ground, plan.quick, again, tally),
         ("code", _) => code::check_all(&mut ground, plan.quick, again, tally),
         ("standin", writer) => {
             let naive = naive::WRITERS.iter().any(|(name, naive)| *name == writer && *naive);

@@ -107,7 +107,7 @@ const SLICES: &[(Program, Option<u64>, Option<u64>)] = &[
     (Program::Workers, Some(10), None),
     (Program::Locks, Some(3), None),
     (Program::Claims, Some(6), None),
-    (Program::Stores, Some(5), Some(300)),
+    (Program::Stores, Some(4), Some(300)),
     (Program::Storm, Some(12), Some(600)),
     (Program::Cleanrace, Some(10), Some(300)),
     (Program::Hostile, Some(4), Some(60)),
@@ -225,7 +225,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             let plan = crashstates::Plan { sources: args.sources, seconds, case: args.case.clone() };
             crashstates::run(setting, &plan, random, tally)
         }
-        Program::Powercut => powercut::run(setting, seconds, case, random, tally),
+        Program::Powercut => powercut::run(setting, args.quick, seconds, case, random, tally),
         Program::Places => places::run(setting, seconds, case, random, tally),
         Program::Shortio => shortio::run(setting, seconds, case, random, tally),
         Program::Bitrot => bitrot::run(setting, seconds, case, random, tally),

@@ -100,7 +100,10 @@ impl Store {
         let mut proved = Proved::default();
         for other in self.in_the_way()? {
             proved.bad += 1;
-            tell(&self.dir.path_of(&other), &Flaw::new(FlawKind::Corrupt, "no-shard", "it is no directory, and keeps values from being put"));
+            tell(
+                &self.dir.path_of(&other),
+                &Flaw::new(FlawKind::Corrupt, "no-shard", "it is no directory, and keeps values from being put"),
+            );
             if remove_bad {
                 remove(&self.dir, &other)?;
                 proved.removed += 1;

@@ -253,12 +253,11 @@ impl Store {
         };
         let stat = sys::stat(&file, &path)?;
         // A shard may have come to belong to somebody else, or a value, by hand: nobody else's is believed (T3).
-        let proved = match only_of(sys::effective_user(), &stat, &path) {
-            Err(_) => Err(Flaw::new(FlawKind::Corrupt, "owner", "it is not this user's alone")),
-            Ok(()) => {
-                let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
-                Value::prove(bytes.ok_or_else(|| Error::new("read", &path, io::ErrorKind::InvalidData))?, key, Some(source))
-            }
+        let proved = if only_of(sys::effective_user(), &stat, &path).is_ok() {
+            let bytes = if stat.kind == Kind::File { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
+            Value::prove(bytes.ok_or_else(|| Error::new("read", &path, io::ErrorKind::InvalidData))?, key, Some(source))
+        } else {
+            Err(Flaw::new(FlawKind::Corrupt, "owner", "it is not this user's alone"))
         };
         match proved {
             Ok(value) => {

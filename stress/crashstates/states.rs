@@ -201,7 +201,13 @@ pub(crate) fn lay_out(disk: &Disk, random: &mut crate::run::Random, to: &std::pa
         } else if let Some(first) = made.get(&ino) {
             std::fs::hard_link(first, path)?;
         } else {
-            let variant = if !inode.dirty { WRITTEN } else if alike < VARIANTS.len() { alike } else { random.below(VARIANTS.len()) };
+            let variant = if !inode.dirty {
+                WRITTEN
+            } else if alike < VARIANTS.len() {
+                alike
+            } else {
+                random.below(VARIANTS.len())
+            };
             std::fs::write(&path, &disk.contents[inode.variants[variant]])?;
             made.insert(ino, path);
         }

@@ -113,7 +113,10 @@ impl<'a> Storm<'a> {
             }
             threads.push(scope.spawn(move || self.reader(seed(901))));
             threads.push(scope.spawn(move || self.editor(seed(902))));
-            threads.push(scope.spawn(move || self.poisoner(seed(903))));
+            threads.push(scope.spawn(move || {
+                self.poisoner(seed(903));
+                Ok(())
+            }));
             let start = Instant::now();
             while start.elapsed() < self.lasts && !interrupted() && threads.iter().all(|thread| !thread.is_finished()) {
                 std::thread::sleep(Duration::from_millis(20));
@@ -240,7 +243,7 @@ impl<'a> Storm<'a> {
     }
 
     /// What it puts there never comes into a tree: it is always another file than one that a tree may have a link of.
-    fn poisoner(&self, mut random: Random) -> Result<()> {
+    fn poisoner(&self, mut random: Random) {
         while !self.over.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(5 + random.next() % 60));
             let values = keyed(&self.store);
@@ -262,7 +265,6 @@ impl<'a> Storm<'a> {
                 Err(error) => println!("stores: {kind} at {}: {error:#}", path.display()),
             }
         }
-        Ok(())
     }
 
     fn reader(&self, mut random: Random) -> Result<()> {
@@ -317,7 +319,10 @@ impl<'a> Storm<'a> {
                 self.complain(&format!("afterwards {why}"));
             }
             let mut import = Command::new(&self.ground.setting.python.path);
-            must("import", { import.args(["-B", "-c", IMPORT]).arg(tree); import })?;
+            must("import", {
+                import.args(["-B", "-c", IMPORT]).arg(tree);
+                import
+            })?;
             self.tally.checked(u64::try_from(MODULES)?);
         }
         self.judge_store(&must)?;

@@ -136,7 +136,7 @@ impl<'a> Ground<'a> {
         if !wanted.map_or_else(|| known.values().any(|one| *one == code), |wanted| *wanted == code) {
             return Ok(Some("its code is not what its source gives without a store".to_owned()));
         }
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let shared = format!("<{}>", name.file_name().unwrap_or_default().to_string_lossy());
         let right = [hex(tree.join(name).as_os_str().as_bytes()), hex(shared.as_bytes())];
         if names.len() != 1 || !right.contains(&names[0]) {

@@ -51,7 +51,8 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
         match xfs {
             // artifacts are cloned there
             Ok(()) => {
-                let place = Place::made(&setting.scratch, &setting.scratch, 1 << 30, &["mkfs.xfs", "-q", "-m", "reflink=1"], "loop,nouuid")?;
+                let place =
+                    Place::made(&setting.scratch, &setting.scratch, 1 << 30, &["mkfs.xfs", "-q", "-m", "reflink=1"], "loop,nouuid")?;
                 storm(setting, place.dir(), "xfs", plan, both, tally)?;
             }
             Err(why) => println!("SKIP stores on xfs: {why}"),
@@ -72,5 +73,5 @@ pub(crate) fn xfs_possible() -> Result<(), String> {
     if !mount::possible() {
         return Err("not root, or nothing can be mounted".to_owned());
     }
-    if !on_path("mkfs.xfs") { Err("there is no mkfs.xfs".to_owned()) } else { Ok(()) }
+    if on_path("mkfs.xfs") { Ok(()) } else { Err("there is no mkfs.xfs".to_owned()) }
 }

@@ -209,7 +209,18 @@ pub(crate) fn exchange(ground: &Ground<'_>, tally: &Tally) -> Result<()> {
         crate::run::remove(&tree)?;
         ground.plant(&tree, true)?;
         let mut command = Command::new("strace");
-        command.args(["-f", "-b", "execve", "-qq", "-o", "/dev/null", "-e", "trace=linkat,?link", "-e", "inject=linkat,?link:delay_enter=20000"]);
+        command.args([
+            "-f",
+            "-b",
+            "execve",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=linkat,?link",
+            "-e",
+            "inject=linkat,?link:delay_enter=20000",
+        ]);
         let mut inner = ground.on_tree("compile", &tree, 1, &store);
         inner.args(["--link-mode", "hardlink"]);
         command.arg(inner.get_program()).args(inner.get_args());

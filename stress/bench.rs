@@ -19,6 +19,7 @@ pub(crate) const CALLS: &str = "openat,?openat2,write,pwrite64,writev,copy_file_
     ?rename,renameat,renameat2,?link,linkat,?unlink,unlinkat,?rmdir,?mkdir,mkdirat,flock,ftruncate,fchown,fchownat,fchmod,fchmodat,utimensat";
 
 const SOURCES: usize = 20;
+const LINKS: &[&str] = &["--link-mode", "hardlink"];
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is killed, on which tree.
@@ -39,6 +40,10 @@ pub(crate) enum Op {
     Filling,
     /// compile, no artifacts yet, all of them in the store: no worker is started
     Warm,
+    /// compile with hard links, no artifacts yet, with an empty store
+    Linking,
+    /// compile with hard links, no artifacts yet, all of them in the store, finished
+    Linked,
     /// compile, and one of its workers is killed instead
     Worker,
 }
@@ -46,7 +51,21 @@ pub(crate) enum Op {
 impl Op {
     /// Is there a store?
     pub(crate) fn stores(self) -> bool {
-        matches!(self, Self::Filling | Self::Warm)
+        matches!(self, Self::Filling | Self::Warm) || self.links()
+    }
+
+    /// Are artifacts the store's own files?
+    pub(crate) fn links(self) -> bool {
+        matches!(self, Self::Linking | Self::Linked)
+    }
+
+    /// The store that it begins with.
+    fn full(self) -> Option<&'static str> {
+        match self {
+            Self::Warm => Some("store-full"),
+            Self::Linked => Some("store-linked"),
+            _ => None,
+        }
     }
 }
 
@@ -94,8 +113,15 @@ impl<'a> Bench<'a> {
         bench.save(Op::Fresh)?;
         bench.save(Op::Worker)?;
         bench.save(Op::Filling)?;
-        bench.save(Op::Warm)?;
-        check(bench.stored("compile", "store-full").arg(&bench.tree).arg("--python").arg(&setting.python.path))?;
+        for op in [Op::Warm, Op::Linking, Op::Linked] {
+            bench.save(op)?;
+        }
+        for (op, store) in [Op::Warm, Op::Linked].into_iter().filter_map(|op| Some((op, op.full()?))) {
+            bench.restore(Op::Fresh)?;
+            let mut fill = bench.stored("compile", store);
+            check(fill.args(if op.links() { LINKS } else { &[] }).arg(&bench.tree).arg("--python").arg(&setting.python.path))?;
+        }
+        // the links of that tree, which goes now
         bench.restore(Op::Fresh)?;
         check(&mut setting.compileall(&bench.tree, 1))?;
         bench.save(Op::Seal)?;
@@ -145,8 +171,8 @@ impl<'a> Bench<'a> {
         if op.stores() && self.store().exists() {
             std::fs::remove_dir_all(self.store())?;
         }
-        if op == Op::Warm {
-            copy(&self.room.join("store-full"), &self.store())?;
+        if let Some(full) = op.full() {
+            copy(&self.room.join(full), &self.store())?;
         }
         copy(&self.template(op), &self.tree)
     }
@@ -165,6 +191,9 @@ impl<'a> Bench<'a> {
         all.extend(self.setting.arguments(verb, &self.tree, 1));
         if op == Op::Force {
             all.push("--force".into());
+        }
+        if op.links() {
+            all.extend(LINKS.iter().map(OsString::from));
         }
         all
     }

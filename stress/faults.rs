@@ -75,8 +75,10 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
     let room = setting.room("faults")?;
     let mut bench = Bench::lay_out(setting, room.path())?;
     let again = |case: &Case| format!("faults --seed {} --case {}", setting.seed, case.name());
-    if let Some(only) = only {
-        let case = Case::parse(only).with_context(|| format!("no case is called {only}; a case is TREE:CALL:ERRNO:N"))?;
+    // one case, or all of one tree
+    let tree = only.and_then(|only| COMMANDS.into_iter().chain(INSIDE).find(|writer| writer.name == only));
+    if let (Some(only), None) = (only, tree) {
+        let case = Case::parse(only).with_context(|| format!("no case is called {only}; a case is TREE or TREE:CALL:ERRNO:N"))?;
         let found = one(&mut bench, &case)?;
         println!("faults: hit {:?}; exit {:?}; said: {}", found.hits, found.code, found.said.trim());
         found.told.iter().for_each(|what| tally.violation(&format!("{}: {what}", case.name()), &again(&case)));
@@ -89,7 +91,7 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
     let start = Instant::now();
     prove(&mut bench, tally)?;
     let mut cases = Vec::new();
-    for writer in COMMANDS.into_iter().chain(INSIDE) {
+    for writer in COMMANDS.into_iter().chain(INSIDE).filter(|writer| tree.is_none_or(|one| one == *writer)) {
         let here = cases_of(&mut bench, writer)?;
         println!("faults: {}: {} cases", writer.name, here.len());
         cases.extend(here);

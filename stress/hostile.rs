@@ -6,6 +6,7 @@ mod corpus;
 mod ground;
 mod naive;
 mod race;
+mod stores;
 mod user;
 
 use anyhow::{Result, bail};
@@ -26,7 +27,7 @@ pub(crate) struct Plan {
     pub(crate) quick: bool,
 }
 
-const CASES: [&str; 13] = [
+const CASES: [&str; 14] = [
     "standin:islink",
     "standin:lastpart",
     "standin:beneath",
@@ -34,6 +35,7 @@ const CASES: [&str; 13] = [
     "corpus:ENOSYS",
     "corpus:EPERM",
     "code",
+    "stores",
     "race:direct",
     "race:ENOSYS",
     "race:EPERM",
@@ -109,6 +111,7 @@ fn one(setting: &Setting, plan: &Plan, case: &str, seconds: f64, again: &str, ra
     };
     match (kind, which) {
         ("corpus", _) => corpus::check_all(&mut ground, way, Some(which).filter(|_| part_of(case).is_some()), plan.quick, again, tally),
+        ("stores", _) => stores::check_all(&ground, plan.quick, again, tally),
         ("code", _) => code::check_all(&mut ground, plan.quick, again, tally),
         ("standin", writer) => {
             let naive = naive::WRITERS.iter().any(|(name, naive)| *name == writer && *naive);

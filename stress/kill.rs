@@ -43,11 +43,13 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
     let mut bench = Bench::lay_out(setting, room.path())?;
     let start = Instant::now();
     let mut cases = Vec::new();
-    if let Some(only) = only {
-        cases.push(Case::parse(only).with_context(|| format!("no case is called {only}; a case is COMMAND:CALL:N"))?);
+    // one case, or all of one command
+    let command = only.and_then(|only| COMMANDS.into_iter().chain(INSIDE).chain([WORKER]).find(|writer| writer.name == only));
+    if let (Some(only), None) = (only, command) {
+        cases.push(Case::parse(only).with_context(|| format!("no case is called {only}; a case is COMMAND or COMMAND:CALL:N"))?);
     } else {
         prove(&mut bench, random, tally)?;
-        for writer in COMMANDS.into_iter().chain(INSIDE).chain([WORKER]) {
+        for writer in COMMANDS.into_iter().chain(INSIDE).chain([WORKER]).filter(|writer| command.is_none_or(|one| one == *writer)) {
             let here = if writer.op == Op::Worker { vec![("delay".to_owned(), 40)] } else { bench.count(writer)? };
             println!("kill: {}: {} calls", writer.name, here.iter().map(|(_, times)| times).sum::<usize>());
             for (call, times) in here {
@@ -68,13 +70,13 @@ pub(crate) fn run(setting: &Setting, seconds: Option<u64>, only: Option<&str>, r
         hit += usize::from(struck);
         tally.checked(1);
         done += 1;
-        if tally.violations() > before && only.is_some() {
+        if tally.violations() > before && only.is_some() && command.is_none() {
             println!("the tree stays in {}", run::keep(room)?.display());
             return Ok(());
         }
     }
     println!("kill: {done} of {} cases, {hit} hit, {:.1} s", cases.len(), start.elapsed().as_secs_f64());
-    if only.is_none() && done > 0 && hit == 0 {
+    if cases.len() > 1 && done > 0 && hit == 0 {
         tally.violation("no kill hit anything: nothing was shown", "kill");
     }
     Ok(())

@@ -33,6 +33,7 @@ mod run;
 mod selftest;
 mod shortio;
 mod standin;
+mod stores;
 mod storm;
 mod strace_log;
 mod whole;
@@ -78,6 +79,8 @@ enum Program {
     Locks,
     /// Several processes over as many trees with one store: each source is compiled once, and kills keep nobody.
     Claims,
+    /// One store for several trees: poisoned in every way, and in a storm of runs that fill, use, prune and clean it.
+    Stores,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
     /// Clean and compile against each other, against installers that remove and rename, and against walkers.
@@ -104,6 +107,7 @@ const SLICES: &[(Program, Option<u64>, Option<u64>)] = &[
     (Program::Workers, Some(10), None),
     (Program::Locks, Some(3), None),
     (Program::Claims, Some(6), None),
+    (Program::Stores, Some(4), Some(300)),
     (Program::Storm, Some(12), Some(600)),
     (Program::Cleanrace, Some(10), Some(300)),
     (Program::Hostile, Some(4), Some(60)),
@@ -156,7 +160,7 @@ struct Args {
     /// fuzz: inputs of each parser
     #[arg(long, default_value_t = 10_000_000)]
     inputs: u64,
-    /// storm: how many run at once
+    /// storm, stores: how many run at once
     #[arg(long, default_value_t = 16)]
     processes: usize,
 }
@@ -221,7 +225,7 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             let plan = crashstates::Plan { sources: args.sources, seconds, case: args.case.clone() };
             crashstates::run(setting, &plan, random, tally)
         }
-        Program::Powercut => powercut::run(setting, seconds, case, random, tally),
+        Program::Powercut => powercut::run(setting, args.quick, seconds, case, random, tally),
         Program::Places => places::run(setting, seconds, case, random, tally),
         Program::Shortio => shortio::run(setting, seconds, case, random, tally),
         Program::Bitrot => bitrot::run(setting, seconds, case, random, tally),
@@ -233,6 +237,11 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             locks::run(setting, &locks::Plan { sections, seconds, case: args.case.clone() }, random, tally)
         }
         Program::Claims => claims::run(setting, seconds, case, random, tally),
+        Program::Stores => {
+            let (seconds, processes) = (seconds.unwrap_or(60), args.processes.max(1));
+            let plan = stores::Plan { seconds, processes, case: args.case.clone(), quick: args.quick };
+            stores::run(setting, &plan, random, tally)
+        }
         Program::Storm => {
             let plan = storm::Plan { seconds: seconds.unwrap_or(60), processes: args.processes.max(1), case: args.case.clone() };
             storm::run(setting, &plan, tally)
@@ -307,6 +316,10 @@ fn list() {
         println!("SKIP {what}: {why}");
     }
     say("claims", "many processes over many trees with one store", linux());
+    say("stores", "one store for several trees, poisoned and stormed", linux());
+    if let Err(why) = stores::xfs_possible() {
+        println!("SKIP stores on xfs, where artifacts are cloned: {why}");
+    }
     say("storm", "many processes over one tree", linux());
     say("cleanrace", "clean and compile against installers that remove and rename, and walkers", linux());
     if let Err(why) = strace_log::possible() {

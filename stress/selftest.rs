@@ -31,6 +31,13 @@ const PROOFS: &[(&str, &[&str])] = &[
     ("second-look", &["locks", "--case", "once", "--seconds", "1"]),
     ("claims", &["claims", "--case", "once", "--seconds", "1"]),
     ("claim-recheck", &["claims", "--case", "late", "--seconds", "1"]),
+    ("proof", &["stores", "--case", "copy:value:flip"]),
+    ("proof", &["stores", "--case", "hardlink:value:flip"]),
+    ("value-key", &["stores", "--case", "copy:value:other"]),
+    ("link-fit", &["stores", "--case", "hardlink:value:other"]),
+    ("file-flush", &["crashstates", "--case", "store:batch:hardlink", "--sources", "6"]),
+    ("flushed-links", &["crashstates", "--case", "store:none+batch:hardlink", "--sources", "6"]),
+    ("trust", &["hostile", "--case", "stores"]),
     ("frame-checksum", &["workers", "--case", "flips:150:once"]),
     ("request-id", &["workers", "--case", "swaps:2:once"]),
     ("whole-frames", &["workers", "--case", "pauses:150:always"]),
@@ -53,6 +60,7 @@ const PROOFS: &[(&str, &[&str])] = &[
 /// What shows in a race alone, so that each may be tried some times; left out shortly.
 const RACES: &[(&str, &[&str])] = &[
     ("rename", &["storm", "--case", "product", "--seconds", "6", "--processes", "8"]),
+    ("link-inode", &["stores", "--case", "exchange"]),
     ("names-again", &["hostile", "--case", "race:lock", "--seconds", "10"]),
 ];
 const TRIES: u64 = 8;

@@ -23,7 +23,7 @@ const fn product(op: Op, name: &'static str, verb: &'static str) -> Writer {
 }
 
 /// The product's commands.
-pub(crate) const COMMANDS: [Writer; 9] = [
+pub(crate) const COMMANDS: [Writer; 11] = [
     product(Op::Fresh, "fresh", "compile"),
     product(Op::Stale, "stale", "compile"),
     product(Op::Force, "force", "compile"),
@@ -33,6 +33,8 @@ pub(crate) const COMMANDS: [Writer; 9] = [
     product(Op::Restamp, "restamp", "compile"),
     product(Op::Filling, "filling", "compile"),
     product(Op::Warm, "warm", "compile"),
+    product(Op::Linking, "linking", "compile"),
+    product(Op::Linked, "linked", "compile"),
 ];
 
 /// The same where workers are started: what strikes the N-th call of a thread strikes theirs too.

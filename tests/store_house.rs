@@ -403,3 +403,39 @@ fn code_of_a_private_source_is_not_put_where_others_read() {
         assert_eq!(outcome.entry("m.py")["cause"]["code"].as_str(), open.then_some("private"), "{}", outcome.shown());
     }
 }
+
+/// A directory or a link where a value should be, and a file where values should lie: nobody can use those, and whoever starts over is rid of them.
+#[test]
+fn what_stands_in_the_way_of_values_is_found_and_goes() {
+    let python = python();
+    for what in ["dir", "link", "shard"] {
+        for verb in [&["clean"][..], &["verify", "--remove-bad"]] {
+            let (tree, store) = (tree(), tempfile::tempdir().unwrap());
+            on_tree(&tree, python, store.path(), &["compile"]).exits(0);
+            let value = values(store.path()).remove(0);
+            let place = if what == "shard" { value.parent().unwrap().to_path_buf() } else { value.clone() };
+            if what == "shard" {
+                std::fs::remove_dir_all(&place).unwrap();
+                std::fs::write(&place, b"in the way").unwrap();
+            } else {
+                std::fs::remove_file(&value).unwrap();
+            }
+            match what {
+                "dir" => std::fs::create_dir_all(value.join("within")).unwrap(),
+                "link" => std::os::unix::fs::symlink(tree.path("m.py"), &value).unwrap(),
+                _ => {}
+            }
+            let found = store_command(&tree, store.path(), &["verify"]).exits(1);
+            assert!(found.lines.iter().any(|line| line["kind"] == "value" && line["path"] == place.to_str().unwrap()), "{}", found.shown());
+            for quiet in [&["stats"][..], &["prune", "--max-size", "1M"]] {
+                store_command(&tree, store.path(), quiet).exits(0);
+                assert!(place.symlink_metadata().is_ok(), "{quiet:?} leaves what it does not know");
+            }
+            store_command(&tree, store.path(), verb).exits(0);
+            assert!(!place.is_file() && value.symlink_metadata().is_err(), "{verb:?} of what stands in place of a {what}");
+            on_tree(&tree, python, store.path(), &["compile", "--force"]).exits(0);
+            assert_eq!(values(store.path()).len(), 2);
+            store_command(&tree, store.path(), &["verify"]).exits(0);
+        }
+    }
+}

@@ -168,7 +168,7 @@ impl Staged {
         let into = lock.dir();
         if absent {
             match into.link_new(to, dir, name) {
-                Ok(()) if into.stat_of(to)?.same_file(shared) => {
+                Ok(()) if into.stat_of(to)?.same_file(shared) || seam::without("link-inode") => {
                     let (lock, temp, to, len) = (Arc::clone(lock), to.clone(), to.clone(), shared.size);
                     return Ok(Some(Self { lock, temp, to, file: None, len, renamed: false, stands: true, linked: true, second: None }));
                 }
@@ -182,7 +182,8 @@ impl Staged {
         let (temp, ()) = leftover::fresh(".tmp", into.path(), |temp| into.link_new(temp, dir, name))?;
         let (lock, to) = (Arc::clone(lock), to.clone());
         let staged = Self { lock, temp, to, file: None, len: shared.size, renamed: false, stands: false, linked: true, second: None };
-        Ok(staged.lock.dir().stat_of(&staged.temp)?.same_file(shared).then_some(staged))
+        let same = staged.lock.dir().stat_of(&staged.temp)?.same_file(shared) || seam::without("link-inode");
+        Ok(same.then_some(staged))
     }
 
     /// Gives it another name too, after it is flushed and before it gets its own: what has that name is as durable as this one.

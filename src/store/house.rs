@@ -56,9 +56,16 @@ pub struct Proved {
 }
 
 impl Store {
-    /// Its shards, one after the other.
+    /// Its shards, one after the other. What stands in the place of one holds no value.
     fn shards(&self) -> impl Iterator<Item = Result<Arc<Dir>>> {
         (0..256).filter_map(|shard| self.shard_dir(shard).transpose())
+    }
+
+    /// What stands in the place of a shard.
+    fn in_the_way(&self) -> Result<Vec<Name>> {
+        let is_shard = |name: &Name| matches!(name.as_bytes(), [a, b] if [a, b].iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')));
+        let others = self.dir.list()?.others;
+        Ok(others.into_iter().filter(is_shard).collect())
     }
 
     /// Counts what is in it, by the first bytes of each value. Nothing is proved.
@@ -69,11 +76,11 @@ impl Store {
             for value in names(&shard)?.iter().filter(|name| Key::of_name(name).is_some()) {
                 let path = shard.path_of(value);
                 let look = || -> Result<_> {
-                    let file = shard.open_file(value)?;
-                    let stat = sys::stat(&file, &path)?;
                     let mut magic = [0; 4];
+                    // What else stands there, some of that cannot even be opened.
+                    let stat = shard.stat_of(value)?;
                     if stat.kind == Kind::File {
-                        sys::read_at(&file, &mut magic, 0, &path)?;
+                        sys::read_at(&shard.open_file(value)?, &mut magic, 0, &path)?;
                     }
                     Ok((stat, magic))
                 };
@@ -109,6 +116,15 @@ impl Store {
     /// those in trees. Bad ones are told with their cause as they are found. `true` from `stop` ends it.
     pub fn prove(&self, remove: bool, stop: &dyn Fn() -> bool, tell: &mut dyn FnMut(&Path, &Flaw)) -> Result<Proved> {
         let mut proved = Proved::default();
+        for other in self.in_the_way()? {
+            proved.bad += 1;
+            let flaw = Flaw::new(FlawKind::Corrupt, "no-shard", "it is no directory, and keeps values from being put");
+            tell(&self.dir.path_of(&other), &flaw);
+            if remove {
+                remove_there(&self.dir, &other)?;
+                proved.removed += 1;
+            }
+        }
         let values = self.shards().map(|shard| shard.map(|shard| (shard, false)));
         let links = self.link_shards()?.into_iter().map(|shard| Ok((shard, true)));
         for shard in values.chain(links) {
@@ -129,10 +145,8 @@ impl Store {
                 proved.bad_shared += u64::from(shared);
                 tell(&shard.path_of(&name), &flaw);
                 if remove {
-                    match remove_any(&shard, &name) {
-                        Err(error) if !error.is_gone() => return Err(error),
-                        _ => proved.removed += 1,
-                    }
+                    remove_there(&shard, &name)?;
+                    proved.removed += 1;
                 }
             }
         }
@@ -167,6 +181,14 @@ impl Store {
             Err(error) if error.is_gone() => tracing::debug!(cause = %error.sentence(), "the store went away"),
             noted => ignored!(noted, "what the store was good for is not counted"),
         }
+    }
+}
+
+/// Removes what is bad, unless somebody else did.
+fn remove_there(dir: &Arc<Dir>, name: &Name) -> Result<()> {
+    match remove_any(dir, name) {
+        Err(error) if !error.is_gone() => Err(error),
+        _ => Ok(()),
     }
 }
 

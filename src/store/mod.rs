@@ -409,6 +409,26 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_others_or_is_open_to_them_is_not_believed() {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let top = tempfile::tempdir().unwrap();
+        let store = Store::open(top.path()).unwrap();
+        let source = Digest::of(b"x");
+        let found = |owner, mode| {
+            let path = put(&store, &source, 0);
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            chown(&path, owner, None).unwrap();
+            matches!(store.find(&key(&source, 0), &source), Ok(Lookup::Hit(_)))
+        };
+        assert!(found(None, 0o644) && !found(None, 0o664) && !found(None, 0o602));
+        if sys::effective_user() == 0 {
+            assert!(!found(Some(1234), 0o644));
+        } else {
+            eprintln!("SKIP a value of another user: only root can give files away");
+        }
+    }
+
+    #[test]
     fn what_is_not_to_be_believed_is_removed() {
         let top = tempfile::tempdir().unwrap();
         let store = Store::open(top.path()).unwrap();

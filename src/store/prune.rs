@@ -221,13 +221,15 @@ impl Store {
         Ok(pruned)
     }
 
-    /// A shard, where it is there.
+    /// A shard, where it is there. Where something else stands in its place, that holds no value: `verify` tells of it.
     pub(super) fn shard_dir(&self, shard: u64) -> Result<Option<Arc<Dir>>> {
         match self.dir.open_beneath(Path::new(&format!("{shard:02x}"))) {
             Ok(dir) => Ok(Some(dir)),
             Err(error) if error.is_absent() => Ok(None),
-            // No shard of ours. Whoever would put something there is told.
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                tracing::debug!(cause = %error.sentence(), "it is no shard");
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

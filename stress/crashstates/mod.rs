@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::corpus::module;
 use crate::crashstates::replay::Disk;
-use crate::crashstates::states::{Artifact, Artifacts, States};
+use crate::crashstates::states::{Artifact, Artifacts, States, lay_out, not_new};
 use crate::mount::{check, copy};
 use crate::run::{Random, Setting, Tally, interrupted, measure, without_options};
 use crate::standin;
@@ -44,8 +44,28 @@ const OPS: [(Op, &str, &str); 5] = [
 ];
 /// And whether it must hold.
 const MODES: [(&str, bool); 3] = [("batch", true), ("full", true), ("none", false)];
+/// Runs with a store that lies on the same disk: the durability of a first run, which fills it from another tree, and of the one that is
+/// judged; its link mode; whether it must hold. What the first one flushed not, nobody may lean on who promises more.
+const STORES: [(Option<&str>, &str, &str, bool); 12] = [
+    (None, "batch", "copy", true),
+    (None, "full", "copy", true),
+    (None, "batch", "hardlink", true),
+    (None, "full", "hardlink", true),
+    (None, "none", "hardlink", false),
+    (Some("none"), "batch", "copy", true),
+    (Some("none"), "full", "copy", true),
+    (Some("batch"), "batch", "hardlink", true),
+    (Some("batch"), "full", "hardlink", true),
+    (Some("none"), "batch", "hardlink", true),
+    (Some("none"), "full", "hardlink", true),
+    (Some("none"), "none", "hardlink", false),
+];
+/// States of each of these that are laid out for real, for runs to make the best of; and in a short run, which leaves some out.
+const SAMPLES: [usize; 2] = [12, 3];
 /// On the disk, beside the tree.
 const PREFIX: &str = "else/where";
+/// More names that are not flushed make more states, and show no more.
+const STORED: usize = 12;
 const DIRECTORIES: [&str; 5] = ["pkg", "pkg/sub", "pkg/sub/deep", "other", "."];
 
 /// How much of it.
@@ -53,7 +73,7 @@ const DIRECTORIES: [&str; 5] = ["pkg", "pkg/sub", "pkg/sub/deep", "other", "."];
 pub(crate) struct Plan {
     pub(crate) sources: usize,
     pub(crate) seconds: Option<u64>,
-    /// MODE:OP or standin:BUG:OP
+    /// MODE:OP, store:MODE:LINK, store:FIRST+MODE:LINK or standin:BUG:OP
     pub(crate) case: Option<String>,
 }
 
@@ -71,6 +91,8 @@ struct Found {
     bad: usize,
     told: Vec<String>,
     not_durable: Vec<String>,
+    /// What a run after a cut made wrong: never right, whatever the durability was.
+    after: Vec<String>,
 }
 
 pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &Tally) -> Result<()> {
@@ -88,6 +110,9 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
         let bench = Bench::lay_out(setting, room.path(), sources, salt)?;
         println!("crashstates: {sources} sources in {} directories", DIRECTORIES.len());
         for (mode, holds) in MODES {
+            if plan.case.as_ref().is_some_and(|case| case.starts_with("store:")) {
+                break;
+            }
             for (op, op_name, verb) in OPS {
                 let name = format!("{mode}:{op_name}");
                 if interrupted() || !plan.wants(&name) {
@@ -103,6 +128,21 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
                 judge(&name, &found, holds, &again(&name), tally);
                 cases += 1;
             }
+        }
+        let few = setting.room("crashstates")?;
+        let bench = Bench::lay_out(setting, few.path(), sources.min(STORED), salt)?;
+        let short = plan.case.is_none() && sources < 60;
+        for (first, mode, link, holds) in STORES {
+            let name = format!("store:{}{mode}:{link}", first.map(|first| format!("{first}+")).unwrap_or_default());
+            // each kind of it once
+            let left_out = mode == "full" || matches!((first, mode, link), (None, _, "copy") | (None, "none", _) | (Some("batch"), ..));
+            if interrupted() || !plan.wants(&name) || (short && left_out) {
+                continue;
+            }
+            let found = bench.with_store((first, mode, link), SAMPLES[usize::from(short)], random, &name)?;
+            found.after.iter().for_each(|what| tally.violation(&format!("{name}: {what}"), &again(&name)));
+            judge(&name, &found, holds, &again(&name), tally);
+            cases += 1;
         }
         // few files: what they are there for shows at once
         let small = setting.room("crashstates")?;
@@ -125,14 +165,14 @@ pub(crate) fn run(setting: &Setting, plan: &Plan, random: &mut Random, tally: &T
         }
     }
     if cases == 0 && !interrupted() {
-        bail!("no case is called {}; a case is MODE:OP or standin:BUG:OP", plan.case.as_deref().unwrap_or(""));
+        bail!("no case is called {}; a case is MODE:OP, store:MODE:LINK or standin:BUG:OP", plan.case.as_deref().unwrap_or(""));
     }
     println!("crashstates: {cases} runs in {rounds} rounds, {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
 }
 
 fn judge(name: &str, found: &Found, holds: bool, again: &str, tally: &Tally) {
-    let Found { states, prefix, bad, told, not_durable } = found;
+    let Found { states, prefix, bad, told, not_durable, .. } = found;
     let proof = if holds { "" } else { " (must find something)" };
     println!(
         "crashstates: {name:24} {states:8} states, {prefix} by prefix; {bad} torn; {} not durable at exit 0{proof}",
@@ -271,7 +311,92 @@ impl<'a> Bench<'a> {
         }
         self.compare(&disk)?;
         let (states_found, not_durable) = (states.count(), states.not_durable(&disk));
-        Ok(Found { states: states_found, prefix: states.prefix, bad: states.bad, told: states.told, not_durable })
+        Ok(Found { states: states_found, prefix: states.prefix, bad: states.bad, told: states.told, not_durable, after: Vec::new() })
+    }
+
+    /// One or two runs with a store on the disk: the states of the last one, and what a later run makes of some of all.
+    fn with_store(
+        &self,
+        (first, mode, link): (Option<&str>, &str, &str),
+        samples: usize,
+        random: &mut Random,
+        name: &str,
+    ) -> Result<Found> {
+        std::fs::remove_dir_all(&self.disk)?;
+        std::fs::create_dir(&self.disk)?;
+        let (other, store) = (self.disk.join("first"), self.disk.join("store"));
+        for tree in [&self.tree, &other] {
+            copy(&self.template("Fresh"), tree)?;
+        }
+        let mut artifacts = Artifacts::new();
+        for (path, artifact) in self.artifacts(&self.tree)? {
+            artifacts.insert(Path::new("tree").join(path), artifact);
+        }
+        let mut disk = Disk::of(&self.disk)?;
+        let path = self.room.join("log");
+        let mut before = 0;
+        for (number, (mode, tree)) in first.map(|first| (first, &other)).into_iter().chain([(mode, &self.tree)]).enumerate() {
+            let mut command = strace(&path);
+            command.args(if number == 0 { &[][..] } else { &["-A"] }).arg(&self.setting.bin);
+            command.args(self.setting.arguments("compile", tree, 2)).args(["--durability", mode, "--link-mode", link]);
+            self.stored(&mut command, &store);
+            before = if number == 0 { 0 } else { Log::read(&path)?.calls.len() };
+            let cost = measure(vec![command])?;
+            if cost.code != Some(0) {
+                bail!("{name} does not exit 0 but {:?}: {}", cost.code, cost.text.trim());
+            }
+        }
+        let log = Log::read(&path)?;
+        let mut states = States::new(&artifacts);
+        let moments: Vec<usize> = (0..samples).map(|_| random.below(log.calls.len())).collect();
+        let mut after = Vec::new();
+        for (number, call) in log.calls.iter().enumerate() {
+            let changed = disk.replay(call, &log)?;
+            if changed && number >= before {
+                states.cut(&disk, &format!("cut after line {} ({})", call.ended, call.name));
+            }
+            for _ in moments.iter().filter(|moment| **moment == number) {
+                let why = self.after_the_cut(&disk, link, &artifacts, random)?;
+                after.extend(why.map(|why| format!("a run after a cut after line {} ({}): {why}", call.ended, call.name)));
+            }
+            if interrupted() {
+                bail!("interrupted");
+            }
+        }
+        self.compare(&disk)?;
+        let not_durable = states.not_durable(&disk);
+        Ok(Found { states: states.count(), prefix: states.prefix, bad: states.bad, told: states.told, not_durable, after })
+    }
+
+    fn stored(&self, command: &mut Command, store: &Path) {
+        command.env("XDG_CACHE_HOME", self.room.join("cache"));
+        without_options(command);
+        command.env_remove("BYTEKEEP_NO_STORE").env("BYTEKEEP_STORE", store);
+    }
+
+    /// One of the states is laid out, and a third tree compiled from the store that is left. What is wrong with it.
+    fn after_the_cut(&self, disk: &Disk, link: &str, artifacts: &Artifacts, random: &mut Random) -> Result<Option<String>> {
+        let place = self.room.join("after");
+        crate::run::remove(&place)?;
+        std::fs::create_dir(&place)?;
+        lay_out(disk, random, &place)?;
+        let tree = place.join("third");
+        copy(&self.template("Fresh"), &tree)?;
+        let mut command = Command::new(&self.setting.bin);
+        command.args(self.setting.arguments("compile", &tree, 2)).args(["--link-mode", link]);
+        self.stored(&mut command, &place.join("store"));
+        let cost = measure(vec![command])?;
+        if cost.code != Some(0) {
+            return Ok(Some(format!("it exits {:?}: {}", cost.code, cost.text.trim())));
+        }
+        for (path, artifact) in artifacts {
+            let path = tree.join(path.strip_prefix("tree")?);
+            let why = std::fs::read(&path).map_or_else(|error| Some(error.to_string()), |bytes| not_new(artifact, &bytes));
+            if let Some(why) = why {
+                return Ok(Some(format!("{}: {why}", path.display())));
+            }
+        }
+        Ok(None)
     }
 
     /// Where an artifact of the tree stands on the disk.

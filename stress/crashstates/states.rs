@@ -52,6 +52,13 @@ impl Choice {
     }
 }
 
+/// On the disk beside the tree: what is in these is judged by what a run makes of it, and would only multiply the states.
+pub(crate) const BESIDE: [&str; 2] = ["store", "first"];
+
+fn is_beside(path: &std::path::Path) -> bool {
+    BESIDE.iter().any(|name| path.starts_with(name))
+}
+
 #[derive(Debug)]
 pub(crate) struct States<'a> {
     artifacts: &'a Artifacts,
@@ -93,6 +100,9 @@ impl<'a> States<'a> {
         let (mut sum, mut bad) = (0_u128, 0);
         let mut loose = Vec::new();
         for (slot, ino) in names.iter().enumerate() {
+            if is_beside(&disk.places[slot].path) {
+                continue;
+            }
             let here = ino.filter(|_| reached[disk.places[slot].dir]);
             let Some(inode) = here.map(|ino| &disk.inodes[ino]) else {
                 bad += usize::from(self.verdict(disk, slot, None).is_some());
@@ -167,6 +177,42 @@ impl<'a> States<'a> {
         };
         self.artifacts.iter().filter_map(|(path, artifact)| Some(format!("{}: {}", path.display(), lost(path, artifact)?))).collect()
     }
+}
+
+/// One state, laid out for real: `number` chooses among those that [`States::cut`] would make.
+pub(crate) fn lay_out(disk: &Disk, random: &mut crate::run::Random, to: &std::path::Path) -> anyhow::Result<()> {
+    let choices: Vec<Choice> = Choice::all(disk.pending.len()).collect();
+    let choice = choices[random.below(choices.len())];
+    let mut names = disk.durable.clone();
+    for (_, pending) in disk.pending.iter().enumerate().filter(|(number, _)| choice.has(*number)) {
+        pending.apply(&mut names);
+    }
+    // all alike, or each in its own way
+    let alike = random.below(VARIANTS.len() + 2);
+    let reached = reachable(disk, &names);
+    let mut made: HashMap<usize, PathBuf> = HashMap::new();
+    for (slot, ino) in names.iter().enumerate().filter_map(|(slot, ino)| Some((slot, (*ino)?))) {
+        let (inode, path) = (&disk.inodes[ino], to.join(&disk.places[slot].path));
+        if !reached[disk.places[slot].dir] {
+            continue;
+        }
+        if inode.is_dir {
+            std::fs::create_dir_all(path)?;
+        } else if let Some(first) = made.get(&ino) {
+            std::fs::hard_link(first, path)?;
+        } else {
+            let variant = if !inode.dirty {
+                WRITTEN
+            } else if alike < VARIANTS.len() {
+                alike
+            } else {
+                random.below(VARIANTS.len())
+            };
+            std::fs::write(&path, &disk.contents[inode.variants[variant]])?;
+            made.insert(ino, path);
+        }
+    }
+    Ok(())
 }
 
 /// Which directories can be reached by these names. One is always made after that which it stands in.

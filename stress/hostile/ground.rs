@@ -45,7 +45,7 @@ impl Way {
     }
 }
 
-type Snapshot = BTreeMap<Vec<u8>, String>;
+pub(super) type Snapshot = BTreeMap<Vec<u8>, String>;
 
 #[derive(Debug)]
 pub(super) struct Ground<'a> {
@@ -251,7 +251,7 @@ fn walk(root: &Path) -> impl Iterator<Item = (PathBuf, std::fs::Metadata)> {
 }
 
 /// Everything but the time of the last access, the number of names, and the time of the last change, which that number changes.
-fn snapshot(root: &Path) -> Result<Snapshot> {
+pub(super) fn snapshot(root: &Path) -> Result<Snapshot> {
     let mut all = Snapshot::new();
     for (path, meta) in walk(root) {
         let mut told = format!(

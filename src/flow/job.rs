@@ -108,6 +108,8 @@ pub struct Options<'a> {
     pub force: bool,
     /// `compile`: seal sound unsealed artifacts.
     pub adopt: bool,
+    /// `compile`: artifacts that are not sealed where they stand, since somebody has recorded their bytes.
+    pub proved: Option<&'a Exclude<'a>>,
     /// `verify`: an entry without an artifact is a problem.
     pub complete: bool,
     /// `verify`: an artifact without a seal is a problem.
@@ -215,6 +217,7 @@ impl Default for Options<'_> {
             mode: None,
             force: false,
             adopt: false,
+            proved: None,
             complete: false,
             require_seal: false,
             for_image: false,

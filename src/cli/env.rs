@@ -281,10 +281,11 @@ impl Walk<'_> {
     fn orphans(&self, dir: &Path, opened: &Arc<Dir>) -> Vec<Name> {
         let listed = opened.open_in(setup::format().cache_dir()).and_then(|cache| cache.names());
         let is_orphan = |name: &Name| match setup::format().recognise(name, Layout::Cache) {
-            Recognised::Artifact { source, .. } => {
+            // Of what is newer than we, it is not known whose it is.
+            Recognised::Artifact { source, known: true, .. } => {
                 !self.env.names(dir, &source) && opened.stat_of(&source).is_err_and(|error| error.is_absent())
             }
-            Recognised::ForeignTemp { .. } | Recognised::Foreign => false,
+            _ => false,
         };
         // Where there is none, or it is a link, there is nothing of ours.
         listed.unwrap_or_default().into_iter().filter(|name| leftover::recognise(name).is_none() && is_orphan(name)).collect()

@@ -166,6 +166,29 @@ fn an_editable_installation_is_told_and_not_entered() {
     assert!(tree.outside("src/__pycache__").exists(), "named by itself it is compiled in the same run");
 }
 
+/// What is named beside an environment is compiled by its interpreter; two environments are still two.
+#[test]
+fn a_directory_beside_an_environment() {
+    let tree = Tree::new();
+    distribution(&tree, "one", &["one/a.py"]);
+    let venv = |dir: &str| {
+        tree.file(format!("{dir}/pyvenv.cfg"), b"home = /nowhere\n");
+        std::fs::create_dir_all(tree.path(format!("{dir}/bin"))).unwrap();
+        symlink(&python().path, tree.path(format!("{dir}/bin/python"))).unwrap();
+    };
+    venv("env");
+    venv("other");
+    tree.file("src/m.py", b"VALUE = 1\n");
+    // virtualenv and uv record it nowhere, and each start imports it.
+    tree.file(format!("{SITE}/_virtualenv.py"), b"VALUE = 1\n");
+    tree.file("other/m.py", b"VALUE = 1\n");
+    std::fs::write(tree.path("env/pyvenv.cfg"), format!("home = {}\n", python().path.parent().unwrap().display())).unwrap();
+    let outcome = tree.bytekeep(None, ["compile", "--format", "json", "--env", "env", "src"]).run().exits(0);
+    assert_eq!(outcome.actions("built"), 3, "{}", outcome.shown());
+    let outcome = tree.bytekeep(None, ["compile", "--env", "env", "other"]).run().exits(2);
+    assert!(outcome.stderr.contains("different virtual environments"), "{}", outcome.shown());
+}
+
 /// Without `pyvenv.cfg` it is the interpreter whose prefix this is, not the one on PATH.
 #[test]
 fn an_interpreter_of_its_own_prefix() {

@@ -107,7 +107,8 @@ fn installed_upgraded_removed() {
         installer.uninstall(&tree, &["two"]);
         compile(&tree).exits(0);
         let (mut before, mut after) = (before, all_below(&site));
-        (before.sort(), after.sort());
+        before.sort();
+        after.sort();
         assert_eq!(after, before, "{installer:?}: nothing is left, and what is nobody's stays");
     }
 }

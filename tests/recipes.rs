@@ -29,7 +29,7 @@ fn files() -> Vec<(String, String)> {
                 }
                 block = None;
             }
-            (Some(text), line) => *text += &format!("{line}\n"),
+            (Some(text), line) => text.extend([line, "\n"]),
             (None, ".Pp") => {}
             (None, line) => named = line.strip_prefix(".Pa ").map(str::to_owned),
         }

@@ -15,6 +15,7 @@ use super::until::Until;
 use super::{setup, text};
 use crate::base::leftover;
 use crate::base::sys::{Dir, Name};
+use crate::flow::roots::absolute;
 use crate::flow::{Root, What};
 use crate::ignored;
 use crate::model::{Cause, Layout, Recognised};
@@ -82,9 +83,13 @@ impl Env {
         self.recorded.sources.iter().map(|(dir, sources)| (at(&self.dir, dir), of(sources))).collect()
     }
 
-    /// The artifacts that records prove by a digest or a size: whoever installed them will compare.
+    /// The artifacts that records prove by a digest or a size, by their absolute paths: whoever installed them may compare.
     pub(crate) fn proved(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        self.recorded.proved.iter().flat_map(|(dir, names)| names.iter().map(|name| at(&self.dir, dir).join(name)))
+        let top = absolute(&self.dir).unwrap_or_else(|_| self.dir.clone());
+        self.recorded.proved.iter().flat_map(move |(dir, names)| {
+            let dir = at(&top, dir);
+            names.iter().map(move |name| dir.join(name))
+        })
     }
 
     /// Is it conda's? It records every artifact with a digest, in its own records.

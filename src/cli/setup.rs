@@ -277,8 +277,8 @@ impl Plan {
         if !self.excludes.is_empty() {
             options.exclude = Some(&exclude);
         }
-        let proved = |path: &Path| self.proved.contains(path);
-        options.proved = Some(&proved);
+        let listed = |path: &Path| self.proved.contains(path).then(|| "the record of its distribution lists its bytes".to_owned());
+        options.listed = Some(&listed);
         options.memo = self.memo.as_ref();
         options.store = self.store.as_ref();
         let makers = self.pools.iter().map(|pool| Maker { compiler: pool as &dyn Compiler, levels: self.levels.clone() }).collect();
@@ -439,11 +439,11 @@ fn find(command: Command, recompile: bool, args: &Interpreters, place: &mut Plac
     if matches!(command, Command::Verify | Command::Status) && !recompile {
         return Ok(of_trees(place, probes));
     }
-    // Where nothing else was named, the one interpreter whose prefix the environment is.
-    let own = match place.envs.as_slice() {
-        [env] if place.paths.len() == 1 => Interpreter::of_prefix(env),
-        _ => None,
-    };
+    // The interpreter of the environments counts for all that is named with them, unless that lies in another environment.
+    let own: BTreeSet<PathBuf> = place.envs.iter().filter_map(|env| Interpreter::of_prefix(env)).collect();
+    let own = own
+        .first()
+        .filter(|one| own.len() == 1 && place.paths.iter().filter_map(|path| Interpreter::of_tree(path)).all(|other| other == **one));
     let chosen = match own {
         Some(executable) => Interpreter::find(executable, false, probes),
         None => Interpreter::default_for(&place.paths, probes),

@@ -189,11 +189,17 @@ impl Summary {
     /// Takes in what another run of the same command came to.
     pub(crate) fn absorb(&mut self, other: &Self) {
         let add = |mine: &mut BTreeMap<Verdict, u64>, more: &BTreeMap<Verdict, u64>| {
-            more.iter().for_each(|(verdict, count)| *mine.entry(*verdict).or_default() += count);
+            for (verdict, count) in more {
+                *mine.entry(*verdict).or_default() += count;
+            }
         };
         add(&mut self.verdicts, &other.verdicts);
-        other.actions.iter().for_each(|(action, count)| *self.actions.entry(*action).or_default() += count);
-        other.tags.iter().for_each(|(tag, verdicts)| add(self.tags.entry(tag.clone()).or_default(), verdicts));
+        for (action, count) in &other.actions {
+            *self.actions.entry(*action).or_default() += count;
+        }
+        for (tag, verdicts) in &other.tags {
+            add(self.tags.entry(tag.clone()).or_default(), verdicts);
+        }
         self.entries += other.entries;
         self.wrong += other.wrong;
         self.bytes += other.bytes;

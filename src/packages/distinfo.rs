@@ -29,6 +29,8 @@ const GONE: usize = 1 << 16;
 const LIBRARIES: [&str; 2] = ["lib", "lib64"];
 const PYTHONS: [&[u8]; 2] = [b"python", b"pypy"];
 const SITES: [&str; 2] = ["site-packages", "dist-packages"];
+/// What virtualenv and uv put into an environment and record nowhere: each start of its interpreter imports it.
+const OWN: &str = "_virtualenv.py";
 
 /// What an environment's records come to. Directories are relative to the environment, without `.`, `..` and links.
 #[derive(Debug, Default)]
@@ -97,6 +99,10 @@ pub fn read(env: &Path, over: &dyn Fn() -> bool) -> Result<Recorded, NoEnvironme
                 return Ok(search.found);
             }
             search.distribution(&site, &info, over);
+        }
+        if let Some(name) = Name::new(OWN).filter(|name| dir.stat_of(name).is_ok()) {
+            let number = search.begin("virtualenv");
+            search.add(&site, &dir, name, number);
         }
         search.found.dirs.insert(site.clone());
         search.found.sites.push(site);

@@ -187,7 +187,7 @@ impl Summary {
     }
 
     /// Takes in what another run of the same command came to.
-    pub(crate) fn absorb(&mut self, other: &Self) {
+    pub fn absorb(&mut self, other: &Self) {
         let add = |mine: &mut BTreeMap<Verdict, u64>, more: &BTreeMap<Verdict, u64>| {
             for (verdict, count) in more {
                 *mine.entry(*verdict).or_default() += count;

@@ -245,6 +245,31 @@ fn what_is_hostile_leads_nowhere() {
     }
 }
 
+/// What is left was found before the interpreter starts, and goes after that: a link that is laid meanwhile leads nowhere.
+#[test]
+fn a_link_that_is_laid_before_what_is_left_goes() {
+    for swapped in ["was", "was/sub", "was/sub/__pycache__", "one"] {
+        let tree = Tree::new();
+        distribution(&tree, "one", &["one/a.py", "other.py"]);
+        let place = tree.outside("place");
+        for source in ["was/sub/m.py", "one/old.py"] {
+            let orphan = orphan(&tree, source);
+            for dir in ["__pycache__", "sub/__pycache__", "."] {
+                std::fs::create_dir_all(place.join(dir)).unwrap();
+                std::fs::copy(&orphan, place.join(dir).join(orphan.file_name().unwrap())).unwrap();
+            }
+        }
+        std::fs::create_dir_all(place.join("empty/sub")).unwrap();
+        let before = listed(&place);
+        let swap = format!("[ -e {SITE}/away ] || {{ mv {SITE}/{swapped} {SITE}/away; ln -s '{}' {SITE}/{swapped}; }}", place.display());
+        let exec = format!("#!/bin/sh\ncd '{}'\n{swap}\nexec '{}' \"$@\"\n", tree.root().display(), python().path.display());
+        let python = tree.script("meanwhile", &exec);
+        let outcome = tree.bytekeep(None, ["compile", "--format", "json", "--python", &python, "--env", "env"]).run();
+        assert!(matches!(outcome.code, Some(0 | 1)), "{}", outcome.shown());
+        assert!(tree.path(format!("{SITE}/away")).exists() && listed(&place) == before, "{swapped}: {}", outcome.shown());
+    }
+}
+
 /// A directory of left-overs as deep as the system makes them.
 #[test]
 fn depth_is_no_trouble() {

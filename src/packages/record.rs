@@ -78,7 +78,34 @@ pub(super) fn normal(path: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_record_holds(bytes in proptest::collection::vec(prop_oneof![3 => Just(b'"'), 3 => Just(b','), 3 => Just(b'\n'), 3 => Just(b'.'), 3 => Just(b'/'), 1 => any::<u8>()], 0..200)) {
+            for row in Rows(&bytes).chain(lines(&bytes)) {
+                prop_assert!(!row.path.is_empty() && row.path.len() <= bytes.len());
+                let path = PathBuf::from(OsString::from_vec(row.path));
+                // What climbs says so at its beginning, and nowhere else.
+                let Some(path) = normal(&Path::new("lib/site").join(path)) else { continue };
+                let parts: Vec<Component<'_>> = path.components().collect();
+                let climbs = parts.iter().take_while(|part| matches!(part, Component::RootDir | Component::ParentDir)).count();
+                prop_assert!(parts.iter().skip(climbs).all(|part| matches!(part, Component::Normal(_))), "{}", path.display());
+            }
+        }
+
+        #[test]
+        fn what_is_quoted_is_read_back(path in "[ -~\n]{1,40}") {
+            let quoted = format!("\"{}\",sha256=x,3\r\nnext.py,,\r\n", path.replace('"', "\"\""));
+            let paths: Vec<Vec<u8>> = Rows(quoted.as_bytes()).map(|row| row.path).collect();
+            prop_assert_eq!(paths, [path.into_bytes(), b"next.py".to_vec()]);
+        }
+    }
 
     #[test]
     fn rows_of_a_record() {

@@ -114,7 +114,7 @@ fn every_command_and_option_that_is_written_about_exists() {
     let help: BTreeMap<String, String> = commands(&help(&[])).into_iter().map(|command| (command.clone(), whole(&command))).collect();
     assert!(help.len() > 3, "`bytekeep --help` lists its commands: {:?}", help.keys());
     let mut sources = vec![("README.md".to_owned(), code(&text("README.md"))), ("CHANGELOG.md".to_owned(), code(&text("CHANGELOG.md")))];
-    for page in ["bytekeep-seal.5", "bytekeep-durability.7", "bytekeep.toml.5"] {
+    for page in ["bytekeep-seal.5", "bytekeep-durability.7", "bytekeep-recipes.7", "bytekeep.toml.5"] {
         sources.push((page.to_owned(), code_of_page(&text(&format!("man/{page}")))));
     }
     let mut unknown = Vec::new();
@@ -250,7 +250,7 @@ fn mandoc_has_nothing_against_the_pages_written_by_hand() {
     if !have(&["mandoc"]) {
         return;
     }
-    for page in ["bytekeep-seal.5", "bytekeep-durability.7", "bytekeep.toml.5"] {
+    for page in ["bytekeep-seal.5", "bytekeep-durability.7", "bytekeep-recipes.7", "bytekeep.toml.5"] {
         let done = Command::new("mandoc").args(["-Tlint", "-W", "warning"]).arg(top().join("man").join(page)).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&done.stdout), "", "{page}");
     }

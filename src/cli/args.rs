@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
-use super::args_common::{Common, Compiling, Global, Interpreters, Limits, ModeArg, Select, Size, Tree, parse_size, parse_text};
+use super::args_common::{Common, Compiling, Global, Interpreters, Limits, ModeArg, Recorded, Select, Size, Tree, parse_size, parse_text};
 use super::args_store::{Store, StoreCommand};
 use super::settings::{self, Given};
 
@@ -107,6 +107,7 @@ impl Command {
 #[command(after_help = "\
 Examples:
   bytekeep compile .venv                                 every source of an environment, by its own interpreter
+  bytekeep compile --env .venv                           what its distributions have recorded, and nothing is left of those gone
   bytekeep compile --python 3.12 --python 3.13 src       for two interpreters
   bytekeep compile --invalidation-mode unchecked-hash .  last step of an image build: whatever becomes of the times
   bytekeep compile --strip-dir build --prepend-dir / build  code that names its files as they will be installed
@@ -134,11 +135,8 @@ pub(crate) struct Compile {
     /// Compile the interpreter's own library too, without the files that are bad on purpose
     #[arg(long)]
     pub(crate) stdlib: bool,
-    /// Compile what the distributions in an environment have recorded as theirs, and nothing else
-    ///
-    /// No link and no record leads out of the environment. A record that cannot be read is an entry that failed.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) env: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) recorded: Recorded,
     /// Take this directory off the file names that the code carries (`-s` of compileall)
     ///
     /// These names are what tracebacks show where nobody corrects them; importing by a source does. They stand in the code and not in the
@@ -180,6 +178,8 @@ pub(crate) struct Verify {
     #[command(flatten)]
     pub(crate) select: Select,
     #[command(flatten)]
+    pub(crate) recorded: Recorded,
+    #[command(flatten)]
     pub(crate) interpreters: Interpreters,
     /// A source without an artifact is a problem
     #[arg(long)]
@@ -218,6 +218,8 @@ pub(crate) struct Repair {
     pub(crate) tree: Tree,
     #[command(flatten)]
     pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) recorded: Recorded,
     #[command(flatten)]
     pub(crate) interpreters: Interpreters,
     /// Copy what is bad to this directory before it goes, each with a report of what is wrong with it
@@ -289,6 +291,8 @@ pub(crate) struct Status {
     pub(crate) tree: Tree,
     #[command(flatten)]
     pub(crate) select: Select,
+    #[command(flatten)]
+    pub(crate) recorded: Recorded,
     #[command(flatten)]
     pub(crate) interpreters: Interpreters,
     #[command(flatten)]

@@ -75,6 +75,22 @@ pub(crate) struct Select {
     pub(crate) root: Option<PathBuf>,
 }
 
+/// Whose, by what installers have recorded.
+#[derive(Debug, Args)]
+pub(crate) struct Recorded {
+    /// Work on what the distributions in this environment have recorded as theirs, and nothing else; may be repeated
+    ///
+    /// The environment is a virtual one, or the prefix of an interpreter, and that interpreter is the one that counts where `--python` names
+    /// no other. Read are `*.dist-info/RECORD` and older lists; nothing is ever written to them, and neither a record nor a link leads out
+    /// of the environment. A record that cannot be read is an entry that failed. Of editable installations it is told where they are.
+    ///
+    /// `compile` seals sound artifacts that pip, uv or Python itself made, but those whose digest or size is recorded; and it removes what
+    /// distributions left that are gone: artifacts without a source, and the directories that held nothing else. It leaves these for a
+    /// while where pip seems to be at work.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) env: Vec<PathBuf>,
+}
+
 /// By whom, or for whom.
 #[derive(Debug, Args)]
 pub(crate) struct Interpreters {

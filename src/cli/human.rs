@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use super::env::Owners;
 use super::failure::error_block;
 use super::hints;
 use super::out::Out;
@@ -54,8 +55,8 @@ impl<'a> Human<'a> {
     }
 
     /// Counts by package too.
-    pub(crate) fn by_package(mut self, roots: Vec<PathBuf>) -> Self {
-        self.packages = Some(Packages::below(roots));
+    pub(crate) fn by_package(mut self, roots: Vec<PathBuf>, owners: Owners) -> Self {
+        self.packages = Some(Packages::below(roots, owners));
         self
     }
 

@@ -8,6 +8,7 @@ mod args_store;
 mod config;
 mod config_file;
 mod differ;
+mod env;
 mod exclude;
 mod exit;
 mod explain;
@@ -21,7 +22,7 @@ mod inspect_source;
 mod json;
 mod out;
 mod packages;
-mod record;
+mod placed;
 mod roots;
 mod settings;
 mod setup;
@@ -208,7 +209,7 @@ fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &At
     let json = (global.format == FormatArg::Json).then(|| Json::new(out));
     let mut human = Human::new(out, plan.command, plan.is_dry_run(), loudness, cwd.clone());
     if plan.command == flow::Command::Status {
-        human = human.by_package(plan.roots.iter().map(|root| root.dir.clone()).collect());
+        human = human.by_package(plan.roots.iter().map(|root| root.dir.clone()).collect(), plan.owners.clone());
     }
     let lines: &dyn Report = json.as_ref().map_or(&human as &dyn Report, |json| json);
     let answers = plan.asked.clone().map(|asked| Answers::new(out, asked, json.is_some(), loudness.verbose, cwd));
@@ -225,6 +226,7 @@ fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &At
     }
     let answer = plan.with_job(stop, |job| flow::run(job, report));
     let mut summary = answer.inspect_err(|_| human.finish())?;
+    tidy(plan, report, stop, &mut summary).inspect_err(|_| human.finish())?;
     plan.unusable.iter().for_each(|(path, cause)| tell_unusable(path, cause, report, &mut summary));
     // Where there was nothing to do but compiling, nothing could be done at all: then that is what is told.
     let unable = plan.lacking.clone().filter(|_| summary.entries == summary.action(Action::Failed));
@@ -244,6 +246,20 @@ fn work(plan: &Plan, global: &Global, out: &Out, cwd: Option<PathBuf>, stop: &At
         Some(error) => Err(setup::lacks_interpreter(plan.command, error)),
         None => Ok(Exit::of(&summary).forgiving(global.exit_zero)),
     }
+}
+
+/// Takes away what distributions left that are gone, as far as there is time. Directories go last: an artifact that stays keeps its own.
+fn tidy(plan: &Plan, report: &dyn Report, stop: &AtomicBool, summary: &mut Summary) -> Result<(), Failure> {
+    if plan.remains.is_empty() || summary.stopped || summary.out_of_time {
+        return Ok(());
+    }
+    let spent = summary.elapsed;
+    summary.absorb(&plan.with_tidying(stop, spent, |job| flow::run(job, report))?);
+    if !plan.is_dry_run() && !summary.stopped {
+        let emptied = plan.remains.remove_emptied();
+        tracing::debug!(emptied, "directories that held nothing but artifacts were removed");
+    }
+    Ok(())
 }
 
 fn conclude(plan: &Plan, out: &Out, human: &Human<'_>, summary: &Summary, loudness: Loudness) {

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::env::Owners;
 use super::out::Style;
 use super::summary;
 use super::text;
+use crate::base::sys::Name;
 use crate::flow::EntryEvent;
 use crate::model::Verdict;
 
@@ -16,20 +18,27 @@ const SHOWN: usize = 12;
 /// Entries by package and verdict.
 pub(crate) struct Packages {
     roots: Vec<PathBuf>,
+    /// The distributions of sources, where records were read.
+    owners: Owners,
     counts: Mutex<BTreeMap<String, BTreeMap<Verdict, u64>>>,
 }
 
 impl Packages {
-    /// Those below these paths.
-    pub(crate) fn below(roots: Vec<PathBuf>) -> Self {
-        Self { roots, counts: Mutex::default() }
+    /// Those below these paths. A source of a distribution that is known counts as its.
+    pub(crate) fn below(roots: Vec<PathBuf>, owners: Owners) -> Self {
+        Self { roots, owners, counts: Mutex::default() }
+    }
+
+    fn owner(&self, path: &Path) -> Option<String> {
+        let sources = self.owners.get(path.parent()?)?;
+        sources.get(&Name::new(path.file_name()?)?).map(|name| text::name(name.as_bytes()))
     }
 
     /// Counts an entry.
     pub(crate) fn count(&self, event: &EntryEvent<'_>) {
         let path = event.source.unwrap_or(event.artifact);
         let below = self.roots.iter().filter_map(|root| path.strip_prefix(root).ok()).min_by_key(|below| below.components().count());
-        let package = package(below.unwrap_or(path));
+        let package = self.owner(path).unwrap_or_else(|| package(below.unwrap_or(path)));
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(package).or_default().entry(event.verdict).or_default() += 1;
     }
 

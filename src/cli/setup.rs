@@ -7,14 +7,16 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::args::{Command as Chosen, Compile};
-use super::args_common::{Common, Interpreters, ModeArg, Select, Tree};
+use super::args_common::{Common, Interpreters, ModeArg, Tree};
 use super::args_store::{self, StoreCommand};
+use super::env::{Owners, Remains};
 use super::exclude::Excludes;
 use super::explain::Asked;
 use super::failure::Failure;
+use super::placed::{Placed, Recorded};
 use super::settings::Settings;
 use super::until::Until;
-use super::{record, roots, store, text, whom};
+use super::{store, text, whom};
 use crate::base::memo::Memo;
 use crate::base::sys::Time;
 use crate::flow::{Clean, CodeNames, Command, Job, Maker, Options, Root, What};
@@ -51,6 +53,11 @@ pub(crate) struct Plan {
     pools: Vec<WorkerPool>,
     levels: Vec<u8>,
     excludes: Excludes,
+    /// What distributions left that are gone: it goes in a run of its own.
+    pub(crate) remains: Remains,
+    /// The distribution of each source, where records said it.
+    pub(crate) owners: Owners,
+    proved: BTreeSet<PathBuf>,
     memo: Option<Memo>,
     store: Option<Store>,
     options: Options<'static>,
@@ -158,7 +165,8 @@ impl Plan {
         options.prefix = prefix(command, tree, environment)?;
         let compile = if let Chosen::Compile(args) = chosen { Some(args) } else { None };
         let until = Until::new(stop, options.max_time);
-        let mut place = Placed::new(command, tree, select, compile, options.prefix.as_deref(), environment, until)?;
+        let mut place = Placed::new(command, tree, select, &Recorded::of(chosen), options.prefix.as_deref(), environment, until)?;
+        options.adopt |= !place.envs.is_empty() && !place.is_conda;
         // Reading lists and records is a part of the run.
         options.max_time = until.left();
         let dir = cache_dir();
@@ -168,7 +176,7 @@ impl Plan {
         let found = match interpreters {
             // Who asks for no completeness starts no interpreter.
             Some(args) if command == Command::Verify && !options.complete && !options.recompile && args.python.is_empty() => Vec::new(),
-            Some(args) => match find(command, options.recompile, args, &place.paths, &probes, &mut place.notes) {
+            Some(args) => match find(command, options.recompile, args, &mut place, &probes) {
                 Ok(found) => found,
                 Err(Lack::Grave(failure)) => return Err(failure),
                 // Headers are renewed without an interpreter, unless it was said by whom everything is to be made.
@@ -192,14 +200,17 @@ impl Plan {
             place.notes.push("it is not known what `--complete` should expect: name interpreters with `--python`".to_owned());
         }
         if compile.is_some_and(|args| args.stdlib) {
-            place.add_stdlib(&found)?;
+            place.add_stdlib(&found.iter().map(|one| one.stdlib.as_path()).collect::<Vec<_>>())?;
         }
         if command == Command::Compile && lacking.is_none() {
             refuse_others(&tree.paths, &found)?;
         }
         let mut unusable = std::mem::take(&mut place.roots.unusable);
         unusable.retain(|(path, _)| !place.excludes.matches(path));
-        let roots = place.roots.into_list();
+        let mut roots = place.roots.into_list();
+        if command != Command::Compile {
+            roots.append(&mut place.remains.roots);
+        }
         if tree.pycache_prefix.is_none() && roots.iter().all(|root| root.what != What::Prefix) {
             options.prefix = heeded(options.prefix, &found)?;
         }
@@ -228,6 +239,9 @@ impl Plan {
             pools: found.iter().map(|interpreter| WorkerPool::new(interpreter, limits.clone())).collect(),
             levels,
             excludes: place.excludes,
+            remains: if command == Command::Compile { place.remains } else { Remains::default() },
+            owners: place.owners,
+            proved: place.proved,
             unusable,
             roots,
             notes: place.notes,
@@ -243,6 +257,19 @@ impl Plan {
         self.options.dry_run
     }
 
+    /// Runs something with the job that takes away what distributions left that are gone, where `spent` was used of the time.
+    pub(crate) fn with_tidying<T>(&self, stop: &AtomicBool, spent: Duration, run: impl FnOnce(&Job<'_>) -> T) -> T {
+        self.with_job(stop, |job| {
+            let mut job = job.clone();
+            (job.command, job.roots) = (Command::Clean, self.remains.roots.clone());
+            job.makers.clear();
+            job.options.clean = Clean { orphans: true, leftovers: true, ..Clean::default() };
+            job.options.max_time = job.options.max_time.map(|limit| limit.saturating_sub(spent));
+            (job.options.prefix, job.options.store) = (None, None);
+            run(&job)
+        })
+    }
+
     /// Runs something with the job.
     pub(crate) fn with_job<T>(&self, stop: &AtomicBool, run: impl FnOnce(&Job<'_>) -> T) -> T {
         let exclude = |path: &Path| self.excludes.matches(path);
@@ -252,6 +279,8 @@ impl Plan {
         if !self.excludes.is_empty() {
             options.exclude = Some(&exclude);
         }
+        let listed = |path: &Path| self.proved.contains(path).then(|| "the record of its distribution lists its bytes".to_owned());
+        options.listed = Some(&listed);
         options.memo = self.memo.as_ref();
         options.store = self.store.as_ref();
         let makers = self.pools.iter().map(|pool| Maker { compiler: pool as &dyn Compiler, levels: self.levels.clone() }).collect();
@@ -325,7 +354,7 @@ fn prefix(command: Command, tree: &Tree, environment: &Environment) -> Result<Op
     std::path::absolute(dir).map(Some).map_err(trouble)
 }
 
-fn unusable_prefix(dir: &Path, tree: &Tree, cause: std::io::Error) -> Failure {
+pub(crate) fn unusable_prefix(dir: &Path, tree: &Tree, cause: std::io::Error) -> Failure {
     let hint = match (tree.pycache_prefix.is_some(), cause.kind()) {
         (true, std::io::ErrorKind::NotFound) => "`bytekeep compile` makes it when it writes there",
         (true, _) => "name a directory, or leave `--pycache-prefix` away",
@@ -366,111 +395,6 @@ pub(crate) fn cache_dir() -> Option<PathBuf> {
     Some(caches.join("bytekeep"))
 }
 
-/// Where to work, as far as paths say it.
-struct Placed {
-    roots: roots::Roots<'static>,
-    excludes: Excludes,
-    /// What was named, to find the environment that holds it.
-    paths: Vec<PathBuf>,
-    notes: Vec<String>,
-}
-
-impl Placed {
-    fn new(
-        command: Command,
-        tree: &Tree,
-        select: &Select,
-        compile: Option<&Compile>,
-        prefix: Option<&Path>,
-        environment: &Environment,
-        until: Until<'_>,
-    ) -> Result<Self, Failure> {
-        let of_sources = matches!(command, Command::Compile | Command::Explain);
-        let mut roots = roots::Roots::new(format(), prefix.filter(|_| !of_sources));
-        let mut notes = Vec::new();
-        let mut paths = tree.paths.clone();
-        // Directories that patterns may be relative to, apart from the roots.
-        let mut below: Vec<PathBuf> = select.root.iter().cloned().collect();
-        for path in &paths {
-            if roots::is_empty(path) {
-                return Err(Failure::new("an empty path was named").hint("name a directory; `.` is the working directory"));
-            }
-            roots.add_named(path)?;
-            if roots.below_prefix(path, true).is_some_and(|below| !below.as_os_str().is_empty()) && path.is_dir() {
-                let shown = text::path(path, None);
-                notes.push(format!(
-                    "`{shown}` lies in the pycache prefix: to work on artifacts there, name the sources or the whole prefix"
-                ));
-            }
-        }
-        if let Some(file) = &select.files_from {
-            let named = roots.len();
-            let mut base = select.root.as_deref().map(roots::Base::new).transpose()?;
-            for path in &roots::read_list(file, select.null, select.root.as_deref(), until)? {
-                if until.is_over()? {
-                    break;
-                }
-                roots.add_listed(path, base.as_mut());
-            }
-            notes.extend(passed_over(roots.passed_over, "listed", "are not there, or neither a directory nor a source nor an artifact"));
-            // Whatever in the list lies in another environment than the rest shall be seen.
-            paths.extend(roots.dirs(named));
-            paths.extend(select.root.clone().filter(|_| roots.len() == named));
-        }
-        for env in compile.map(|args| args.env.as_slice()).unwrap_or_default() {
-            let recorded = record::sources(env, until)?;
-            notes.extend(passed_over(recorded.gone, "recorded", "are not there"));
-            notes.extend(passed_over(recorded.outside, "recorded", "lead out of the environment"));
-            roots.unusable.extend(recorded.unusable);
-            for (dir, names) in recorded.sources {
-                roots.add_recorded(&dir, names, env);
-            }
-            paths.push(env.clone());
-            below.push(env.clone());
-        }
-        let named =
-            !tree.paths.is_empty() || select.files_from.is_some() || compile.is_some_and(|args| args.stdlib || !args.env.is_empty());
-        if !named {
-            match (prefix, &environment.active) {
-                // A prefix alone is a tree of artifacts; sources to compile do not follow from it.
-                (Some(prefix), _) if !of_sources => {
-                    prefix.read_dir().map_err(|cause| unusable_prefix(prefix, tree, cause))?;
-                    roots.add(prefix.to_path_buf(), What::Prefix);
-                }
-                (_, Some(active)) if !matches!(command, Command::Clean | Command::Seal) => {
-                    notes.push(format!("no path was named: working on the active environment `{}`", text::path(active, None)));
-                    roots.add_named(active)?;
-                    paths.push(active.clone());
-                }
-                _ => return Err(Failure::new("no path was named").hint("name a directory; `.` is the working directory")),
-            }
-        }
-        if roots.dirs(0).any(|dir| prefix == Some(&dir)) {
-            // Below it stand the paths of the sources from the root on.
-            below.push(PathBuf::from("/"));
-        }
-        let excludes = Excludes::new(&select.exclude, below.into_iter().chain(roots.dirs(0)))?;
-        Ok(Self { roots, excludes, paths, notes })
-    }
-
-    fn add_stdlib(&mut self, found: &[Interpreter]) -> Result<(), Failure> {
-        let [interpreter] = found else {
-            return Err(
-                Failure::new("`--stdlib` is the library of one interpreter, and several are named").hint("run it once for each `--python`")
-            );
-        };
-        self.excludes.add_library(interpreter.stdlib.clone(), self.roots.named());
-        self.roots.add(interpreter.stdlib.clone(), What::Tree);
-        Ok(())
-    }
-}
-
-/// How much of a list or a record was nothing to work on, for people.
-fn passed_over(count: u64, how: &str, why: &str) -> Option<String> {
-    let noun = if count == 1 { "path" } else { "paths" };
-    (count > 0).then(|| format!("{count} {how} {noun} passed over, which {why}"))
-}
-
 /// Refuses artifacts that were named and that none of the interpreters makes, by the tags in their names.
 fn refuse_others(paths: &[PathBuf], found: &[Interpreter]) -> Result<(), Failure> {
     for path in paths {
@@ -487,9 +411,10 @@ fn refuse_others(paths: &[PathBuf], found: &[Interpreter]) -> Result<(), Failure
 }
 
 /// The interpreters of the environments that hold these paths. One that does not work only leaves open what it would expect.
-fn of_trees(paths: &[PathBuf], probes: &Probes) -> Vec<Interpreter> {
+fn of_trees(place: &Placed, probes: &Probes) -> Vec<Interpreter> {
     let mut found: Vec<Interpreter> = Vec::new();
-    let executables: BTreeSet<PathBuf> = paths.iter().filter_map(|path| Interpreter::of_tree(path)).collect();
+    let trees = place.paths.iter().filter_map(|path| Interpreter::of_tree(path));
+    let executables: BTreeSet<PathBuf> = trees.chain(place.envs.iter().filter_map(|env| Interpreter::of_prefix(env))).collect();
     for executable in executables {
         match Interpreter::find(&executable, false, probes) {
             Ok(interpreter) if found.iter().all(|known| known.target != interpreter.target) => found.push(interpreter),
@@ -501,14 +426,7 @@ fn of_trees(paths: &[PathBuf], probes: &Probes) -> Vec<Interpreter> {
 }
 
 /// The interpreters of a run. `verify` and `status` need none: without `--python` the tree itself says what is expected.
-fn find(
-    command: Command,
-    recompile: bool,
-    args: &Interpreters,
-    paths: &[PathBuf],
-    probes: &Probes,
-    notes: &mut Vec<String>,
-) -> Result<Vec<Interpreter>, Lack> {
+fn find(command: Command, recompile: bool, args: &Interpreters, place: &mut Placed, probes: &Probes) -> Result<Vec<Interpreter>, Lack> {
     let mut found: Vec<Interpreter> = Vec::new();
     for spec in &args.python {
         let interpreter = Interpreter::find(spec, true, probes)
@@ -521,12 +439,21 @@ fn find(
         return Ok(found);
     }
     if matches!(command, Command::Verify | Command::Status) && !recompile {
-        return Ok(of_trees(paths, probes));
+        return Ok(of_trees(place, probes));
     }
-    match (command, Interpreter::default_for(paths, probes)) {
+    // The interpreter of the environments counts for all that is named with them, unless that lies in another environment.
+    let own: BTreeSet<PathBuf> = place.envs.iter().filter_map(|env| Interpreter::of_prefix(env)).collect();
+    let own = own
+        .first()
+        .filter(|one| own.len() == 1 && place.paths.iter().filter_map(|path| Interpreter::of_tree(path)).all(|other| other == **one));
+    let chosen = match own {
+        Some(executable) => Interpreter::find(executable, false, probes),
+        None => Interpreter::default_for(&place.paths, probes),
+    };
+    match (command, chosen) {
         (_, Ok(interpreter)) => Ok(vec![interpreter]),
         (Command::Repair, Err(error)) if error != InterpreterError::Stopped => {
-            notes.push(format!(
+            place.notes.push(format!(
                 "what is bad is removed, not rebuilt, unless a new header mends it, since no interpreter was found: {}",
                 crate::base::error::chain(&error)
             ));

@@ -130,6 +130,7 @@ impl Run<'_> {
         let seal = seen.and_then(|seen| seen.seal.as_ref().ok()?.as_ref());
         let level = self.level_of(entry, tag.as_deref(), seal);
         let mut facts = self.facts(&judged, seen, tag.as_deref(), level);
+        facts.adopt &= self.job.options.listed.is_none_or(|listed| listed(&folder.absolute_artifacts().join(&entry.artifact)).is_none());
         facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
         let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
         let unproved = decision == Decision::Leave && self.job.command == Command::Seal && judged.verdict == Verdict::Unsealed;

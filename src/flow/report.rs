@@ -186,6 +186,28 @@ impl Summary {
         self.wrong == 0 && !self.stopped && !self.out_of_time
     }
 
+    /// Takes in what another run of the same command came to.
+    pub fn absorb(&mut self, other: &Self) {
+        let add = |mine: &mut BTreeMap<Verdict, u64>, more: &BTreeMap<Verdict, u64>| {
+            for (verdict, count) in more {
+                *mine.entry(*verdict).or_default() += count;
+            }
+        };
+        add(&mut self.verdicts, &other.verdicts);
+        for (action, count) in &other.actions {
+            *self.actions.entry(*action).or_default() += count;
+        }
+        for (tag, verdicts) in &other.tags {
+            add(self.tags.entry(tag.clone()).or_default(), verdicts);
+        }
+        self.entries += other.entries;
+        self.wrong += other.wrong;
+        self.bytes += other.bytes;
+        self.stopped |= other.stopped;
+        self.out_of_time |= other.out_of_time;
+        self.elapsed += other.elapsed;
+    }
+
     /// Counts one entry.
     pub(crate) fn count(&mut self, event: &EntryEvent<'_>) {
         *self.verdicts.entry(event.verdict).or_default() += 1;

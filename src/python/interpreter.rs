@@ -177,6 +177,12 @@ impl Interpreter {
         Some(home.join("bin/python"))
     }
 
+    /// The interpreter of a directory that is an environment: that of the virtual one, else the one whose prefix it is.
+    pub fn of_prefix(dir: &Path) -> Option<PathBuf> {
+        let named = || ["bin/python3", "bin/python", "bin/pypy3"].map(|name| dir.join(name)).into_iter().find(|path| path.is_file());
+        Self::of_tree(dir).or_else(named)
+    }
+
     /// The interpreter for these paths where none is named: their own virtual environment's, where they agree, else `python3`.
     pub fn default_for(paths: &[PathBuf], probes: &Probes) -> Result<Self, InterpreterError> {
         let mut homes = paths.iter().map(|path| Self::of_tree(path));

@@ -1,5 +1,7 @@
 //! Reading pages: what of them a reader can type.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 

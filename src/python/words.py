@@ -20,10 +20,11 @@ def raw(text):
 # compile() and those who tell of errors open the file that is named, which may lead anywhere. They get the bytes that were compiled, where
 # the name is that of the source, and nothing else.
 def shut(is_shut):
-    free = os.dup(1)
-    os.close(free)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free if is_shut else hard, hard))
+    limit = hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if is_shut:
+        limit = os.dup(1)
+        os.close(limit)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def line_of(source, number):
@@ -34,8 +35,12 @@ def line_of(source, number):
         encoding = tokenize.detect_encoding(io.BytesIO(source).readline)[0] if sys.version_info >= (3, 12) else 'utf-8'
     except Exception:
         encoding = 'utf-8'
-    text = lines[number - 1].decode(encoding, 'replace')
-    return text.lstrip(' \t\f') if sys.version_info < (3, 9) else text
+    if sys.version_info >= (3, 9):
+        return lines[number - 1].decode(encoding, 'replace')
+    try:
+        return lines[number - 1].decode(encoding).lstrip(' \t\f')
+    except UnicodeError:
+        return None
 
 
 def error(level, name, is_own, source):

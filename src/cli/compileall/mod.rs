@@ -143,7 +143,7 @@ impl Call<'_> {
                 Ok(listed) => dests.extend(listed),
                 Err(why) => {
                     tracing::debug!(cause = why, "the list cannot be read");
-                    if self.asked.quiet < 2 {
+                    if self.asked.quiet < 2 && !self.stop.load(Ordering::SeqCst) {
                         self.out.data(&format!("Error reading file list {}\n", list.to_string_lossy()));
                     }
                     return Ok(Exit::Wrong);

@@ -77,17 +77,17 @@ impl Dialect {
         let rest = if self.short_usage { "[FILE|DIR ...]" } else { "[FILE|DIR [FILE|DIR ...]]" };
         let pad = " ".repeat("usage: compileall.py ".len());
         if self.levels {
-            lines.push_str(&format!("{pad}[-s STRIPDIR] [-p PREPENDDIR] [-x REGEXP] [-i FILE]\n{pad}[-j WORKERS]\n"));
+            lines.extend([format!("{pad}[-s STRIPDIR] [-p PREPENDDIR] [-x REGEXP] [-i FILE]\n{pad}[-j WORKERS]\n")]);
         } else {
-            lines.push_str(&format!("{pad}[-x REGEXP] [-i FILE] [-j WORKERS]\n"));
+            lines.extend([format!("{pad}[-x REGEXP] [-i FILE] [-j WORKERS]\n")]);
         }
         if self.modes {
-            lines.push_str(&format!("{pad}[--invalidation-mode {{checked-hash,timestamp,unchecked-hash}}]\n"));
+            lines.extend([format!("{pad}[--invalidation-mode {{checked-hash,timestamp,unchecked-hash}}]\n")]);
         }
         if self.levels {
-            lines.push_str(&format!("{pad}[-o OPT_LEVELS] [-e DIR] [--hardlink-dupes]\n"));
+            lines.extend([format!("{pad}[-o OPT_LEVELS] [-e DIR] [--hardlink-dupes]\n")]);
         }
-        lines.push_str(&format!("{pad}{rest}\n"));
+        lines.extend([format!("{pad}{rest}\n")]);
         lines
     }
 }
@@ -223,7 +223,7 @@ pub(crate) fn parse(arguments: &[OsString], dialect: Dialect) -> Result<Asked, S
 }
 
 fn check(asked: &mut Asked) -> Result<(), String> {
-    if asked.levels.len() == 1 && asked.hardlink_dupes || asked.levels.is_empty() && asked.hardlink_dupes {
+    if asked.levels.len() < 2 && asked.hardlink_dupes {
         return Err("Hardlinking of duplicated bytecode makes sense only for more than one optimization level.".to_owned());
     }
     if asked.ddir.is_some() && (asked.stripdir.is_some() || asked.prependdir.is_some()) {

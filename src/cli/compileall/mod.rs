@@ -152,8 +152,8 @@ impl Call<'_> {
         }
         if dests.is_empty() {
             // As there, what says which files and names is not heeded then.
-            let Asked { force, quiet, legacy, mode, workers, .. } = *self.asked;
-            let asked = Asked { force, quiet, legacy, mode, workers, ..Asked::default() };
+            let Asked { force, quiet, legacy, workers, mode, .. } = *self.asked;
+            let asked = Asked { force, quiet, legacy, workers, mode, ..Asked::default() };
             let path = self.search_path()?;
             let call = Call { asked: &asked, ..*self };
             let walker = Walker { asked: &asked, version: self.python.version, texts: &texts, words: self.words, stop: self.stop };
@@ -238,7 +238,9 @@ impl Call<'_> {
         let limits = Limits { jobs: width, timeout, keep_pythonhome: true, ..Limits::default() };
         let pool = WorkerPool::new(self.python, limits);
         let store: Option<Store> = store::open(self.settings, Command::Compile, &mut notes)?;
-        notes.iter().for_each(|note| tracing::debug!(note, "of the store"));
+        for note in &notes {
+            tracing::debug!(note, "of the store");
+        }
         let memo = setup::cache_dir().map(Memo::open);
         let options = Options {
             mode: Some(mode),

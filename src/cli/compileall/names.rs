@@ -126,14 +126,14 @@ impl Renaming {
         if let Some(strip) = &self.strip {
             let parts: Vec<&[u8]> = source.split(|byte| *byte == b'/').collect();
             let taken: Vec<&[u8]> = strip.split(|byte| *byte == b'/').collect();
-            let rest =
-                if self.minor < 13 { without_matching(&parts, &taken) } else { parts.strip_prefix(taken.as_slice()).map(<[_]>::to_vec) };
-            match rest {
-                Some(rest) if rest.is_empty() => return Renamed::Nothing,
-                Some(rest) => {
-                    name =
-                        Some(rest.iter().skip(1).fold(rest.first().copied().unwrap_or_default().to_vec(), |path, part| join(&path, part)))
-                }
+            let rest = if self.minor < 13 {
+                Some(without_matching(&parts, &taken))
+            } else {
+                parts.strip_prefix(taken.as_slice()).map(<[_]>::to_vec)
+            };
+            match rest.as_ref().map(|rest| rest.split_first()) {
+                Some(Some((first, rest))) => name = Some(rest.iter().fold(first.to_vec(), |path, part| join(&path, part))),
+                Some(None) => return Renamed::Nothing,
                 None => unstripped = true,
             }
         }
@@ -151,14 +151,14 @@ impl Renaming {
 }
 
 /// 3.9 to 3.12: each component that stands at the same place in both goes, at the first place where it stands.
-fn without_matching<'a>(parts: &[&'a [u8]], taken: &[&[u8]]) -> Option<Vec<&'a [u8]>> {
+fn without_matching<'a>(parts: &[&'a [u8]], taken: &[&[u8]]) -> Vec<&'a [u8]> {
     let mut rest = parts.to_vec();
     for (part, _) in parts.iter().zip(taken).filter(|(part, taken)| part == taken) {
         if let Some(at) = rest.iter().position(|left| left == part) {
             rest.remove(at);
         }
     }
-    Some(rest)
+    rest
 }
 
 #[cfg(test)]

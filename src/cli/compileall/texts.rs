@@ -54,13 +54,13 @@ impl Texts<'_> {
     pub(super) fn of(&self, file: &File, outcome: &Outcome) -> String {
         let mut text = String::new();
         if self.quiet == 0 && *outcome != Outcome::Current {
-            text.push_str(&format!("Compiling {}...\n", self.repr(&file.path)));
+            text.extend([format!("Compiling {}...\n", self.repr(&file.path))]);
         }
         if let Outcome::Failed(trouble) = outcome
             && self.quiet < 2
         {
             if self.quiet > 0 {
-                text.push_str(&format!("*** Error compiling {}...\n", self.repr(&file.path)));
+                text.extend([format!("*** Error compiling {}...\n", self.repr(&file.path))]);
             } else {
                 text.push_str("*** ");
             }

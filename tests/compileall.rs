@@ -394,6 +394,20 @@ fn differences_are_those_of_the_manual() {
     assert!(theirs == (Some(0), 1024) || theirs == (Some(1), 0), "half a file, or from a mended version none: {theirs:?}");
     assert_eq!(limited(BYTEKEEP, &["compileall", "--python", path]), (Some(1), 0), "nothing, and that is told");
 
+    differ("a list (-i) with names that are no UTF-8");
+    ground.renew();
+    std::fs::write(ground.at("list"), b"t/a.py\nt/\xff.py\n").unwrap();
+    assert_eq!(ground.theirs(python, "-q -i list").code, Some(1));
+    assert_eq!(ground.ours(python, "-q -i list").0.code, Some(0));
+
+    // The order with several workers is chance there, so only ours can be shown.
+    differ("lines with -j N");
+    ground.renew();
+    let serial = ground.ours(python, "t").0;
+    ground.renew();
+    assert_eq!(ground.ours(python, "-j 3 t").0, serial);
+
+    // Every other test here holds this one.
     differ("bytes of artifacts");
 }
 

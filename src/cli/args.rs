@@ -438,6 +438,8 @@ What is told on standard output, and the exit status (0, 1, and 2 for wrong usag
   a source over --max-source                    compileall compiles it; here it is an error of that file
   a compiler that dies or hangs                 compileall dies or hangs with it; here it is an error of that file
   PYTHONOPTIMIZE above 2                        compileall makes artifacts that nobody reads; here it is refused with 2
+  lines with -j N                               compileall tells as its workers end; here they come as with -j 1
+  a list (-i) with names that are no UTF-8      compileall ends with a traceback; here they are names like any other
   the name of a temporary file in an error      compileall shows a number behind the artifact's name; here it is the artifact's
   bytes of artifacts                            a seal stands behind the code, but in what --hardlink-dupes links; see bytekeep-seal(5)
 
@@ -493,8 +495,9 @@ pub(crate) fn definition() -> clap::Command {
 pub(crate) fn split_compileall(arguments: &[OsString]) -> (&[OsString], &[OsString]) {
     let whole = (arguments, &[][..]);
     let Some(at) = arguments.iter().position(|word| word == "compileall") else { return whole };
-    let matches = definition_here().ignore_errors(false).try_get_matches_from(arguments.iter().take(at + 1));
-    if matches.is_ok_and(|matches| matches.subcommand_name() != Some("compileall")) || at == 0 {
+    let matches = definition_here().try_get_matches_from(arguments.iter().take(at + 1));
+    if !matches.is_ok_and(|matches| matches.subcommand_name() == Some("compileall")) {
+        // A value or a path of that name, or something else is wrong.
         return whole;
     }
     let definition = definition();
@@ -510,7 +513,8 @@ pub(crate) fn split_compileall(arguments: &[OsString]) -> (&[OsString], &[OsStri
         let takes_next = option.get_action().takes_values() && !glued;
         end += 1 + usize::from(takes_next);
     }
-    arguments.split_at_checked(end).unwrap_or(whole)
+    // The value of the last option may be missing: that is told by whoever reads it.
+    arguments.split_at_checked(end.min(arguments.len())).unwrap_or(whole)
 }
 
 /// A command with every option changed, its own and those of the commands below it.
@@ -598,6 +602,7 @@ mod tests {
             "bytekeep config --no-config --format json",
             "bytekeep compile a --config f.toml",
             "bytekeep completions zsh",
+            "bytekeep compileall --python 3.12 --durability none",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
@@ -626,6 +631,25 @@ mod tests {
             "bytekeep completions tcsh",
         ] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn arguments_of_compileall_are_split_off() {
+        for (line, own) in [
+            ("bytekeep compileall -q t", 2),
+            ("bytekeep compileall --python 3.12 --store=s --lock-timeout 5 --workers 3 --python x", 7),
+            ("bytekeep -v compileall --no-store --help", 5),
+            ("bytekeep compileall --help", 3),
+            ("bytekeep compileall -h", 2),
+            ("bytekeep compileall", 2),
+            ("bytekeep compileall compileall", 2),
+            ("bytekeep compile compileall -q", 4),
+            ("compileall -q", 2),
+            ("bytekeep compileall --python", 3),
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(split_compileall(&words).0.len(), own, "{line}");
         }
     }
 

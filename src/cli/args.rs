@@ -1,6 +1,7 @@
 //! The command line: every command with its options, help and completion, once. Help, man pages and completions come from here.
 //! Nothing here touches the world; [`setup`](super::setup) turns it into a job.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Seal(Seal),
     /// Shows, proves, fills, prunes or empties the store that all trees share
     Store(Store),
+    /// Takes the arguments of `python -m compileall` and behaves as it does
+    Compileall(Compileall),
     /// Prints the settings that count, and where each comes from
     Config(Config),
     /// Prints the completions for a shell
@@ -81,24 +84,33 @@ impl Command {
             Self::Clean(args) => (&args.common, None, None),
             Self::Status(args) => (&args.common, None, None),
             Self::Explain(args) => (&args.common, None, None),
+            Self::Compileall(args) => return args.given(),
             Self::Store(args) => match &args.command {
                 StoreCommand::Add(args) => (&args.common, None, Some(&args.compiling)),
                 command => return Given { store_dir: command.place().and_then(|place| place.store.clone()), ..Given::default() },
             },
             Self::Inspect(_) | Self::Config(_) | Self::Completions(_) => return Given::default(),
         };
-        Given {
-            jobs: common.jobs,
-            durability: limits.and_then(|limits| limits.durability),
-            store_dir: compiling.and_then(|compiling| compiling.store.clone()),
-            // Who names one wants it, whatever a variable or a file says.
-            store_enabled: compiling
-                .filter(|compiling| compiling.no_store || compiling.store.is_some())
-                .map(|compiling| !compiling.no_store),
-            store_max_size: compiling.and_then(|compiling| compiling.store_max_size).map(|size| size.0),
-            store_system_dir: compiling.and_then(|compiling| compiling.system_store.clone()),
-            link_mode: limits.and_then(|limits| limits.link_mode),
-        }
+        Given { jobs: common.jobs, ..given(limits, compiling) }
+    }
+}
+
+fn given(limits: Option<&Limits>, compiling: Option<&Compiling>) -> Given {
+    Given {
+        jobs: None,
+        durability: limits.and_then(|limits| limits.durability),
+        store_dir: compiling.and_then(|compiling| compiling.store.clone()),
+        // Who names one wants it, whatever a variable or a file says.
+        store_enabled: compiling.filter(|compiling| compiling.no_store || compiling.store.is_some()).map(|compiling| !compiling.no_store),
+        store_max_size: compiling.and_then(|compiling| compiling.store_max_size).map(|size| size.0),
+        store_system_dir: compiling.and_then(|compiling| compiling.system_store.clone()),
+        link_mode: limits.and_then(|limits| limits.link_mode),
+    }
+}
+
+impl Compileall {
+    fn given(&self) -> Given {
+        given(Some(&self.limits), Some(&self.limits.compiling))
     }
 }
 
@@ -398,6 +410,62 @@ pub(crate) struct Seal {
     pub(crate) dry_run: bool,
 }
 
+/// `compileall`.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "bytekeep compileall [--python <PYTHON>] [OPTIONS] [ARGUMENTS OF compileall]...",
+    after_help = "\
+Options of bytekeep stand in front; from the first argument on that is none of them, all is read as the chosen Python's compileall reads it.
+The arguments, and those of older versions:
+  -h                       the interpreter's own help for compileall (--help in front is this one)
+  -l, -r N                 no directory below, or so many levels of them (10 in 3.6 to 3.8)
+  -f                       compile all anew
+  -q, -qq                  tell errors only, or nothing
+  -b                       put a.pyc beside a.py
+  -d DIR                   the code names its files as if they were in DIR
+  -s DIR, -p DIR           take DIR off the names in the code, put DIR before them (3.9 and later)
+  -x REGEXP                leave out paths in which it is found; a regular expression of that Python
+  -i FILE                  compile what stands in FILE too, a path a line; `-` is standard input
+  -j N, --workers N        so many at one time; 0 is as much as there are processor cores; what is told keeps its order
+  --invalidation-mode M    timestamp, checked-hash or unchecked-hash (3.7 and later)
+  -o LEVEL                 optimisation level, may be repeated (3.9 and later)
+  -e DIR                   leave out links that lead out of DIR (3.9 and later)
+  --hardlink-dupes         one file for levels whose code is the same (3.9 and later)
+  FILE|DIR                 what to compile; without it all that `sys.path` names, without directories below
+
+SOURCE_DATE_EPOCH, PYTHONPYCACHEPREFIX and PYTHONOPTIMIZE count as for that Python; PYTHONWARNINGS and other variables of Python do not.
+What is told on standard output, and the exit status (0, 1, and 2 for wrong usage), are those of compileall, with these differences:
+  a cut or damaged artifact with a good header  compileall keeps it without -f; here it is made anew
+  a source changed within the same second       compileall keeps the old artifact; here it is seen
+  a write that stops short (full disk)          compileall may keep half a file and exit 0; here the old one stays, and it exits 1
+  a directory of sys.path that fails            compileall stops there; here the others are done too
+  a source over --max-source                    compileall compiles it; here it is an error of that file
+  a compiler that dies or hangs                 compileall dies or hangs with it; here it is an error of that file
+  PYTHONOPTIMIZE above 2                        compileall makes artifacts that nobody reads; here it is refused with 2
+  lines with -j N                               compileall tells as its workers end; here they come as with -j 1
+  a list (-i) with names that are no UTF-8      compileall ends with a traceback; here they are names like any other
+  the name of a temporary file in an error      compileall shows a number behind the artifact's name; here it is the artifact's
+  bytes of artifacts                            a seal stands behind the code, but in what --hardlink-dupes links; see bytekeep-seal(5)
+
+Examples:
+  bytekeep compileall -q /usr/lib/python3/dist-packages      as python3 -m compileall
+  bytekeep compileall --python 3.12 -q -j 0 -o 0 -o 1 build  for another Python, at two levels
+  BYTEKEEP_PYTHON=3.12 bytekeep compileall -s build -p / build"
+)]
+pub(crate) struct Compileall {
+    /// The interpreter: a path, a name on PATH, or a version (3.12) [default: `python3`]
+    #[arg(long, value_name = "PYTHON", value_parser = parse_text)]
+    pub(crate) python: Option<String>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    /// Seconds to wait for what another process works on: a folder, or a source that it compiles for the store
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = super::args_common::parse_seconds)]
+    pub(crate) lock_timeout: super::args_common::Seconds,
+    /// Arguments of `python -m compileall`
+    #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
 /// `config`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -424,6 +492,33 @@ pub(crate) struct Completions {
 /// The definition that is parsed, documented and completed: the derived one, with `BYTEKEEP_<OPTION>` for every option by one rule.
 pub(crate) fn definition() -> clap::Command {
     throughout(Cli::command(), with_environment)
+}
+
+/// Splits the arguments of the process where those of `python -m compileall` begin: behind the command's name, and those of our own options
+/// that stand right behind it.
+pub(crate) fn split_compileall(arguments: &[OsString]) -> (&[OsString], &[OsString]) {
+    let whole = (arguments, &[][..]);
+    let Some(at) = arguments.iter().position(|word| word == "compileall") else { return whole };
+    let matches = definition_here().try_get_matches_from(arguments.iter().take(at + 1));
+    if !matches.is_ok_and(|matches| matches.subcommand_name() == Some("compileall")) {
+        // A value or a path of that name, or something else is wrong.
+        return whole;
+    }
+    let definition = definition();
+    let Some(own) = definition.find_subcommand("compileall") else { return whole };
+    let mut end = at + 1;
+    while let Some(word) = arguments.get(end).and_then(|word| word.to_str()).and_then(|word| word.strip_prefix("--")) {
+        let (name, glued) = word.split_once('=').map_or((word, false), |(name, _)| (name, true));
+        if word == "help" {
+            end += 1;
+            break;
+        }
+        let Some(option) = own.get_arguments().find(|option| option.get_long() == Some(name)) else { break };
+        let takes_next = option.get_action().takes_values() && !glued;
+        end += 1 + usize::from(takes_next);
+    }
+    // The value of the last option may be missing: that is told by whoever reads it.
+    arguments.split_at_checked(end.min(arguments.len())).unwrap_or(whole)
 }
 
 /// A command with every option changed, its own and those of the commands below it.
@@ -511,6 +606,7 @@ mod tests {
             "bytekeep config --no-config --format json",
             "bytekeep compile a --config f.toml",
             "bytekeep completions zsh",
+            "bytekeep compileall --python 3.12 --durability none",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
@@ -539,6 +635,25 @@ mod tests {
             "bytekeep completions tcsh",
         ] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn arguments_of_compileall_are_split_off() {
+        for (line, own) in [
+            ("bytekeep compileall -q t", 2),
+            ("bytekeep compileall --python 3.12 --store=s --lock-timeout 5 --workers 3 --python x", 7),
+            ("bytekeep -v compileall --no-store --help", 5),
+            ("bytekeep compileall --help", 3),
+            ("bytekeep compileall -h", 2),
+            ("bytekeep compileall", 2),
+            ("bytekeep compileall compileall", 2),
+            ("bytekeep compile compileall -q", 4),
+            ("compileall -q", 2),
+            ("bytekeep compileall --python", 3),
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(split_compileall(&words).0.len(), own, "{line}");
         }
     }
 

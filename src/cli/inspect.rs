@@ -190,11 +190,15 @@ pub(crate) fn look(path: &Path, limit: u64, format: &dyn Format) -> Result<Told,
     let Read { bytes, stands, dir, name } = read(path, limit)?;
     let in_cache = dir.canonicalize().is_ok_and(|dir| dir.file_name() == Some(format.cache_dir().as_os_str()));
     let (layout, recognised) = recognise(format, &name, in_cache);
-    let named = match recognised {
+    let mut named = match recognised {
         Recognised::Artifact { source, tag, level, .. } => Named { source: Some(source), tag, level: Some(level) },
         Recognised::ForeignTemp { .. } | Recognised::Foreign => Named { source: None, tag: None, level: None },
     };
     let examined = examine::examine(format, &bytes, named.tag.as_deref(), named.source.as_ref());
+    if layout == Layout::Beside && examined.head.as_ref().is_some_and(|head| format.layout(&head.target()) != Layout::Beside) {
+        // `compileall -b` gives all levels one name.
+        named.level = None;
+    }
     let code = examined.head.as_ref().filter(|_| is_sound(&examined)).map(|head| inspect_code::tell(head, examined.payload));
     let (code, no_code) = match code {
         Some(Ok(code)) => (Some(code), None),

@@ -5,6 +5,7 @@
 mod args;
 mod args_common;
 mod args_store;
+mod compileall;
 mod config;
 mod config_file;
 mod differ;
@@ -74,6 +75,8 @@ pub fn readme_table(name: &str) -> Option<String> {
 }
 
 fn run(arguments: &[OsString]) -> Exit {
+    // What stands behind is not ours to read: `-q` means something else there.
+    let (arguments, behind) = args::split_compileall(arguments);
     let parsed = args::definition_here().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
@@ -84,7 +87,7 @@ fn run(arguments: &[OsString]) -> Exit {
         }
     };
     let out = Out::of_process(cli.global.color);
-    let exit = match listen_to_library(&cli.global).and_then(|()| act(&cli, &out)) {
+    let exit = match listen_to_library(&cli.global).and_then(|()| act(&cli, behind, &out)) {
         Ok(exit) => exit,
         Err(failure) => {
             out.message(&failure.render(out.style));
@@ -126,7 +129,7 @@ fn refuse(error: &clap::Error, arguments: &[OsString], out: &Out) -> Exit {
     }
 }
 
-fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
+fn act(cli: &Cli, behind: &[OsString], out: &Out) -> Result<Exit, Failure> {
     let cwd = std::env::current_dir().ok();
     match &cli.command {
         Command::Completions(args) => {
@@ -137,6 +140,7 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
         }
         Command::Inspect(args) if args.diff => inspect_two(args, &cli.global, out, cwd.as_deref()),
         Command::Inspect(args) => Ok(inspect_all(args, &cli.global, out, cwd.as_deref())),
+        Command::Compileall(args) => compileall::run(args, behind, &settings_of(cli)?, out),
         Command::Config(_) => {
             config::tell(&settings_of(cli)?, &cli.global, out);
             Ok(Exit::Good)

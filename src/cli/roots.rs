@@ -315,7 +315,7 @@ pub(crate) fn read_list(file: &Path, null: bool, root: Option<&Path>, until: Unt
 
 /// Reads a list, or gives up when it is told to: a pipe may say nothing for ever. A thread of its own does it, since neither opening a
 /// FIFO nor reading can be called off; it ends with the process.
-fn read_until(file: &Path, until: Until<'_>) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read_until(file: &Path, until: Until<'_>) -> Result<Vec<u8>, Failure> {
     let unable = |cause| Failure::of_path("cannot read the list of paths", file, cause).hint("name a file that can be read, or `-`");
     let (done, answer) = channel();
     let path = file.to_path_buf();

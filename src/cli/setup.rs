@@ -155,7 +155,7 @@ impl Plan {
                 options.dry_run = args.dry_run;
                 (Command::Add, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
-            Chosen::Inspect(_) | Chosen::Config(_) | Chosen::Completions(_) | Chosen::Store(_) => return Ok(None),
+            Chosen::Inspect(_) | Chosen::Config(_) | Chosen::Completions(_) | Chosen::Store(_) | Chosen::Compileall(_) => return Ok(None),
         };
         set_common(&mut options, common);
         if let Some(compiling) = compiling {
@@ -315,7 +315,12 @@ fn code_names(args: &Compile) -> Result<CodeNames, Failure> {
         crate::flow::roots::absolute(dir)
             .map_err(|error| Failure::of_path("cannot find what `--strip-dir` names", dir, error.cause).hint("name a directory"))
     });
-    Ok(CodeNames { strip: strip.transpose()?, prepend: args.prepend_dir.clone() })
+    Ok(CodeNames { strip: strip.transpose()?, prepend: args.prepend_dir.clone(), ..CodeNames::default() })
+}
+
+/// The same with the environment of this process.
+pub(crate) fn timeout(option: Option<super::args_common::Seconds>) -> Result<Option<Duration>, Failure> {
+    compile_timeout(option, &Environment::of_process())
 }
 
 /// `None` is without limit.

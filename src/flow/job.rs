@@ -1,6 +1,8 @@
 //! What a run is asked to do: plain data, made by the command line or by a program.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -186,6 +188,8 @@ pub struct CodeNames {
     pub strip: Option<PathBuf>,
     /// Put before what is left, or before the path as it was named where nothing is stripped; an absolute one of these stays as it is.
     pub prepend: Option<PathBuf>,
+    /// Names that somebody has decided on already, by the sources' paths as they were named; they win over the other two.
+    pub given: Arc<HashMap<PathBuf, PathBuf>>,
 }
 
 impl CodeNames {
@@ -194,6 +198,9 @@ impl CodeNames {
     /// # Errors
     /// No failure: what would be stripped is not there, which is worth a word.
     pub fn of(&self, written: &Path, absolute: &Path) -> Result<PathBuf, PathBuf> {
+        if let Some(name) = self.given.get(written) {
+            return Ok(name.clone());
+        }
         let stripped = self.strip.as_ref().map(|strip| absolute.strip_prefix(strip));
         let rest = stripped.as_ref().and_then(|stripped| stripped.as_ref().ok()).copied();
         let name = match (&self.prepend, rest) {

@@ -9,7 +9,7 @@ use crate::base::seal::{Artifact, SEAL_LEN, Seal};
 use crate::base::source::{self, Source, SourceError};
 use crate::base::sys::{self, Dir, Kind, Stat};
 use crate::base::{Error, Flaw, FlawKind, seam};
-use crate::model::{Cause, Entry, Format, Layout, Level, NO_MEMORY, Stamp, Target, Verdict};
+use crate::model::{Cause, Entry, Format, Head, Layout, Level, NO_MEMORY, Stamp, Target, Verdict};
 
 use super::judge::{ArtifactSeen, Evidence, Seen, SourceSeen};
 
@@ -172,7 +172,9 @@ fn see_file(
         head = Err(Flaw::new(FlawKind::Corrupt, "too-large-artifact", format!("it has {} bytes, more than any artifact", stat.size)));
     }
     let label_fits = match (&seal, &head) {
-        (Ok(Some(seal)), Ok(head)) => label_fits(spot.format, seal, entry.tag.as_deref().unwrap_or(&head.tag), entry.level),
+        (Ok(Some(seal)), Ok(head)) => {
+            label_fits(spot.format, seal, entry.tag.as_deref().unwrap_or(&head.tag), named_level(spot, entry, head))
+        }
         _ => None,
     };
     let mut seen = Seen { stat, head, seal, label_fits, body: None, proof: None, time_agrees: None, in_vain: false, outrun: false };
@@ -213,7 +215,7 @@ pub(super) fn of_bytes(spot: &Spot<'_>, entry: &Entry, stat: Stat, bytes: &[u8],
     let (mut label_fit, mut time_agrees, mut in_vain, mut hash, mut body) = (None, None, false, None, None);
     if let Ok(head) = &head {
         if let Ok(Some(seal)) = &seal {
-            label_fit = label_fits(spot.format, seal, entry.tag.as_deref().unwrap_or(&head.tag), entry.level);
+            label_fit = label_fits(spot.format, seal, entry.tag.as_deref().unwrap_or(&head.tag), named_level(spot, entry, head));
         } else {
             body = Some(spot.format.deep_body(head, bytes));
         }
@@ -261,20 +263,28 @@ fn prove_in_pieces(file: &std::fs::File, seal: &Seal, path: &std::path::Path) ->
     Ok(proving.end())
 }
 
+/// The level that an artifact's name says. `None`: it says none, as beside the sources where others belong into a directory of their own
+/// (`compileall -b`), unless it is known what is to be made there.
+fn named_level(spot: &Spot<'_>, entry: &Entry, head: &Head) -> Option<Level> {
+    let is_guest = spot.layout == Layout::Beside && entry.maker.is_none() && spot.format.layout(&head.target()) != Layout::Beside;
+    (!is_guest).then_some(entry.level)
+}
+
 /// The level that a seal's label says, for an artifact of this tag.
 pub(super) fn labelled_level(format: &dyn Format, tag: &str, seal: &Seal) -> Option<u8> {
     (0..=2).find(|level| format.variants().iter().any(|variant| format.label(tag, *level, variant) == seal.label))
 }
 
 /// Does a seal's label fit what the artifact's name says? `None`: the name says a level that nobody makes.
-pub(crate) fn label_fits(format: &dyn Format, seal: &Seal, tag: &str, level: Level) -> Option<bool> {
-    let levels: &[u8] = match level {
-        Level::Known(0) => &[0],
-        Level::Known(1) => &[1],
-        Level::Known(2) => &[2],
-        Level::Known(_) => return None,
+pub(crate) fn label_fits(format: &dyn Format, seal: &Seal, tag: &str, level: impl Into<Option<Level>>) -> Option<bool> {
+    let levels: &[u8] = match level.into() {
+        None => &[0, 1, 2],
+        Some(Level::Known(0)) => &[0],
+        Some(Level::Known(1)) => &[1],
+        Some(Level::Known(2)) => &[2],
+        Some(Level::Known(_)) => return None,
         // `.pyo` is level 1 or 2 alike.
-        Level::Other => &[1, 2],
+        Some(Level::Other) => &[1, 2],
     };
     let fits = levels.iter().any(|level| format.variants().iter().any(|variant| format.label(tag, *level, variant) == seal.label));
     Some(fits)

@@ -9,6 +9,8 @@
 //! - [`way`] gives places in it their names: which function, which constant.
 //! - [`rewrite`] changes a body without an interpreter: the file name in its code, the numbers of its references.
 //! - [`equal`] says whether two artifacts hold the same code by value, [`differences`] where they do not.
+//! - [`legacy`] is the format of artifacts that `compileall -b` puts beside their sources.
+//! - [`words`] asks an interpreter for what only it can say as it does: errors, regular expressions, names.
 //! - [`interpreter`] finds interpreters and asks each once what it is; [`memo`] remembers the answer.
 //! - [`pool`] is the [`crate::model::Compiler`]: workers that are spoken to in [`frame`]s.
 //!
@@ -28,6 +30,7 @@ pub mod flags;
 pub mod frame;
 mod input;
 pub mod interpreter;
+pub mod legacy;
 mod line_table;
 pub mod magic;
 pub mod marshal;
@@ -46,6 +49,7 @@ pub mod shown;
 mod slot;
 pub mod variables;
 pub mod way;
+pub mod words;
 mod worker;
 
 pub use pyc::Pyc;

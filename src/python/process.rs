@@ -99,6 +99,14 @@ pub(super) fn command(executable: &Path, flags: &[&str], program: &str, cwd: &Pa
     command
 }
 
+/// A command that runs an interpreter as its user does: with their environment, in their directory. What it prints is read, and no more.
+pub(super) fn command_of_user(executable: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(executable);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    tie_to_this_thread(&mut command, ChildLimits { address_space: None });
+    command
+}
+
 /// Root takes no library from where others can write, as it takes no interpreter from there.
 fn is_loose_home() -> bool {
     let homes = std::env::var_os("PYTHONHOME").filter(|_| sys::effective_user() == 0 && !without("isolation"));

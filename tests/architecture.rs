@@ -113,7 +113,8 @@ fn platform_calls(file: &File) -> Vec<String> {
 }
 
 fn starting_processes(file: &File) -> Vec<String> {
-    let may = ["python/interpreter", "python/pool", "python/process"].iter().any(|start| file.path.starts_with(start));
+    let may =
+        ["python/interpreter", "python/pool", "python/process", "cli/hook/git_hooks"].iter().any(|start| file.path.starts_with(start));
     if may || file.is_test() {
         return Vec::new();
     }

@@ -140,7 +140,8 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  bytekeep hook print pacman   the hook files of pacman")]
+  bytekeep hook print pacman        the hook files of pacman
+  bytekeep hook print rpm >> x.spec  file triggers, for the spec of a package")]
 pub(crate) struct Print {
     /// Whose
     #[arg(value_name = "KIND", value_enum)]
@@ -152,19 +153,36 @@ pub(crate) struct Print {
 #[command(after_help = "\
 Examples:
   bytekeep hook install dpkg               in this system
-  bytekeep hook install pacman --root /mnt  in the one below /mnt")]
+  bytekeep hook install pacman --root /mnt  in the one below /mnt
+  bytekeep hook install git                in the repository here
+  bytekeep hook uninstall pacman           both of its files go again")]
 pub(crate) struct Place {
     /// Whose
     #[arg(value_name = "KIND", value_enum)]
     pub(crate) kind: Kind,
-    /// The system below this directory is meant
+    /// The system below this directory is meant; of git, the repository there
+    ///
+    /// The hook then calls `/usr/bin/bytekeep` of that system, and the command that is running where this is not given.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) root: Option<PathBuf>,
+    /// Also replace what is somebody else's, and replace or remove what was edited since it was installed
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// `hook status`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+  current      bytekeep's, as this version would write it
+  outdated     bytekeep's, of another version, or for a command elsewhere: `bytekeep hook install` renews it
+  edited       bytekeep's, edited since: left alone unless --force is given
+  foreign      not bytekeep's
+  absent       not there
+  packaged     a package has it
+  unsupported  there is no file to install; `bytekeep hook print` says what to do instead
+
+Exit status: 1 where one is outdated or edited.
+
 Examples:
   bytekeep hook status        all kinds
   bytekeep hook status dpkg   one of them")]
@@ -172,7 +190,7 @@ pub(crate) struct Status {
     /// Whose [default: all]
     #[arg(value_name = "KIND", value_enum)]
     pub(crate) kind: Option<Kind>,
-    /// The system below this directory is meant
+    /// The system below this directory is meant; of git, the repository there
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) root: Option<PathBuf>,
 }

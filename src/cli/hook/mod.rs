@@ -3,8 +3,13 @@
 //! A manager's input says where to look (one file a kind), `owner` whose interpreters count there, `run` does it.
 
 mod files;
+mod git_hooks;
+mod lines;
 mod run;
+mod template;
 
+#[cfg(test)]
+pub(super) use self::lines::sample;
 use super::args_common::Global;
 use super::args_hook::HookCommand;
 use super::exit::Exit;

@@ -12,7 +12,7 @@ use super::super::failure::Failure;
 use super::super::out::Out;
 use super::super::text;
 use super::git_hooks;
-use super::lines::{self, Line, State};
+use super::states::{self, Line, State};
 use super::template::{self, Author, COMMAND, Template};
 use crate::base::memo;
 use crate::base::place::{self, Found};
@@ -35,7 +35,7 @@ fn print(kind: Kind, global: &Global, out: &Out) -> Exit {
     };
     if global.format == FormatArg::Json {
         let lines = files.into_iter().map(|(path, text)| Line { text: Some(text), ..Line::new(kind, &path) });
-        lines::write_json(out, &lines.collect::<Vec<_>>());
+        states::write_json(out, &lines.collect::<Vec<_>>());
         return Exit::Good;
     }
     let several = files.len() > 1;
@@ -258,7 +258,7 @@ fn uninstall(args: &Place, global: &Global, out: &Out) -> Result<Exit, Failure> 
         told(global, out, &format!("No hook of {} was installed by `hook install`\n", kind.word()));
     }
     if global.format == FormatArg::Json {
-        lines::write_json(out, &lines_of(kind, root, &command)?);
+        states::write_json(out, &lines_of(kind, root, &command)?);
     }
     Ok(exit.forgiving(global.exit_zero))
 }
@@ -271,7 +271,7 @@ fn told(global: &Global, out: &Out, text: &str) {
 
 fn report(kind: Kind, root: Option<&Path>, global: &Global, out: &Out) -> Result<Exit, Failure> {
     if global.format == FormatArg::Json {
-        lines::write_json(out, &lines_of(kind, root, &command_for(kind, root)?)?);
+        states::write_json(out, &lines_of(kind, root, &command_for(kind, root)?)?);
     }
     Ok(Exit::Good)
 }
@@ -306,8 +306,8 @@ fn status(asked: Option<Kind>, root: Option<&Path>, global: &Global, out: &Out) 
         all.extend(lines_of(*kind, root, &command)?);
     }
     match global.format {
-        FormatArg::Json => lines::write_json(out, &all),
-        FormatArg::Human => out.data(&lines::table(&all)),
+        FormatArg::Json => states::write_json(out, &all),
+        FormatArg::Human => out.data(&states::table(&all)),
     }
     let is_wrong = all.iter().any(|line| matches!(line.state, Some(State::Outdated | State::Edited)));
     Ok(if is_wrong { Exit::Wrong.forgiving(global.exit_zero) } else { Exit::Good })

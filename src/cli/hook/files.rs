@@ -87,12 +87,11 @@ fn spots(kind: Kind, root: Option<&Path>, make: bool) -> Result<Vec<Spot>, Failu
     let hooks = if kind == Kind::Git { Some(git_hooks::directory(root.unwrap_or(Path::new(".")), make)?) } else { None };
     let mut spots = Vec::new();
     for file in template::files_of(kind) {
-        let (path, dir) = match &hooks {
-            Some((at, dir)) => (at.join(file.name()), dir.clone()),
-            None => {
-                let top = root.unwrap_or(Path::new("/"));
-                (top.join(file.place), place::dir_below(top, Path::new(file.dir()), make)?)
-            }
+        let (path, dir) = if let Some((at, dir)) = &hooks {
+            (at.join(file.name()), dir.clone())
+        } else {
+            let top = root.unwrap_or(Path::new("/"));
+            (top.join(file.place), place::dir_below(top, Path::new(file.dir()), make)?)
         };
         let Some(name) = Name::new(file.name()) else { continue };
         let found = dir.as_deref().map_or(Ok(Found::Absent), |dir| place::read(dir, &name))?;
@@ -158,7 +157,7 @@ fn install(args: &Place, global: &Global, out: &Out) -> Result<Exit, Failure> {
         return report(kind, root, global, out);
     }
     // All of them are looked at before one is written.
-    let seen = spots(kind, root, false).map_err(Failure::from)?;
+    let seen = spots(kind, root, false)?;
     for spot in &seen {
         refused(spot, spot.state(&command).0, args.force)?;
     }

@@ -70,7 +70,9 @@ impl<'a> Act<'a> {
         let unwanted = Unwanted::below(root.as_deref().unwrap_or(Path::new("/")));
         let act =
             Self { args, settings, root, memo: cache.map(Memo::open), store, unwanted, global, out, until, stop, is_read_only: false };
-        notes.iter().for_each(|note| act.note(note));
+        for note in &notes {
+            act.note(note);
+        }
         Ok(act)
     }
 

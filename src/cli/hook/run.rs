@@ -121,8 +121,9 @@ fn attempt(args: &Run, given: Given, global: &Global, out: &Out, stop: &Arc<Atom
     if input.places.left > 0 {
         act.note(&format!("{} more paths were handed over than are looked at; `bytekeep compile` does all of a tree", input.places.left));
     }
-    let (is_done, exit) = (!summary.stopped && !summary.out_of_time, Exit::of(&summary));
-    // What was not done is found again; what failed would fail again.
+    let is_done = !summary.stopped && !summary.out_of_time && !act.is_unfinished.load(Ordering::SeqCst);
+    let exit = Exit::of(&summary);
+    // What was not done is found again; a source that failed would fail again.
     input.changed.iter().filter(|_| is_done).for_each(Changed::keep);
     conclude(args, &input, &act, &summary, global, out);
     Ok(if args.strict { exit.forgiving(global.exit_zero) } else { exit.forgiving(true) })

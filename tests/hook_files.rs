@@ -146,6 +146,22 @@ fn a_link_leads_nowhere() {
     assert_eq!(files(&root).len(), 1);
 }
 
+/// A system whose files cannot be written: told, with what to do, and no trace of it.
+#[test]
+fn where_nothing_can_be_written_it_is_said() {
+    let top = tempfile::tempdir().unwrap();
+    let script = r#"mount -t tmpfs tmpfs . && mkdir -p etc/apk && mount -o remount,ro . && cd . && "$0" hook install apk --root ."#;
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--map-root-user", "sh", "-c", script, env!("CARGO_BIN_EXE_bytekeep")]).current_dir(top.path());
+    let Ok(done) = shell.output() else { return aloud("SKIP: `unshare` is not installed") };
+    let said = String::from_utf8(done.stderr).unwrap();
+    if !said.contains("error: ") {
+        return aloud(&format!("SKIP: no read-only place can be made: {}", said.trim()));
+    }
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("Read-only file system") && said.contains("`bytekeep hook install apk --root DIR`"), "{said}");
+}
+
 #[test]
 fn an_older_versions_file_is_outdated_and_is_renewed() {
     let top = tempfile::tempdir().unwrap();
@@ -239,6 +255,12 @@ fn what_is_printed_can_be_read_by_those_it_is_for() {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         assert!(ran.exists(), "dpkg runs what it was given");
     }
+}
+
+/// Past the test harness, which keeps the output of tests that pass to itself.
+fn aloud(text: &str) {
+    use std::io::Write;
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 fn git(at: &Path, args: &[&str]) -> String {

@@ -138,6 +138,10 @@ fn a_link_leads_nowhere() {
     symlink(top.path().join("outside"), root.join("etc/pacman.d/hooks")).unwrap();
     said(&["hook", "install", "pacman", "--root", "."], &root, 2);
     assert_eq!(files(&top.path().join("outside")), []);
+    // That one place cannot be looked at is told, and the others are told too.
+    let done = bytekeep(&["hook", "status", "--root", "."], &root);
+    let (table, told) = (String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap());
+    assert!(done.status.code() == Some(1) && told.contains("pacman.d/hooks") && table.contains("dpkg      absent"), "{told}{table}");
     // pacman's own way to disable a hook.
     std::fs::remove_file(root.join("etc/pacman.d/hooks")).unwrap();
     std::fs::create_dir(root.join("etc/pacman.d/hooks")).unwrap();

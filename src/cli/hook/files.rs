@@ -114,6 +114,11 @@ fn command_for(kind: Kind, root: Option<&Path>) -> Result<String, Failure> {
     })
 }
 
+/// The same, to compare by alone: nothing will be written.
+fn command_or_usual(kind: Kind, root: Option<&Path>) -> String {
+    command_for(kind, root).unwrap_or_else(|_| COMMAND.to_owned())
+}
+
 /// A hook of a package manager runs as root, so what it calls must be root's alone.
 fn trusted(command: &str) -> Result<(), Failure> {
     let path = Path::new(command);
@@ -234,7 +239,7 @@ fn unwritable(kind: Kind) -> String {
 fn uninstall(args: &Place, global: &Global, out: &Out) -> Result<Exit, Failure> {
     let (kind, root) = (args.kind, args.root.as_deref());
     unsupported(kind)?;
-    let command = command_for(kind, root)?;
+    let command = command_or_usual(kind, root);
     let (mut exit, mut removed) = (Exit::Good, 0);
     for spot in spots(kind, root, false)? {
         let path = text::path(&spot.path, None);
@@ -292,7 +297,7 @@ fn lines_of(kind: Kind, root: Option<&Path>, command: &str) -> Result<Vec<Line>,
 }
 
 fn status(asked: Option<Kind>, root: Option<&Path>, global: &Global, out: &Out) -> Result<Exit, Failure> {
-    let mut all = Vec::new();
+    let (mut all, mut is_wrong) = (Vec::new(), false);
     for kind in Kind::value_variants() {
         if asked.is_some_and(|asked| asked != *kind) {
             continue;
@@ -301,13 +306,20 @@ fn status(asked: Option<Kind>, root: Option<&Path>, global: &Global, out: &Out) 
         if asked.is_none() && *kind == Kind::Git && !git_hooks::is_here(root.unwrap_or(Path::new("."))) {
             continue;
         }
-        let command = command_for(*kind, root).unwrap_or_else(|_| COMMAND.to_owned());
-        all.extend(lines_of(*kind, root, &command)?);
+        match lines_of(*kind, root, &command_or_usual(*kind, root)) {
+            Ok(lines) => all.extend(lines),
+            Err(failure) if asked.is_some() => return Err(failure),
+            // A place that cannot be looked at is no reason to keep quiet of the others.
+            Err(failure) => {
+                out.message(&failure.render(out.style));
+                is_wrong = true;
+            }
+        }
     }
     match global.format {
         FormatArg::Json => states::write_json(out, &all),
         FormatArg::Human => out.data(&states::table(&all)),
     }
-    let is_wrong = all.iter().any(|line| matches!(line.state, Some(State::Outdated | State::Edited)));
+    is_wrong |= all.iter().any(|line| matches!(line.state, Some(State::Outdated | State::Edited)));
     Ok(if is_wrong { Exit::Wrong.forgiving(global.exit_zero) } else { Exit::Good })
 }

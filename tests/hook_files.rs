@@ -232,6 +232,19 @@ fn what_is_printed_can_be_read_by_those_it_is_for() {
         let done = Command::new("sh").arg("-n").arg(&path).output().unwrap();
         assert!(done.status.success(), "{kind}: {}", String::from_utf8_lossy(&done.stderr));
     }
+    // What apk's does, with another place for modules and a stand-in for the command.
+    let (called, lib) = (top.path().join("called"), top.path().join("lib"));
+    std::fs::create_dir_all(lib.join("python3.12/site-packages")).unwrap();
+    let stand_in = top.path().join("bytekeep");
+    std::fs::write(&stand_in, format!("#!/bin/sh\necho \"$*\" >>{}\nexit 3\n", called.display())).unwrap();
+    std::fs::set_permissions(&stand_in, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = std::fs::read_to_string(top.path().join("etc/apk/commit_hooks.d/bytekeep")).unwrap();
+    let text = text.replace("/usr/lib/", &format!("{}/", lib.display())).replace("/usr/bin/bytekeep", stand_in.to_str().unwrap());
+    for moment in ["pre-commit", "post-commit"] {
+        assert!(Command::new("sh").args(["-c", &text, "bytekeep", moment]).status().unwrap().success(), "{moment}");
+    }
+    let site = lib.join("python3.12/site-packages");
+    assert_eq!(std::fs::read_to_string(&called).unwrap(), format!("hook run apk --nice -- {}\n", site.display()));
     if pages::have(&["rpmspec"]) {
         let spec = "Name: x\nVersion: 1\nRelease: 1\nSummary: x\nLicense: x\n%description\nx\n%files\n\n";
         let path = top.path().join("x.spec");
@@ -301,6 +314,19 @@ fn git_gets_its_hooks_where_it_looks_for_them() {
     assert!(states("git", &top.path().join("linked")).iter().all(|(_, state)| state == "current"));
     // Whatever the hook does, git goes on: its exit status would be git's.
     git(&repository, &["checkout", "-q", "-b", "other"]);
+
+    // And it does its work: a module that a branch does not have leaves nothing behind that could be imported.
+    if pages::have(&["python3"]) {
+        std::fs::write(repository.join("gone.py"), "x = 1\n").unwrap();
+        git(&repository, &["add", "gone.py"]);
+        git(&repository, &["commit", "-q", "-m", "second"]);
+        let done = Command::new("python3").args(["-m", "py_compile", "gone.py"]).current_dir(&repository).status().unwrap();
+        assert!(done.success());
+        let cache = repository.join("__pycache__");
+        assert_eq!(files(&cache).len(), 1);
+        git(&repository, &["checkout", "-q", "main"]);
+        assert!(!cache.exists(), "{:?}", files(&cache));
+    }
 
     // A hook of somebody else: told, with the line to add; and nothing is touched.
     said(&["hook", "uninstall", "git"], &repository, 0);

@@ -65,7 +65,7 @@
 //!   processes, `base/bytelock.rs` locks of single bytes; no other file has unsafe code. `seal` is the trailer, `write` the atomic writer,
 //!   `lock` the lock of a directory, `source` a source read once, `leftover` what the dead leave behind, `memo` what was found sound
 //!   before, `digests` what was read before; `shape` tells how bytes were damaged, `whereabouts` whose a file is and since when, `keep`
-//!   copies evidence.
+//!   copies evidence, `place` puts files of a system's configuration in their places.
 //! - [`store`] keeps compiled code that all trees share, under keys, in values that prove themselves; it knows no language.
 //! - `packages` (feature `cli`) reads what package managers record of the files that they installed.
 //! - [`model`] has the words as types, and the two traits between the pipeline and a language: [`model::Format`] and

@@ -72,7 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Commands that are so unlike the others that each has a folder of its own.
-const COMMANDS: &[&str] = &["cli/compileall"];
+const COMMANDS: &[&str] = &["cli/compileall", "cli/hook"];
 
 /// What stands at the crate's root beside the layers: macros.
 const AT_ROOT: &[&str] = &["ignored"];
@@ -118,7 +118,8 @@ fn platform_calls(file: &File) -> Vec<String> {
 }
 
 fn starting_processes(file: &File) -> Vec<String> {
-    let may = ["python/interpreter", "python/pool", "python/process"].iter().any(|start| file.path.starts_with(start));
+    let may =
+        ["python/interpreter", "python/pool", "python/process", "cli/hook/git_hooks"].iter().any(|start| file.path.starts_with(start));
     if may || file.is_test() {
         return Vec::new();
     }

@@ -37,6 +37,7 @@ pub mod keep;
 pub mod leftover;
 pub mod lock;
 pub mod memo;
+pub mod place;
 pub mod seal;
 pub mod seam;
 pub mod shape;

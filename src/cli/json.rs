@@ -334,14 +334,22 @@ mod tests {
         let mut names = Vec::new();
         let (answers, outcomes) = super::super::explain::sample();
         let house = super::super::store_command::sample();
-        let samples =
-            [full(), super::super::inspect::sample(), super::super::differ::sample(), super::super::config::sample(), house, answers];
+        let (hooks, states) = super::super::hook::sample();
+        let samples = [
+            full(),
+            super::super::inspect::sample(),
+            super::super::differ::sample(),
+            super::super::config::sample(),
+            house,
+            answers,
+            hooks,
+        ];
         for line in samples.iter().flat_map(|lines| lines.lines()) {
             fields(&serde_json::from_str(line).unwrap(), &mut names);
         }
         names.retain(|name| !name.is_empty());
         names.extend(Verdict::ALL.map(|verdict| verdict.word().to_owned()));
-        names.extend(outcomes.into_iter().map(str::to_owned));
+        names.extend(outcomes.into_iter().chain(states).map(str::to_owned));
         names.extend(Action::ALL.map(|action| action.word().to_owned()));
         for name in names {
             let escaped = name.replace('-', "\\-");

@@ -4,6 +4,7 @@
 
 mod args;
 mod args_common;
+mod args_hook;
 mod args_store;
 mod compileall;
 mod config;
@@ -15,6 +16,7 @@ mod exit;
 mod explain;
 mod failure;
 mod hints;
+mod hook;
 mod human;
 mod inspect;
 mod inspect_code;
@@ -145,6 +147,7 @@ fn act(cli: &Cli, behind: &[OsString], out: &Out) -> Result<Exit, Failure> {
             config::tell(&settings_of(cli)?, &cli.global, out);
             Ok(Exit::Good)
         }
+        Command::Hook(args) => hook::run(&args.command, cli.command.given(), &cli.global, out),
         chosen => {
             let settings = settings_of(cli)?;
             let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;

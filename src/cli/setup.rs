@@ -155,7 +155,12 @@ impl Plan {
                 options.dry_run = args.dry_run;
                 (Command::Add, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
-            Chosen::Inspect(_) | Chosen::Config(_) | Chosen::Completions(_) | Chosen::Store(_) | Chosen::Compileall(_) => return Ok(None),
+            Chosen::Inspect(_)
+            | Chosen::Config(_)
+            | Chosen::Completions(_)
+            | Chosen::Store(_)
+            | Chosen::Hook(_)
+            | Chosen::Compileall(_) => return Ok(None),
         };
         set_common(&mut options, common);
         if let Some(compiling) = compiling {

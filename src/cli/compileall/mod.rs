@@ -237,7 +237,7 @@ impl Call<'_> {
         let timeout = setup::timeout(compiling.timeout)?;
         let limits = Limits { jobs: width, timeout, keep_pythonhome: true, ..Limits::default() };
         let pool = WorkerPool::new(self.python, limits);
-        let store: Option<Store> = store::open(self.settings, Command::Compile, &mut notes)?;
+        let store: Option<Store> = store::open(self.settings, Command::Compile, false, &mut notes)?;
         for note in &notes {
             tracing::debug!(note, "of the store");
         }

@@ -147,7 +147,7 @@ impl Hooks<'_> {
                 }
             }
         }
-        for path in self.owned(&real, own).filter(|path| !names.iter().any(|name| path.ends_with(name))) {
+        for path in Self::owned(&real, own).filter(|path| !names.iter().any(|name| path.ends_with(name))) {
             std::fs::remove_file(path)?;
         }
         Ok(())
@@ -156,7 +156,7 @@ impl Hooks<'_> {
     /// Sources go, and directories that are empty then; `roughly`: with all artifacts of the directory, as uv does it.
     fn remove(&self, dir: &str, own: usize, roughly: bool) -> Result<()> {
         let real = self.real(dir);
-        for path in self.owned(&real, own) {
+        for path in Self::owned(&real, own) {
             std::fs::remove_file(path)?;
         }
         if roughly {
@@ -170,7 +170,7 @@ impl Hooks<'_> {
         Ok(())
     }
 
-    fn owned(&self, dir: &Path, own: usize) -> impl Iterator<Item = PathBuf> + use<> {
+    fn owned(dir: &Path, own: usize) -> impl Iterator<Item = PathBuf> + use<> {
         let start = format!("m{own}_");
         let all = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
         all.filter(move |path| path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&start)))
@@ -178,8 +178,8 @@ impl Hooks<'_> {
 
     /// What this manager or that would call, with what it would hand over.
     fn hook(&self, dir: &str, names: &[String], removed: bool, random: &mut Random) -> Result<()> {
-        let absolute: String = names.iter().map(|name| format!("{dir}/{name}\n")).collect();
-        let relative: String = names.iter().map(|name| format!("{}/{name}\n", &dir[1..])).collect();
+        let below = |dir: &str| names.iter().map(|name| format!("{dir}/{name}\n")).collect::<Vec<_>>().concat();
+        let (absolute, relative) = (below(dir), below(dir.trim_start_matches('/')));
         let (words, input): (&[&str], &str) = match (random.below(4), removed) {
             (0, _) => (&["dpkg", "triggered", SITE], ""),
             (1, false) => (&["rpm"], &absolute),
@@ -245,7 +245,8 @@ impl Hooks<'_> {
         };
         self.runs.fetch_add(1, Ordering::Relaxed);
         self.kills.fetch_add(u64::from(killed), Ordering::Relaxed);
-        if !status.code().is_some_and(|code| good.contains(&code)) && !(killed && status.signal() == Some(9)) {
+        let is_good = status.code().is_some_and(|code| good.contains(&code)) || (killed && status.signal() == Some(9));
+        if !is_good {
             let mut text = String::new();
             said.rewind()?;
             said.read_to_string(&mut text)?;

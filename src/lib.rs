@@ -58,7 +58,8 @@
 //!
 //! # The map
 //!
-//! Dependencies point one way, and a test keeps it so: `cli` → `flow`, `python` → `model`, `store` → `base`.
+//! Dependencies point one way, and a test keeps it so: `cli` → `flow`, `python` → `model`, `store` → `base`, and `cli` →
+//! `packages` → `base`.
 //!
 //! - [`base`] knows bytes, digests, files and locks. All system calls that make, write, rename, remove or lock are in `base/sys.rs`,
 //!   those that link in `base/share.rs`; they take descriptors and names, so none follows a link. `base/children.rs` has those for
@@ -66,6 +67,7 @@
 //!   `lock` the lock of a directory, `source` a source read once, `leftover` what the dead leave behind, `memo` what was found sound
 //!   before, `digests` what was read before; `shape` tells how bytes were damaged, `whereabouts` whose a file is and since when, `keep`
 //!   copies evidence.
+//! - [`packages`] reads what package managers record of the files they brought; it knows no language.
 //! - [`store`] keeps compiled code that all trees share, under keys, in values that prove themselves; it knows no language.
 //! - [`model`] has the words as types, and the two traits between the pipeline and a language: [`model::Format`] and
 //!   [`model::Compiler`].
@@ -84,5 +86,6 @@ pub mod base;
 pub mod cli;
 pub mod flow;
 pub mod model;
+pub mod packages;
 pub mod python;
 pub mod store;

@@ -19,6 +19,7 @@ use crate::base::memo::Memo;
 use crate::base::sys::Time;
 use crate::flow::{Clean, CodeNames, Command, Job, Maker, Options, Root, What};
 use crate::model::{Cause, Compiler, Format, Layout, Mode, Recognised};
+use crate::packages::Listed;
 use crate::python::Pyc;
 use crate::python::interpreter::{Interpreter, InterpreterError};
 use crate::python::memo::Probes;
@@ -28,6 +29,9 @@ use crate::store::Store;
 
 /// How long compiling one source may take where nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How the names of artifacts end in the records of package managers.
+const ARTIFACT_ENDS: [&str; 2] = [".pyc", ".pyo"];
 
 /// What artifacts look like.
 pub(crate) fn format() -> &'static dyn Format {
@@ -52,6 +56,8 @@ pub(crate) struct Plan {
     levels: Vec<u8>,
     excludes: Excludes,
     memo: Option<Memo>,
+    /// `None`: what package managers list is not asked.
+    listed: Option<Listed>,
     store: Option<Store>,
     options: Options<'static>,
 }
@@ -219,6 +225,13 @@ impl Plan {
         });
         let is_compiling = !found.is_empty() && !options.dry_run;
         let store = compiling.filter(|_| is_compiling).map(|_| store::open(settings, command, &mut place.notes)).transpose()?.flatten();
+        let ignores_records = match chosen {
+            Chosen::Compile(args) => args.ignore_records,
+            Chosen::Clean(args) => args.ignore_records,
+            Chosen::Seal(args) => args.ignore_records,
+            _ => false,
+        };
+        let listed = (!ignores_records).then(|| Listed::new(&ARTIFACT_ENDS, Arc::clone(stop), options.max_time));
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,
@@ -231,6 +244,7 @@ impl Plan {
             notes: place.notes,
             lacking,
             memo,
+            listed,
             store,
             options,
         }))
@@ -250,6 +264,8 @@ impl Plan {
         if !self.excludes.is_empty() {
             options.exclude = Some(&exclude);
         }
+        let listed = |path: &Path| self.listed.as_ref().and_then(|listed| listed.why(path));
+        options.listed = Some(&listed);
         options.memo = self.memo.as_ref();
         options.store = self.store.as_ref();
         let makers = self.pools.iter().map(|pool| Maker { compiler: pool as &dyn Compiler, levels: self.levels.clone() }).collect();

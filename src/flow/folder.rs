@@ -213,6 +213,15 @@ impl Folder {
         Ok(folder)
     }
 
+    /// The absolute path of the directory of artifacts.
+    pub(super) fn absolute_artifacts(&self) -> PathBuf {
+        match &self.home {
+            Home::Below(name) => self.absolute.join(name),
+            Home::Beside => self.absolute.clone(),
+            Home::Prefix(..) => std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()),
+        }
+    }
+
     /// The directory of artifacts as it is now.
     pub(super) fn open_artifacts(&self) -> Result<Option<Arc<Dir>>> {
         let opened = match (&self.home, &self.sources) {

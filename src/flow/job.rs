@@ -78,6 +78,10 @@ pub struct Maker<'a> {
 /// Is a path (as the user would write it) left out of the run?
 pub type Exclude<'a> = dyn Fn(&Path) -> bool + Sync + 'a;
 
+/// Who keeps a record of an artifact's bytes (or why that cannot be told), by its absolute path: package managers compare what they brought.
+/// Asked only before something sound would be rewritten or removed, or something damaged is. Called from several threads.
+pub type Listed<'a> = dyn Fn(&Path) -> Option<String> + Sync + 'a;
+
 /// Tells of a bad artifact in a form of its own. Called from several threads.
 pub type Describe<'a> = dyn Fn(&Bad<'_>) -> Vec<u8> + Sync + 'a;
 
@@ -132,6 +136,8 @@ pub struct Options<'a> {
     pub prefix: Option<PathBuf>,
     /// Paths to leave out, directories with all that is in them.
     pub exclude: Option<&'a Exclude<'a>>,
+    /// Sound artifacts that stay as they are, byte for byte, whatever else is asked for.
+    pub listed: Option<&'a Listed<'a>>,
     /// What was found sound before.
     pub memo: Option<&'a Memo>,
     /// Compiled code that other trees share.
@@ -226,6 +232,7 @@ impl Default for Options<'_> {
             explain: Explain::default(),
             prefix: None,
             exclude: None,
+            listed: None,
             memo: None,
             store: None,
             link_mode: LinkMode::Copy,

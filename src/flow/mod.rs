@@ -56,7 +56,7 @@ use queue::{Next, Queue, Task};
 use reach::Reach;
 
 pub use import::{Answer, Outcome};
-pub use job::{Clean, CodeNames, Command, Describe, Exclude, Explain, Job, JobError, Maker, Options, Root, What};
+pub use job::{Clean, CodeNames, Command, Describe, Exclude, Explain, Job, JobError, Listed, Maker, Options, Root, What};
 pub use report::{Action, AnswerEvent, EntryEvent, Event, Report, Summary};
 
 /// With fewer descriptors than this, one folder is worked on after the other, and a store is better done without.

@@ -108,6 +108,17 @@ pub(super) fn decide(command: Command, verdict: Verdict, facts: &Facts<'_>) -> D
     }
 }
 
+/// Would this change or take away an artifact in which nothing is wrong? What other people's records list by its bytes is spared that.
+pub(super) fn is_avoidable(decision: Decision, verdict: Verdict, damaged: bool) -> bool {
+    use Verdict as V;
+    match decision {
+        Decision::Seal => true,
+        Decision::Build | Decision::Restamp => matches!(verdict, V::Ok | V::Unsealed),
+        Decision::Remove => matches!(verdict, V::Ok | V::Unsealed | V::Orphan | V::Sourceless) && !damaged,
+        Decision::Leave | Decision::Sweep => false,
+    }
+}
+
 fn clean(verdict: Verdict, facts: &Facts<'_>) -> Decision {
     use Verdict as V;
     let clean = facts.clean;

@@ -7,6 +7,7 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 use super::args_common::{Common, Compiling, Global, Interpreters, Limits, ModeArg, Select, Size, Tree, parse_size, parse_text};
+use super::args_hook::{Hook, HookCommand};
 use super::args_store::{Store, StoreCommand};
 use super::settings::{self, Given};
 
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Seal(Seal),
     /// Shows, proves, fills, prunes or empties the store that all trees share
     Store(Store),
+    /// Serves package managers: what their hooks call, and the files that make them call it
+    Hook(Hook),
     /// Prints the settings that count, and where each comes from
     Config(Config),
     /// Prints the completions for a shell
@@ -85,7 +88,8 @@ impl Command {
                 StoreCommand::Add(args) => (&args.common, None, Some(&args.compiling)),
                 command => return Given { store_dir: command.place().and_then(|place| place.store.clone()), ..Given::default() },
             },
-            Self::Inspect(_) | Self::Config(_) | Self::Completions(_) => return Given::default(),
+            Self::Hook(Hook { command: HookCommand::Run(args) }) => (&args.common, Some(&args.limits), Some(&args.limits.compiling)),
+            Self::Hook(_) | Self::Inspect(_) | Self::Config(_) | Self::Completions(_) => return Given::default(),
         };
         Given {
             jobs: common.jobs,
@@ -521,6 +525,15 @@ mod tests {
             "bytekeep store verify --remove-bad -q",
             "bytekeep store add a b --python 3.13 --store s --timeout 5",
             "bytekeep compile a --store-max-size 1G --system-store /s",
+            "bytekeep hook run dpkg -- triggered /usr/lib/python3/dist-packages",
+            "bytekeep hook run dpkg --post-invoke --nice --max-time 60",
+            "bytekeep hook run rpm --removed --strict",
+            "bytekeep hook run git post-checkout 1 2 1 --python 3.13",
+            "bytekeep hook print pacman",
+            "bytekeep hook install apk --root r",
+            "bytekeep hook uninstall apk --root r",
+            "bytekeep hook status",
+            "bytekeep hook status conda --root r",
             "bytekeep config",
             "bytekeep config --no-config --format json",
             "bytekeep compile a --config f.toml",
@@ -548,6 +561,10 @@ mod tests {
             "bytekeep store",
             "bytekeep store prune a",
             "bytekeep store prune --max-size x",
+            "bytekeep hook",
+            "bytekeep hook run",
+            "bytekeep hook run portage",
+            "bytekeep hook print",
             "bytekeep config a",
             "bytekeep config --config f.toml --no-config",
             "bytekeep completions tcsh",

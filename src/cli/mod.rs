@@ -4,6 +4,7 @@
 
 mod args;
 mod args_common;
+mod args_hook;
 mod args_store;
 mod config;
 mod config_file;
@@ -13,6 +14,7 @@ mod exit;
 mod explain;
 mod failure;
 mod hints;
+mod hook;
 mod human;
 mod inspect;
 mod inspect_code;
@@ -140,6 +142,7 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
             config::tell(&settings_of(cli)?, &cli.global, out);
             Ok(Exit::Good)
         }
+        Command::Hook(args) => hook::run(&args.command, &cli.global, out),
         chosen => {
             let settings = settings_of(cli)?;
             let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;

@@ -153,7 +153,7 @@ impl Plan {
                 compiling = Some(&args.compiling);
                 (Command::Add, &args.tree, &args.select, Some(&args.interpreters), &args.common)
             }
-            Chosen::Inspect(_) | Chosen::Config(_) | Chosen::Completions(_) | Chosen::Store(_) => return Ok(None),
+            Chosen::Inspect(_) | Chosen::Config(_) | Chosen::Completions(_) | Chosen::Store(_) | Chosen::Hook(_) => return Ok(None),
         };
         set_common(&mut options, common);
         if let Some(compiling) = compiling {

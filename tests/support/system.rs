@@ -15,6 +15,9 @@ use crate::whole::{BYTEKEEP, all_pythons, aloud, is_root, may, must};
 /// What of an interpreter's library it needs to start and to compile.
 const LIBRARY: [&str; 6] = ["encodings", "collections", "importlib", "lib-dynload", "re", "__pycache__"];
 
+/// What of its compiled modules a worker loads.
+const NATIVE: [&str; 4] = ["binascii.", "zlib.", "_struct.", "_opcode."];
+
 /// A root. What is below it is that system's `/`.
 pub struct System {
     top: TempDir,
@@ -70,6 +73,10 @@ impl System {
     /// Copies a program of this machine with the libraries that it needs.
     pub fn add_program(&self, program: &Path, at: &str) {
         self.copy(&program.canonicalize().unwrap(), &self.path(at));
+        self.add_libraries_of(program);
+    }
+
+    fn add_libraries_of(&self, program: &Path) {
         let asked = Command::new("ldd").arg(program).output().unwrap();
         for line in String::from_utf8_lossy(&asked.stdout).lines() {
             let Some(path) = line.split_whitespace().find(|word| word.starts_with('/')).map(Path::new) else { continue };
@@ -99,6 +106,11 @@ impl System {
                 // Links, which nobody writes through: the command and interpreters replace files.
                 let copied = |how: &str| Command::new("cp").arg(how).arg(entry.path()).arg(&own).output().unwrap().status.success();
                 assert!(copied("-al") || copied("-a"), "{}", entry.path().display());
+            }
+        }
+        for entry in std::fs::read_dir(library.join("lib-dynload")).unwrap().map(Result::unwrap) {
+            if NATIVE.iter().any(|name| entry.file_name().as_encoded_bytes().starts_with(name.as_bytes())) {
+                self.add_libraries_of(&entry.path());
             }
         }
     }

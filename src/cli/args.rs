@@ -464,7 +464,9 @@ fn with_environment(arg: clap::Arg) -> clap::Arg {
 
 /// The definition without the variables that are empty, which count as not set.
 pub(crate) fn definition_here() -> clap::Command {
-    throughout(definition(), |arg| {
+    // A hook runs for somebody else, often as root, with variables of whoever started the package manager.
+    let definition = definition().mut_subcommand("hook", |hook| throughout(hook, |arg| arg.env(None)));
+    throughout(definition, |arg| {
         let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
         if is_empty { arg.env(None) } else { arg }
     })

@@ -10,8 +10,8 @@ use crate::base::sys::Name;
 
 /// What an interpreter's own library has that is not its own, and the files in it that are bad on purpose (its tests compile them to
 /// see them fail). Found by compiling the libraries of 2.7 and 3.6 to 3.13.
-const STDLIB: [&str; 6] =
-    ["site-packages", "dist-packages", "test/**/bad_coding*.py", "test/**/badsyntax_*.py", "lib2to3/tests/data", "test/test_lib2to3/data"];
+const STDLIB: [&str; 6] = ["site-packages", "dist-packages", BAD[0], BAD[1], BAD[2], BAD[3]];
+const BAD: [&str; 4] = ["test/**/bad_coding*.py", "test/**/badsyntax_*.py", "lib2to3/tests/data", "test/test_lib2to3/data"];
 
 /// `*` stays within a component, `**` does not, as in a shell.
 const OPTIONS: MatchOptions = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
@@ -71,6 +71,12 @@ impl Excludes {
         }
         let patterns = STDLIB.iter().filter_map(|text| Pattern::new(text).ok()).collect();
         self.libraries.push(Library { dir, patterns, named: own });
+    }
+
+    /// Leaves out what is bad on purpose in this library, and nothing else.
+    pub(crate) fn add_bad_on_purpose(&mut self, dir: PathBuf) {
+        let patterns = BAD.iter().filter_map(|text| Pattern::new(text).ok()).collect();
+        self.libraries.push(Library { dir, patterns, named: HashSet::new() });
     }
 
     /// Is nothing left out?

@@ -142,7 +142,7 @@ fn act(cli: &Cli, out: &Out) -> Result<Exit, Failure> {
             config::tell(&settings_of(cli)?, &cli.global, out);
             Ok(Exit::Good)
         }
-        Command::Hook(args) => hook::run(&args.command, &cli.global, out),
+        Command::Hook(args) => hook::run(&args.command, cli.command.given(), &cli.global, out),
         chosen => {
             let settings = settings_of(cli)?;
             let stop = signals::listen().map_err(|cause| Failure::from(cause).during("cannot listen to signals"))?;

@@ -221,7 +221,7 @@ pub(crate) struct Settings {
 
 /// Where the store is where nobody says it. Root's is no user's: it must not depend on the `HOME` that `sudo` handed on. A unit of systemd
 /// says itself where its caches are.
-fn default_store() -> Option<PathBuf> {
+pub(crate) fn default_store() -> Option<PathBuf> {
     let is_root = sys::effective_user() == 0 && variable("CACHE_DIRECTORY").is_none();
     if is_root { Some(PathBuf::from("/var/cache/bytekeep")) } else { super::setup::cache_dir() }
 }
@@ -242,6 +242,13 @@ impl Settings {
             config_file::places(Path::new(config_file::SYSTEM), reach, named, &variable)
         };
         Self::load(places, given, &variable)
+    }
+
+    /// Those of the system and of the options, for what runs on somebody else's behalf: no variable counts, and no home.
+    pub(crate) fn of_system(global: &Global, given: Given) -> Result<Self, Failure> {
+        let nothing = |_: &str| None;
+        let places = || config_file::places(Path::new(config_file::SYSTEM), Reach::System, global.config.clone(), &nothing);
+        Self::load(if global.no_config { Vec::new() } else { places() }, given, &nothing)
     }
 
     /// By files, variables and options, which win in this order. Whatever is said is checked, also where it does not win; only a variable

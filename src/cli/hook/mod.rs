@@ -2,7 +2,19 @@
 //!
 //! A manager's input says where to look (one file a kind), `owner` whose interpreters count there, `run` does it.
 
+mod act;
+mod apk;
+mod debian;
+mod dpkg;
+mod environment;
 mod files;
+mod git;
+mod lines;
+mod lists;
+mod owner;
+mod pacman;
+mod places;
+mod rpm;
 mod run;
 
 use super::args_common::Global;
@@ -10,11 +22,12 @@ use super::args_hook::HookCommand;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::out::Out;
+use super::settings::Given;
 
 /// One of the commands below `hook`.
-pub(crate) fn run(command: &HookCommand, global: &Global, out: &Out) -> Result<Exit, Failure> {
+pub(crate) fn run(command: &HookCommand, given: Given, global: &Global, out: &Out) -> Result<Exit, Failure> {
     match command {
-        HookCommand::Run(args) => run::run(args, global, out),
+        HookCommand::Run(args) => run::run(args, given, global, out),
         HookCommand::Files(command) => files::run(command, global, out),
     }
 }

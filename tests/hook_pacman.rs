@@ -81,8 +81,11 @@ impl Pacman {
         for (name, text) in hooks() {
             std::fs::write(pacman.system.path("etc/pacman.d/hooks").join(name), text).unwrap();
         }
-        std::fs::write(pacman.work.path().join("pacman.conf"), "[options]\nSigLevel = Never\nLocalFileSigLevel = Never\nArchitecture = auto\n")
-            .unwrap();
+        std::fs::write(
+            pacman.work.path().join("pacman.conf"),
+            "[options]\nSigLevel = Never\nLocalFileSigLevel = Never\nArchitecture = auto\n",
+        )
+        .unwrap();
         std::fs::write(pacman.work.path().join("pack.py"), PACK).unwrap();
         pacman
     }

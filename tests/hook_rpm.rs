@@ -53,7 +53,8 @@ impl Rpm {
     fn pack_with(&self, name: &str, version: &str, image: &Path, more: &str) -> PathBuf {
         std::fs::create_dir_all(image).unwrap();
         // Of directories only those below the interpreters' own are the package's.
-        let is_own = |path: &PathBuf| !path.is_dir() || path.components().any(|part| part.as_os_str() == "pkg" || part.as_os_str() == "other");
+        let is_own =
+            |path: &PathBuf| !path.is_dir() || path.components().any(|part| part.as_os_str() == "pkg" || part.as_os_str() == "other");
         let own: Vec<PathBuf> = all_below(image).into_iter().filter(is_own).collect();
         let line = |path: &PathBuf| {
             let kind = if path.is_dir() { "%dir " } else { "" };

@@ -31,7 +31,7 @@ use crate::store::Store;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How the names of artifacts end in the records of package managers.
-const ARTIFACT_ENDS: [&str; 2] = [".pyc", ".pyo"];
+pub(crate) const ARTIFACT_ENDS: [&str; 2] = [".pyc", ".pyo"];
 
 /// What artifacts look like.
 pub(crate) fn format() -> &'static dyn Format {

@@ -188,7 +188,7 @@ impl Run<'_> {
     /// Leaves a sound artifact as it is where records list it by its bytes; of a damaged one it is only told: whoever
     /// compares it will find other bytes then.
     fn spare(&self, folder: &Folder, entry: &Entry, decision: &mut Decision, judged: &mut Judged) {
-        let is_avoidable = policy::is_avoidable(*decision, judged.verdict, judged.damaged);
+        let is_avoidable = policy::is_avoidable(self.job.command, *decision, judged.verdict);
         if !(is_avoidable || (judged.damaged && *decision != Decision::Leave)) {
             return;
         }

@@ -136,7 +136,7 @@ pub struct Options<'a> {
     pub prefix: Option<PathBuf>,
     /// Paths to leave out, directories with all that is in them.
     pub exclude: Option<&'a Exclude<'a>>,
-    /// Sound artifacts that stay as they are, byte for byte, whatever else is asked for.
+    /// Artifacts that stay as they are, byte for byte, while they are sound; `clean` leaves them in any case.
     pub listed: Option<&'a Listed<'a>>,
     /// What was found sound before.
     pub memo: Option<&'a Memo>,

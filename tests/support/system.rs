@@ -192,8 +192,7 @@ impl Mounted {
     /// One in memory, of a size. `None`: this machine does not let us.
     pub fn tmpfs(dir: &Path, size: &str) -> Option<Self> {
         let options = format!("size={size}");
-        let words: [&OsStr; 6] =
-            ["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), options.as_ref(), "none".as_ref(), dir.as_os_str()];
+        let words: [&OsStr; 6] = ["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), options.as_ref(), "none".as_ref(), dir.as_os_str()];
         may("mount", &words).then(|| Self(dir.to_path_buf()))
     }
 

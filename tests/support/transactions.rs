@@ -86,7 +86,9 @@ fn assert_all_compiled(manager: &impl Manager, files: &[(String, String)], pytho
 pub fn install_upgrade_remove(manager: &impl Manager) {
     let system = manager.system();
     let [one, two] = [system.pythons.first().unwrap(), system.pythons.last().unwrap()];
-    let first = |python| modules(manager, "pkg", python, &[("__init__", ""), ("stays", "VALUE = 1\n"), ("changes", "VALUE = 1\n"), ("sub/goes", "")]);
+    let first = |python| {
+        modules(manager, "pkg", python, &[("__init__", ""), ("stays", "VALUE = 1\n"), ("changes", "VALUE = 1\n"), ("sub/goes", "")])
+    };
     let second = |python| modules(manager, "pkg", python, &[("__init__", ""), ("stays", "VALUE = 1\n"), ("changes", "VALUE = 'two'\n")]);
     let names = ["one", "two"];
     let packages = [manager.build("one", "1", &first(one)), manager.build("two", "1", &first(two))];
@@ -154,12 +156,9 @@ pub fn packaged_caches(manager: &impl Manager) {
     std::fs::write(system.path(&foreign), "VALUE = 1\n").unwrap();
     compile(&system.path(system.site(python)));
     let (site, executable) = (format!("/{}", system.site(python)), format!("/usr/bin/{}", name_of(python)));
-    for words in [
-        &["repair", "--python", &executable][..],
-        &["compile", "--adopt", "--python", &executable],
-        &["seal"],
-        &["clean", "--sealed"],
-    ] {
+    for words in
+        [&["repair", "--python", &executable][..], &["compile", "--adopt", "--python", &executable], &["seal"], &["clean", "--sealed"]]
+    {
         let words: Vec<&str> = ["/usr/bin/bytekeep"].iter().chain(words).copied().chain([site.as_str()]).collect();
         let said = system.run(&words);
         assert_as_it_came(&words.join(" "));

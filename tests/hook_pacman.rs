@@ -181,3 +181,8 @@ fn the_next_transaction_heals_what_a_killed_hook_left() {
 fn a_full_disk_is_no_harm_to_a_transaction() {
     pacman().inspect(transactions::a_full_disk);
 }
+
+#[test]
+fn two_hooks_at_once() {
+    pacman().inspect(transactions::two_hooks_at_once);
+}

@@ -144,6 +144,11 @@ fn the_next_transaction_heals_what_a_killed_hook_left() {
 }
 
 #[test]
+fn two_hooks_at_once() {
+    rpm().inspect(transactions::two_hooks_at_once);
+}
+
+#[test]
 fn a_full_disk_is_no_harm_to_a_transaction() {
     rpm().inspect(transactions::a_full_disk);
 }

@@ -147,9 +147,18 @@ pub fn packaged_caches(manager: &impl Manager) {
         assert_eq!(manager.changed("one"), "", "{after}");
     };
     assert_as_it_came("its own transaction");
+    // Somebody else's, in a directory that the next transaction touches.
+    let beside = format!("{}/other/beside.py", system.site(python));
+    std::fs::create_dir_all(system.path(&beside).parent().unwrap()).unwrap();
+    std::fs::write(system.path(&beside), "VALUE = 1\n").unwrap();
+    compile(system.path(&beside).parent().unwrap());
     let other = modules(manager, "other", python, &[("__init__", "")]);
     must_do(manager.install(&[&manager.build("two", "1", &other)]));
     assert_all_compiled(manager, &other, python);
+    assert!(
+        is_sealed(&std::fs::read(system.artifact(&beside, python)).unwrap()),
+        "nobody lists it: the records were asked during the transaction"
+    );
     assert_as_it_came("another transaction");
     // As pip leaves it: compiled by its interpreter, and in no record of this manager.
     let foreign = format!("{}/foreign.py", system.site(python));
@@ -235,20 +244,43 @@ pub fn a_killed_hook(manager: &impl Manager) {
     must_do(manager.install_alone(&[&package]));
     let site = system.site(python);
     assert_eq!(system.caches(&site), [""; 0]);
-    let (mut hook, list) = manager.hook(&files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>());
-    let mut hook = hook.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    hook.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
-    let started = Instant::now();
-    // Something of ours is there as soon as a folder is taken.
-    while system.caches(&site).iter().all(|path| !path.contains(".bytekeep")) && hook.try_wait().unwrap().is_none() {
-        assert!(started.elapsed() < PATIENCE, "the hook does nothing");
+    // As soon as a folder is taken, and as soon as an artifact is in place.
+    for end in ["", ".pyc"] {
+        let (mut hook, list) = manager.hook(&files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>());
+        let mut hook = hook.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        hook.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+        let started = Instant::now();
+        let is_there = || system.caches(&site).iter().any(|path| path.ends_with(end) && (path.contains(".bytekeep") || !end.is_empty()));
+        while !is_there() && hook.try_wait().unwrap().is_none() {
+            assert!(started.elapsed() < PATIENCE, "the hook does nothing");
+        }
+        hook.kill().unwrap();
+        hook.wait().unwrap();
+        let done = system.caches(&site).iter().filter(|path| path.ends_with(".pyc")).count();
+        aloud(&format!("killed with {done} of {} artifacts in place", files.len()));
     }
-    hook.kill().unwrap();
-    hook.wait().unwrap();
-    let done = system.caches(&site).iter().filter(|path| path.ends_with(".pyc")).count();
-    aloud(&format!("killed with {done} of {} artifacts in place", files.len()));
     must_do(manager.install(&[&package]));
     assert_whole(manager, &files, python);
+}
+
+/// Two hooks work on the same files at one time. (The managers themselves let no two transactions run at once: the second is refused.)
+pub fn two_hooks_at_once(manager: &impl Manager) {
+    let (system, python) = (manager.system(), manager.python());
+    let files = many(manager, python);
+    must_do(manager.install_alone(&[&manager.build("one", "1", &files)]));
+    let hook = || {
+        let (mut hook, list) = manager.hook(&files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>());
+        let mut hook = hook.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        hook.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+        hook
+    };
+    for hook in [hook(), hook()] {
+        let done = hook.wait_with_output().unwrap();
+        assert!(done.status.success() && !said(&done).contains("failed"), "{}", said(&done));
+    }
+    assert_whole(manager, &files, python);
+    must_do(manager.remove(&["one"]));
+    assert_eq!(system.caches(&system.site(python)), [""; 0]);
 }
 
 /// The disk fills up under a hook: the transaction is none the worse, and the next one finds room.

@@ -540,6 +540,36 @@ fn is_alive(pid: u32) -> bool {
 }
 
 #[test]
+fn whoever_hands_over_nothing_is_waited_for_at_low_priority_and_not_for_ever() {
+    let python = two()[0];
+    let tree = debian(&[python]);
+    let source = format!("{}/mod.py", site(python));
+    tree.file(&source, b"VALUE = 1\n");
+    let mut run = below(&tree, &[python], &["pacman", "--nice"]);
+    run.command.stdin(std::process::Stdio::piped());
+    let mut running = run.start();
+    let priority = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().and_then(|fields| fields.split(' ').nth(16)).map(str::to_owned)
+    };
+    if Path::new("/proc/self/stat").exists() {
+        while is_alive(running.child.id()) && priority(running.child.id()).as_deref() != Some("19") {}
+    }
+    let mut input = running.child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, source.as_bytes()).unwrap();
+    drop(input);
+    running.wait().exits(0);
+    assert_artifacts(&tree, &[&source], &[python]);
+    // Open to the end: what came by then was there in vain, and nobody waits for more.
+    let mut run = below(&tree, &[python], &["pacman", "--max-time", "0.3"]);
+    run.command.stdin(std::process::Stdio::piped());
+    let mut running = run.start();
+    let input = running.child.stdin.take();
+    running.wait().exits(0);
+    drop(input);
+}
+
+#[test]
 fn a_full_disk_is_told_once_and_mended_later() {
     if !root_or_skip("a file system of its own") {
         return;
@@ -556,10 +586,12 @@ fn a_full_disk_is_told_once_and_mended_later() {
     for source in &sources {
         tree.file(source, "def f(x):\n    return [x + 1 for x in range(x)]\n".repeat(40).as_bytes());
     }
-    let words = ["apk", &format!("/{}", site(python))];
+    listed(&tree, "large", &sources.iter().map(String::as_str).collect::<Vec<_>>());
+    let words = ["dpkg", "--post-invoke"];
     let full = below(&tree, &[python], &words).run();
     let litter = tree.litter();
     must("mount", &["-o", "remount,size=64m", packages]);
+    // What had no room is not taken for done, though no list of dpkg's has changed since.
     let later = below(&tree, &[python], &words).run();
     let found = artifacts(&tree);
     let verified = tree.bytekeep(None, ["verify", "--require-seal", "."]).run();

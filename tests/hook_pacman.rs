@@ -34,7 +34,7 @@ fn hooks() -> [(&'static str, String); 2] {
 }
 
 /// Makes a package of a directory as `makepkg` does: `.PKGINFO`, `.MTREE`, files.
-const PACK: &str = r#"
+const PACK: &str = r"
 import gzip, hashlib, os, sys, tarfile
 image, out, name, version = sys.argv[1:5]
 paths = sorted(os.path.relpath(os.path.join(at, one), image) for at, dirs, files in os.walk(image) for one in dirs + files)
@@ -60,7 +60,7 @@ with tarfile.open(out, 'w', format=tarfile.PAX_FORMAT) as tar:
         entry.uname = entry.gname = 'root'
         entry.mode = 0o755 if entry.isdir() else 0o644
         tar.addfile(entry, open(os.path.join(image, path), 'rb') if entry.isfile() else None)
-"#;
+";
 
 /// A root with pacman's database and our hooks.
 struct Pacman {
@@ -147,7 +147,7 @@ impl Manager for Pacman {
     }
 
     fn hook(&self, files: &[String]) -> (Command, String) {
-        let list = files.iter().map(|path| format!("{path}\n")).collect();
+        let list = files.join("\n") + "\n";
         (self.system.command(&["/usr/bin/bytekeep", "hook", "run", "pacman", "--nice"]), list)
     }
 }

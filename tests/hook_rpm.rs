@@ -60,7 +60,8 @@ impl Rpm {
             let kind = if path.is_dir() { "%dir " } else { "" };
             format!("{kind}\"/{}\"\n", path.strip_prefix(image).unwrap().display())
         };
-        let files: String = own.iter().map(line).collect();
+        let files: Vec<String> = own.iter().map(line).collect();
+        let files = files.concat();
         let head = format!("Name: {name}\nVersion: {version}\nRelease: 1\nSummary: x\nLicense: x\nBuildArch: noarch\nAutoReqProv: no\n");
         let body = format!("%description\nx\n%install\ncp -a {}/. %{{buildroot}}\n%files\n{files}\n{more}", image.display());
         let (work, spec) = (self.work.path().display(), self.work.path().join(format!("{name}.spec")));
@@ -113,7 +114,7 @@ impl Manager for Rpm {
     }
 
     fn hook(&self, files: &[String]) -> (Command, String) {
-        let list = files.iter().map(|path| format!("/{path}\n")).collect();
+        let list = format!("/{}\n", files.join("\n/"));
         (self.system.command(&["/usr/bin/bytekeep", "hook", "run", "rpm", "--nice"]), list)
     }
 }

@@ -8,6 +8,13 @@ use std::process::Command;
 
 use rustix::fs::{OFlags, Timespec};
 
+/// Gives this process, and those that it starts, the lowest priority of the scheduler (19). It stays so.
+pub fn yield_to_others() {
+    if let Err(cause) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!(%cause, "the priority stays as it is");
+    }
+}
+
 /// Limits that hold in a child from before its first instruction.
 #[derive(Debug, Clone, Copy)]
 pub struct ChildLimits {

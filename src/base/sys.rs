@@ -551,13 +551,6 @@ fn lock_answer(attempt: impl Fn() -> io::Result<()>, path: &Path) -> Result<bool
     }
 }
 
-/// Gives this process, and those that it starts, the lowest priority of the scheduler (19). It stays so.
-pub fn yield_to_others() {
-    if let Err(cause) = rustix::process::setpriority_process(None, 19) {
-        tracing::debug!(%cause, "the priority stays as it is");
-    }
-}
-
 /// Raises the soft limit of open files (`RLIMIT_NOFILE`) to the hard one, which belongs to the administrator, and answers what holds then.
 ///
 /// This is a change of the whole process, which stays, and which processes that are started later inherit.

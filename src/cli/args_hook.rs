@@ -97,7 +97,7 @@ That says where to look; what stands there says what to do. Only interpreters th
 /usr/lib/python3/dist-packages, python3.12 for /usr/lib/python3.12, its own one for a virtual environment. Variables of Python and the
 configuration of users do not count here, nor does BYTEKEEP_<OPTION>.
 
-Exit status: 0 whatever single files did, unless --strict is given.
+Exit status: 0 whatever single files did, unless --strict is given. Without --max-time it ends after ten minutes, and the next run goes on.
 
 Examples:
   bytekeep hook run dpkg -- \"$@\"                    in a postinst

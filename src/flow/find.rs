@@ -199,7 +199,7 @@ impl Run<'_> {
             *decision = Decision::Leave;
             judged.cause = Some(Cause::new(LISTED, format!("{why}, so it stays as it is")));
         } else if let Some(cause) = &mut judged.cause {
-            cause.text.push_str(&format!("; {why}"));
+            cause.text.extend(["; ", &why]);
         }
     }
 

@@ -18,7 +18,7 @@ pub(super) fn read(reading: &mut Reading<'_>, place: &Path) -> Result<(), String
     let Some(files) = Name::from_bytes(b"files") else { return Ok(()) };
     for package in &packages {
         let dir = local.open_in(package).map_err(|error| error.sentence())?;
-        let file = reading.open(&dir, &files)?;
+        let file = Reading::open(&dir, &files)?;
         let path = dir.path_of(&files);
         let mut is_listing = false;
         reading.lines(file, &path, |reading, line| match line {
@@ -31,6 +31,7 @@ pub(super) fn read(reading: &mut Reading<'_>, place: &Path) -> Result<(), String
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
 mod tests {
     use super::super::reading::tests::{put, read as found};
     use super::*;

@@ -12,7 +12,7 @@ pub(super) const PLACES: [&str; 2] = ["lib/apk/db", "usr/lib/apk/db"];
 pub(super) fn read(reading: &mut Reading<'_>, place: &Path) -> Result<(), String> {
     let db = Dir::open_root(place).map_err(|error| error.sentence())?;
     let Some(name) = Name::from_bytes(b"installed") else { return Ok(()) };
-    let file = reading.open(&db, &name)?;
+    let file = Reading::open(&db, &name)?;
     let (mut dir, mut path) = (Vec::new(), Vec::new());
     reading.lines(file, &db.path_of(&name), |reading, line| match line {
         [b'F', b':', name @ ..] => dir = name.to_vec(),
@@ -26,6 +26,7 @@ pub(super) fn read(reading: &mut Reading<'_>, place: &Path) -> Result<(), String
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
 mod tests {
     use super::super::reading::tests::{put, read as found};
     use super::*;

@@ -40,7 +40,7 @@ pub(super) fn read(reading: &mut Reading<'_>, place: &Path) -> Result<(), String
     names.retain(|name| name.as_bytes().ends_with(b".json"));
     names.sort();
     for name in &names {
-        let (file, path) = (reading.open(&meta, name)?, meta.path_of(name));
+        let (file, path) = (Reading::open(&meta, name)?, meta.path_of(name));
         let bytes = reading.whole(&file, &path, LARGEST)?;
         let unread = |cause| format!("cannot read `{}`: {cause}", path.display());
         let record: Record = serde_json::from_slice(&bytes).map_err(unread)?;
@@ -54,6 +54,7 @@ pub(super) fn read(reading: &mut Reading<'_>, place: &Path) -> Result<(), String
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
 mod tests {
     use super::super::reading::tests::{put, read as found};
     use super::*;

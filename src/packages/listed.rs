@@ -160,6 +160,7 @@ fn is_trusted(manager: Manager, place: &Path) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
 mod tests {
     use super::super::reading::tests::put;
     use super::*;

@@ -71,7 +71,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Opens a file of a database: no link is followed there, and nothing but a regular file is read.
-    pub(super) fn open(&self, dir: &Dir, name: &Name) -> Result<File, String> {
+    pub(super) fn open(dir: &Dir, name: &Name) -> Result<File, String> {
         let file = dir.open_file(name).map_err(|error| error.sentence())?;
         let path = dir.path_of(name);
         let stat = sys::stat(&file, &path).map_err(|error| error.sentence())?;
@@ -133,6 +133,7 @@ impl<'a> Reading<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test's own files")]
 pub(super) mod tests {
     use std::time::Duration;
 

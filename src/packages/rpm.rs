@@ -40,7 +40,7 @@ pub(super) fn read(reading: &mut Reading<'_>, place: &Path, stop: &AtomicBool) -
     let child = command.spawn().map_err(|cause| format!("cannot start `{}`: {cause}", tool.display()))?;
     let mut asked = Asked(child);
     let until = reading.until();
-    let out = asked.0.stdout.take().map(|pipe| Pipe { pipe, until, stop });
+    let out = asked.0.stdout.take().map(|pipe| Pipe { from: pipe, until, stop });
     out.map_or(Ok(()), |out| {
         reading.lines(out, tool, |reading, line| {
             let at = line.iter().position(|byte| *byte == b' ').unwrap_or(0);
@@ -86,18 +86,18 @@ impl Drop for Asked {
 
 /// Its output, until it has ended or the time is over.
 struct Pipe<'a> {
-    pipe: ChildStdout,
+    from: ChildStdout,
     until: Instant,
     stop: &'a AtomicBool,
 }
 
 impl Read for Pipe<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while !wait_readable(&self.pipe, TICK)? {
+        while !wait_readable(&self.from, TICK)? {
             if self.stop.load(Ordering::SeqCst) || Instant::now() >= self.until {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "it takes too long"));
             }
         }
-        self.pipe.read(buffer)
+        self.from.read(buffer)
     }
 }

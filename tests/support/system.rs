@@ -66,13 +66,13 @@ impl System {
     }
 
     /// `usr/lib/python3.12/site-packages`.
-    pub fn site(&self, python: &Python) -> String {
+    pub fn site(python: &Python) -> String {
         format!("usr/lib/{}/site-packages", name_of(python))
     }
 
     /// Copies a program of this machine with the libraries that it needs.
     pub fn add_program(&self, program: &Path, at: &str) {
-        self.copy(&program.canonicalize().unwrap(), &self.path(at));
+        Self::copy(&program.canonicalize().unwrap(), &self.path(at));
         self.add_libraries_of(program);
     }
 
@@ -82,11 +82,11 @@ impl System {
             let Some(path) = line.split_whitespace().find(|word| word.starts_with('/')).map(Path::new) else { continue };
             let at = self.path(path.strip_prefix("/").unwrap());
             std::fs::create_dir_all(at.parent().unwrap()).unwrap();
-            self.copy(&path.canonicalize().unwrap(), &at);
+            Self::copy(&path.canonicalize().unwrap(), &at);
         }
     }
 
-    fn copy(&self, from: &Path, to: &Path) {
+    fn copy(from: &Path, to: &Path) {
         if std::fs::hard_link(from, to).is_err() && !to.exists() {
             std::fs::copy(from, to).unwrap();
         }

@@ -70,8 +70,8 @@ pub fn must_do(mut command: Command) -> String {
 }
 
 /// The modules of a package, and what is in each.
-fn modules(manager: &impl Manager, name: &str, python: &Python, modules: &[(&str, &str)]) -> Vec<(String, String)> {
-    let site = manager.system().site(python);
+fn modules(name: &str, python: &Python, modules: &[(&str, &str)]) -> Vec<(String, String)> {
+    let site = System::site(python);
     modules.iter().map(|(module, text)| (format!("{site}/{name}/{module}.py"), (*text).to_owned())).collect()
 }
 
@@ -86,10 +86,9 @@ fn assert_all_compiled(manager: &impl Manager, files: &[(String, String)], pytho
 pub fn install_upgrade_remove(manager: &impl Manager) {
     let system = manager.system();
     let [one, two] = [system.pythons.first().unwrap(), system.pythons.last().unwrap()];
-    let first = |python| {
-        modules(manager, "pkg", python, &[("__init__", ""), ("stays", "VALUE = 1\n"), ("changes", "VALUE = 1\n"), ("sub/goes", "")])
-    };
-    let second = |python| modules(manager, "pkg", python, &[("__init__", ""), ("stays", "VALUE = 1\n"), ("changes", "VALUE = 'two'\n")]);
+    let first =
+        |python| modules("pkg", python, &[("__init__", ""), ("stays", "VALUE = 1\n"), ("changes", "VALUE = 1\n"), ("sub/goes", "")]);
+    let second = |python| modules("pkg", python, &[("__init__", ""), ("stays", "VALUE = 1\n"), ("changes", "VALUE = 'two'\n")]);
     let names = ["one", "two"];
     let packages = [manager.build("one", "1", &first(one)), manager.build("two", "1", &first(two))];
     must_do(manager.install(&[&packages[0], &packages[1]]));
@@ -110,7 +109,7 @@ pub fn install_upgrade_remove(manager: &impl Manager) {
     let said = must_do(manager.remove(&names));
     assert!(!said.to_lowercase().contains("warning"), "{said}");
     for python in [one, two] {
-        let site = system.site(python);
+        let site = System::site(python);
         assert_eq!(system.caches(&site), [""; 0], "{said}");
         assert!(!system.path(format!("{site}/pkg")).exists(), "the package's directory is still there");
     }
@@ -119,19 +118,19 @@ pub fn install_upgrade_remove(manager: &impl Manager) {
 /// A package with a source that no interpreter compiles is installed as any other, and the rest of it is compiled.
 pub fn a_broken_source(manager: &impl Manager) {
     let (system, python) = (manager.system(), manager.python());
-    let files = modules(manager, "pkg", python, &[("__init__", ""), ("broken", "def f(:\n"), ("good", "VALUE = 1\n")]);
+    let files = modules("pkg", python, &[("__init__", ""), ("broken", "def f(:\n"), ("good", "VALUE = 1\n")]);
     let said = must_do(manager.install(&[&manager.build("one", "1", &files)]));
     assert_all_compiled(manager, &[files[0].clone(), files[2].clone()], python);
     assert!(!system.artifact(&files[1].0, python).exists());
     assert!(said.contains("broken.py"), "it is told: {said}");
     must_do(manager.remove(&["one"]));
-    assert_eq!(system.caches(&system.site(python)), [""; 0]);
+    assert_eq!(system.caches(&System::site(python)), [""; 0]);
 }
 
 /// Caches that come in a package stay as they came; those that nobody lists are sealed where they stand.
 pub fn packaged_caches(manager: &impl Manager) {
     let (system, python) = (manager.system(), manager.python());
-    let files = modules(manager, "pkg", python, &[("__init__", ""), ("mod", "VALUE = 1\n")]);
+    let files = modules("pkg", python, &[("__init__", ""), ("mod", "VALUE = 1\n")]);
     let image = manager.image("one", "1", &files);
     let compile = |dir: &Path| {
         let words: [&std::ffi::OsStr; 4] = ["-m".as_ref(), "compileall".as_ref(), "-q".as_ref(), dir.as_os_str()];
@@ -148,11 +147,11 @@ pub fn packaged_caches(manager: &impl Manager) {
     };
     assert_as_it_came("its own transaction");
     // Somebody else's, in a directory that the next transaction touches.
-    let beside = format!("{}/other/beside.py", system.site(python));
+    let beside = format!("{}/other/beside.py", System::site(python));
     std::fs::create_dir_all(system.path(&beside).parent().unwrap()).unwrap();
     std::fs::write(system.path(&beside), "VALUE = 1\n").unwrap();
     compile(system.path(&beside).parent().unwrap());
-    let other = modules(manager, "other", python, &[("__init__", "")]);
+    let other = modules("other", python, &[("__init__", "")]);
     must_do(manager.install(&[&manager.build("two", "1", &other)]));
     assert_all_compiled(manager, &other, python);
     assert!(
@@ -161,10 +160,10 @@ pub fn packaged_caches(manager: &impl Manager) {
     );
     assert_as_it_came("another transaction");
     // As pip leaves it: compiled by its interpreter, and in no record of this manager.
-    let foreign = format!("{}/foreign.py", system.site(python));
+    let foreign = format!("{}/foreign.py", System::site(python));
     std::fs::write(system.path(&foreign), "VALUE = 1\n").unwrap();
-    compile(&system.path(system.site(python)));
-    let (site, executable) = (format!("/{}", system.site(python)), format!("/usr/bin/{}", name_of(python)));
+    compile(&system.path(System::site(python)));
+    let (site, executable) = (format!("/{}", System::site(python)), format!("/usr/bin/{}", name_of(python)));
     for words in
         [&["repair", "--python", &executable][..], &["compile", "--adopt", "--python", &executable], &["seal"], &["clean", "--sealed"]]
     {
@@ -181,7 +180,7 @@ pub fn packaged_caches(manager: &impl Manager) {
     }
     // From outside of the root its records are found above what is named.
     let mut outside = Command::new(crate::whole::BYTEKEEP);
-    outside.arg("seal").arg(system.path(system.site(python))).env("BYTEKEEP_NO_CONFIG", "1");
+    outside.arg("seal").arg(system.path(System::site(python))).env("BYTEKEEP_NO_CONFIG", "1");
     must_do(outside);
     assert_as_it_came("a command of another root");
     std::fs::write(&listed, &as_it_came[..as_it_came.len() - 3]).unwrap();
@@ -189,12 +188,12 @@ pub fn packaged_caches(manager: &impl Manager) {
     system.assert_compiled(&files[1].0, python);
     assert_ne!(manager.changed("one"), "", "what was bad is ours now, and the manager says so");
     must_do(manager.remove(&["one"]));
-    assert!(!system.path(format!("{}/pkg", system.site(python))).exists());
+    assert!(!system.path(format!("{}/pkg", System::site(python))).exists());
 }
 
 /// Sources enough that a hook is at work for a while.
-fn many(manager: &impl Manager, python: &Python) -> Vec<(String, String)> {
-    let site = manager.system().site(python);
+fn many(python: &Python) -> Vec<(String, String)> {
+    let site = System::site(python);
     let text = |number: usize| format!("VALUE = {number}\n{}", "def f(x):\n    return [y for y in range(x) if y % 2]\n".repeat(20));
     (0..160).map(|number| (format!("{site}/pkg/sub{}/mod{number}.py", number % 8), text(number))).collect()
 }
@@ -202,11 +201,11 @@ fn many(manager: &impl Manager, python: &Python) -> Vec<(String, String)> {
 /// A person repairs and compiles the tree again and again while the manager works on it.
 pub fn with_a_person_at_once(manager: &impl Manager) {
     let (system, python) = (manager.system(), manager.python());
-    let files = many(manager, python);
+    let files = many(python);
     let half = &files[..files.len() / 2];
     must_do(manager.install(&[&manager.build("one", "1", half)]));
     let second = manager.build("one", "2", &files);
-    let (site, executable) = (format!("/{}", system.site(python)), format!("/usr/bin/{}", name_of(python)));
+    let (site, executable) = (format!("/{}", System::site(python)), format!("/usr/bin/{}", name_of(python)));
     let mut transaction = manager.install(&[&second]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let (mut runs, started) = (0, Instant::now());
     while transaction.try_wait().unwrap().is_none() {
@@ -231,7 +230,7 @@ fn assert_whole(manager: &impl Manager, files: &[(String, String)], python: &Pyt
     for (source, _) in files {
         assert!(std::fs::read(system.artifact(source, python)).is_ok_and(|bytes| is_sealed(&bytes)), "{source} has no sealed artifact");
     }
-    let caches = system.caches(&system.site(python));
+    let caches = system.caches(&System::site(python));
     assert!(caches.iter().all(|path| !path.contains(".bytekeep")), "{caches:?}");
     assert_eq!(caches.iter().filter(|path| path.ends_with(".pyc")).count(), files.len());
 }
@@ -239,10 +238,10 @@ fn assert_whole(manager: &impl Manager, files: &[(String, String)], python: &Pyt
 /// A hook is killed at work, and the next transaction ends with everything compiled and nothing left over.
 pub fn a_killed_hook(manager: &impl Manager) {
     let (system, python) = (manager.system(), manager.python());
-    let files = many(manager, python);
+    let files = many(python);
     let package = manager.build("one", "1", &files);
     must_do(manager.install_alone(&[&package]));
-    let site = system.site(python);
+    let site = System::site(python);
     assert_eq!(system.caches(&site), [""; 0]);
     // As soon as a folder is taken, and as soon as an artifact is in place.
     for end in ["", ".pyc"] {
@@ -266,7 +265,7 @@ pub fn a_killed_hook(manager: &impl Manager) {
 /// Two hooks work on the same files at one time. (The managers themselves let no two transactions run at once: the second is refused.)
 pub fn two_hooks_at_once(manager: &impl Manager) {
     let (system, python) = (manager.system(), manager.python());
-    let files = many(manager, python);
+    let files = many(python);
     must_do(manager.install_alone(&[&manager.build("one", "1", &files)]));
     let hook = || {
         let (mut hook, list) = manager.hook(&files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>());
@@ -280,13 +279,13 @@ pub fn two_hooks_at_once(manager: &impl Manager) {
     }
     assert_whole(manager, &files, python);
     must_do(manager.remove(&["one"]));
-    assert_eq!(system.caches(&system.site(python)), [""; 0]);
+    assert_eq!(system.caches(&System::site(python)), [""; 0]);
 }
 
 /// The disk fills up under a hook: the transaction is none the worse, and the next one finds room.
 pub fn a_full_disk(manager: &impl Manager) {
     let (system, python) = (manager.system(), manager.python());
-    let site = system.site(python);
+    let site = System::site(python);
     let Some(disk) = Mounted::tmpfs(&system.path(&site), "700k") else { return };
     let text = |number: usize| format!("VALUE = {number}\nTEXT = '{}'\n", "x".repeat(8000));
     let files: Vec<_> = (0..40).map(|number| (format!("{site}/pkg/mod{number}.py"), text(number))).collect();

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::args_common::{FormatArg, Global};
@@ -15,7 +15,7 @@ use super::super::json::Json;
 use super::super::out::Out;
 use super::super::settings::{self, Settings};
 use super::super::until::Until;
-use super::super::{setup, store};
+use super::super::{hints, setup, store};
 use super::debian::Unwanted;
 use super::owner::{self, Owners, Site, Whose};
 use super::places::Places;
@@ -44,6 +44,8 @@ pub(super) struct Act<'a> {
     stop: &'a Arc<AtomicBool>,
     /// Did something lie on a file system that is mounted read-only?
     pub(super) is_read_only: bool,
+    /// Was something left for a reason that may be gone the next time: a full disk, a lock?
+    pub(super) is_unfinished: AtomicBool,
 }
 
 /// What the same interpreters compile.
@@ -71,9 +73,24 @@ impl<'a> Act<'a> {
         let store = store::open(settings, Command::Compile, &mut notes)?;
         let unwanted = Unwanted::below(root.as_deref().unwrap_or(Path::new("/")));
         let records = Listed::new(&setup::ARTIFACT_ENDS, Arc::clone(stop), until.left());
-        let (listed, memo) = (Box::new(move |path: &Path| records.why(path)), cache.map(Memo::open));
-        let act = Self { args, settings, root, memo, store, listed, unwanted, global, out, until, stop, is_read_only: false };
-        notes.iter().for_each(|note| act.note(note));
+        let act = Self {
+            args,
+            settings,
+            root,
+            memo: cache.map(Memo::open),
+            store,
+            listed: Box::new(move |path: &Path| records.why(path)),
+            unwanted,
+            global,
+            out,
+            until,
+            stop,
+            is_read_only: false,
+            is_unfinished: AtomicBool::new(false),
+        };
+        for note in &notes {
+            act.note(note);
+        }
         Ok(act)
     }
 
@@ -91,7 +108,7 @@ impl<'a> Act<'a> {
         let emptied =
             self.clean(clean, Clean { orphans: true, leftovers: true, sealed: self.is_unrecorded(), ..Clean::default() }, &mut all)?;
         let tops: BTreeSet<PathBuf> = found.iter().map(|(site, _)| self.real(&site.dir)).collect();
-        emptied.iter().rev().for_each(|dir| remove_empty(dir, &tops));
+        emptied.iter().rev().for_each(|dir| remove_empty(dir, &tops, self.root.as_deref()));
         if places.only_clean {
             return Ok(all);
         }
@@ -120,7 +137,7 @@ impl<'a> Act<'a> {
         options.exclude = Some(&foreign);
         let emptied = self.run(Command::Clean, vec![root.clone()], &[], options, &mut all)?;
         let tops = BTreeSet::from([top.to_path_buf()]);
-        emptied.iter().rev().for_each(|dir| remove_empty(dir, &tops));
+        emptied.iter().rev().for_each(|dir| remove_empty(dir, &tops, self.root.as_deref()));
         let makers = owners.named();
         if !makers.is_empty() {
             let options = Options { exclude: Some(&foreign), ..self.options() };
@@ -279,6 +296,12 @@ impl<'a> Act<'a> {
         let mut summary = self.report(command, |report| {
             flow::run(&job, &|event: &Event<'_>| {
                 if let Event::Entry(entry) = event
+                    && entry.wrong
+                    && entry.cause.is_some_and(|cause| hints::is_shared(cause.code))
+                {
+                    self.is_unfinished.store(true, Ordering::SeqCst);
+                }
+                if let Event::Entry(entry) = event
                     && entry.action == Action::Removed
                     && let Some(dir) = entry.artifact.parent().and_then(Path::parent)
                 {
@@ -322,10 +345,14 @@ fn without_sources(what: &What) -> What {
 
 /// Removes a directory that held nothing but artifacts of what went, and those above it that are empty then: the manager could not, since
 /// our artifacts were in it, and an empty directory can be imported. Never a site itself.
-fn remove_empty(dir: &Path, tops: &BTreeSet<PathBuf>) {
+fn remove_empty(dir: &Path, tops: &BTreeSet<PathBuf>, root: Option<&Path>) {
     let Some(top) = dir.ancestors().skip(1).find(|above| tops.contains(*above)) else { return };
     let Ok(below) = dir.strip_prefix(top) else { return };
-    let Ok(root) = Dir::open_root(top).map(Arc::new) else { return };
+    // Below a root that was named no link is followed, here neither.
+    let within = root.unwrap_or(top);
+    let Ok(top) = Dir::open_root(within).and_then(|dir| Arc::new(dir).open_beneath(top.strip_prefix(within).unwrap_or(top))) else {
+        return;
+    };
     for dir in below.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
         let above = dir.parent().unwrap_or(Path::new(""));
         let Some(name) = dir.file_name().and_then(Name::new) else { return };
@@ -333,7 +360,7 @@ fn remove_empty(dir: &Path, tops: &BTreeSet<PathBuf>) {
         if matches!(name.as_bytes(), b"site-packages" | b"dist-packages") {
             return;
         }
-        match root.open_beneath(above).and_then(|above| above.rmdir(&name)) {
+        match top.open_beneath(above).and_then(|above| above.rmdir(&name)) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => return tracing::debug!(cause = %error.sentence(), "a directory is not removed"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The work tree to look at. `None`: nothing changed in it, or there is none.
 ///
-/// git starts these hooks at the top of the work tree, with GIT_DIR set, which may be elsewhere; GIT_WORK_TREE says more than the working
+/// git starts these hooks at the top of the work tree, with `GIT_DIR` set, which may be elsewhere; `GIT_WORK_TREE` says more than the working
 /// directory where somebody set it.
 pub(super) fn work_tree(words: &[OsString]) -> Option<PathBuf> {
     let mut words = words.iter().map(|word| word.to_str().unwrap_or_default());

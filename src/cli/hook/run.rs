@@ -22,7 +22,7 @@ use super::lists::Changed;
 use super::owner::Owners;
 use super::places::Places;
 use super::{apk, dpkg, environment, git, pacman, rpm};
-use crate::base::sys;
+use crate::base::children;
 use crate::flow::{Action, Summary};
 use crate::python::memo::Probes;
 
@@ -101,7 +101,7 @@ impl Input {
 
 fn attempt(args: &Run, given: Given, global: &Global, out: &Out, stop: &Arc<AtomicBool>) -> Result<Exit, Failure> {
     if args.nice {
-        sys::yield_to_others();
+        children::yield_to_others();
     }
     let until = Until::new(stop, Some(args.common.max_time.map_or(MAX_TIME, |time| time.0)));
     let cache = settings::default_store();
@@ -121,8 +121,9 @@ fn attempt(args: &Run, given: Given, global: &Global, out: &Out, stop: &Arc<Atom
     if input.places.left > 0 {
         act.note(&format!("{} more paths were handed over than are looked at; `bytekeep compile` does all of a tree", input.places.left));
     }
-    let (is_done, exit) = (!summary.stopped && !summary.out_of_time, Exit::of(&summary));
-    // What was not done is found again; what failed would fail again.
+    let is_done = !summary.stopped && !summary.out_of_time && !act.is_unfinished.load(Ordering::SeqCst);
+    let exit = Exit::of(&summary);
+    // What was not done is found again; a source that failed would fail again.
     input.changed.iter().filter(|_| is_done).for_each(Changed::keep);
     conclude(args, &input, &act, &summary, global, out);
     Ok(if args.strict { exit.forgiving(global.exit_zero) } else { exit.forgiving(true) })
@@ -173,11 +174,17 @@ fn line(kind: Kind, summary: &Summary, style: Style) -> String {
 
 /// Two runs as one.
 pub(super) fn absorb(all: &mut Summary, one: &Summary) {
-    one.verdicts.iter().for_each(|(verdict, number)| *all.verdicts.entry(*verdict).or_default() += number);
-    one.actions.iter().for_each(|(action, number)| *all.actions.entry(*action).or_default() += number);
+    for (verdict, number) in &one.verdicts {
+        *all.verdicts.entry(*verdict).or_default() += number;
+    }
+    for (action, number) in &one.actions {
+        *all.actions.entry(*action).or_default() += number;
+    }
     for (tag, verdicts) in &one.tags {
         let tag = all.tags.entry(tag.clone()).or_default();
-        verdicts.iter().for_each(|(verdict, number)| *tag.entry(*verdict).or_default() += number);
+        for (verdict, number) in verdicts {
+            *tag.entry(*verdict).or_default() += number;
+        }
     }
     all.entries += one.entries;
     all.wrong += one.wrong;

@@ -1,5 +1,5 @@
 //! Environments of conda, linked by rattler, which pixi and others link with. It is no part of a system: `BYTEKEEP_TEST_RATTLER` names an
-//! interpreter that can import it (`pip install py-rattler`). conda itself cannot be had from PyPI or Debian.
+//! interpreter that can import it (`pip install py-rattler`). conda itself is neither there nor in Debian.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test's own files")]
 
 #[path = "support/mod.rs"]

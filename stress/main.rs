@@ -21,6 +21,7 @@ mod crafted;
 mod crashstates;
 mod faults;
 mod fuzz;
+mod hooks;
 mod hostile;
 mod kill;
 mod locks;
@@ -80,6 +81,8 @@ enum Program {
     Claims,
     /// Many processes over one tree, with edits, damage and kills.
     Storm,
+    /// Package transactions and their hooks, many at once on one system, with kills.
+    Hooks,
     /// Clean and compile against each other, against installers that remove and rename, and against walkers.
     Cleanrace,
     /// Root over trees of another user who changes them meanwhile.
@@ -105,6 +108,7 @@ const SLICES: &[(Program, Option<u64>, Option<u64>)] = &[
     (Program::Locks, Some(3), None),
     (Program::Claims, Some(6), None),
     (Program::Storm, Some(12), Some(600)),
+    (Program::Hooks, Some(6), Some(300)),
     (Program::Cleanrace, Some(10), Some(300)),
     (Program::Hostile, Some(4), Some(60)),
 ];
@@ -237,6 +241,10 @@ fn perform(args: &Args, setting: &run::Setting, tally: &Tally) -> Result<()> {
             let plan = storm::Plan { seconds: seconds.unwrap_or(60), processes: args.processes.max(1), case: args.case.clone() };
             storm::run(setting, &plan, tally)
         }
+        Program::Hooks => {
+            let plan = hooks::Plan { seconds: seconds.unwrap_or(60), processes: args.processes.clamp(1, 8) };
+            hooks::run(setting, &plan, tally)
+        }
         Program::Cleanrace => cleanrace::run(setting, seconds, case, random, tally),
         Program::Hostile => {
             let plan = hostile::Plan { seconds: seconds.unwrap_or(60), case: args.case.clone(), quick: args.quick };
@@ -308,6 +316,7 @@ fn list() {
     }
     say("claims", "many processes over many trees with one store", linux());
     say("storm", "many processes over one tree", linux());
+    say("hooks", "package transactions and their hooks on one system", linux());
     say("cleanrace", "clean and compile against installers that remove and rename, and walkers", linux());
     if let Err(why) = strace_log::possible() {
         println!("SKIP cleanrace's cases aside and told: {why}");

@@ -16,6 +16,7 @@ use support::Python;
 use whole::{Outcome, Run, Tree, all_below, all_pythons, aloud, may, must, python, root_or_skip, tool_or_skip};
 
 const DIST: &str = "usr/lib/python3/dist-packages";
+const NONE: [PathBuf; 0] = [];
 
 /// Two interpreters that a Debian could support at the same time.
 fn two() -> Vec<&'static Python> {
@@ -93,7 +94,7 @@ fn expected(tree: &Tree, sources: &[&str], pythons: &[&Python]) -> Vec<String> {
 #[track_caller]
 fn assert_artifacts(tree: &Tree, sources: &[&str], pythons: &[&Python]) {
     assert_eq!(artifacts(tree), expected(tree, sources, pythons));
-    assert_eq!(tree.litter(), [PathBuf::new(); 0]);
+    assert_eq!(tree.litter(), NONE);
     if !sources.is_empty() {
         tree.bytekeep(None, ["verify", "--require-seal", "."]).run().exits(0);
     }
@@ -171,13 +172,15 @@ fn a_list_of_rpm_may_be_huge_and_names_folders() {
     let tree = debian(&pythons);
     let sources: Vec<String> = (0..3).map(|n| format!("{}/p{n}/mod.py", site(pythons[0]))).collect();
     let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
-    sources.iter().for_each(|source| drop(tree.file(source, b"VALUE = 1\n")));
+    for source in &sources {
+        tree.file(source, b"VALUE = 1\n");
+    }
     // Beside what is listed: the directory is what counts.
     let beside = format!("{}/p0/beside.py", site(pythons[0]));
     tree.file(&beside, b"VALUE = 1\n");
     let not_listed = tree.file(format!("{}/p9/mod.py", site(pythons[0])), b"VALUE = 1\n");
-    let lines: String = sources.iter().map(|source| format!("/{source}\n/{source}c\n/usr/share/doc/{source}\n")).collect();
-    let list = lines.repeat(60_000) + "/usr/lib/../../etc/x.py\n\n/" + &"x".repeat(20_000) + ".py\n";
+    let lines: Vec<String> = sources.iter().map(|source| format!("/{source}\n/{source}c\n/usr/share/doc/{source}\n")).collect();
+    let list = lines.concat().repeat(60_000) + "/usr/lib/../../etc/x.py\n\n/" + &"x".repeat(20_000) + ".py\n";
     let outcome = with_input(below(&tree, &pythons, &["rpm"]), &tree, &list).exits(0);
     assert!(outcome.stderr.contains("bytekeep (rpm): 4 compiled in"), "{}", outcome.shown());
     let all: Vec<&str> = sources.iter().copied().chain([beside.as_str()]).collect();
@@ -341,7 +344,7 @@ fn no_link_below_a_root_leads_out_of_it() {
 // ---- dpkg by its lists
 
 fn listed(tree: &Tree, package: &str, sources: &[&str]) {
-    let text: String = sources.iter().map(|source| format!("/{source}\n")).collect();
+    let text = sources.iter().map(|source| format!("/{source}\n")).collect::<Vec<_>>().concat();
     tree.file(format!("var/lib/dpkg/info/{package}.list"), format!("/.\n/usr\n{text}/usr/share/doc/{package}\n").as_bytes());
 }
 
@@ -471,7 +474,7 @@ fn a_checkout_leaves_no_artifact_without_a_source() {
     assert!(old.exists());
     git(&tree, &["merge", "-q", "work"]);
     assert!(!old.exists());
-    assert_eq!(tree.litter(), [PathBuf::new(); 0]);
+    assert_eq!(tree.litter(), NONE);
 }
 
 #[test]
@@ -605,7 +608,7 @@ fn a_full_disk_is_told_once_and_mended_later() {
     let verified = tree.bytekeep(None, ["verify", "--require-seal", "."]).run();
     must("umount", &[packages]);
     assert!(full.exits(0).stderr.contains("failed"), "there was room for all of it");
-    assert_eq!(litter, [PathBuf::new(); 0]);
+    assert_eq!(litter, NONE);
     assert!(!later.exits(0).stderr.contains("failed"));
     verified.exits(0);
     assert_eq!(found.len(), sources.len());

@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 
 use tempfile::TempDir;
-use whole::{BYTEKEEP, all_below, aloud, may, must, root_or_skip, tool_or_skip};
+use whole::{BYTEKEEP, Tree, all_below, all_pythons, aloud, may, must, root_or_skip, tool_or_skip};
 
 const DIST: &str = "/usr/lib/python3/dist-packages";
 
@@ -95,25 +95,8 @@ impl System {
 
     /// Builds a package; answers where it is, as the system calls it.
     fn package(&self, name: &str, version: &str, files: &[(&str, &str)], control: &[(&str, &str)]) -> String {
-        let dir = self.top.path().join("packages").join(format!("{name}-{version}"));
-        let mut all = files.to_vec();
-        let about = format!(
-            "Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: Nobody <nobody@example.org>\nDescription: a package of a test\n"
-        );
-        let control: Vec<(String, &str)> = control.iter().map(|(name, text)| (format!("DEBIAN/{name}"), *text)).collect();
-        all.push(("DEBIAN/control", &about));
-        all.extend(control.iter().map(|(name, text)| (name.as_str(), *text)));
-        for (name, text) in all {
-            let path = dir.join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, text).unwrap();
-            if ["DEBIAN/postinst", "DEBIAN/prerm"].contains(&name) {
-                must("chmod", &["755", path.to_str().unwrap()]);
-            }
-        }
-        must("chmod", &["-R", "u=rwX,go=rX", dir.to_str().unwrap()]);
         let deb = format!("/tmp/{name}_{version}.deb");
-        must("dpkg-deb", &["--root-owner-group", "-b", dir.to_str().unwrap(), self.path(&deb).to_str().unwrap()]);
+        build(&self.top.path().join("packages"), &self.path(&deb), name, version, files, control);
         deb
     }
 
@@ -181,6 +164,28 @@ impl Drop for System {
     }
 }
 
+/// Builds a package in a directory for that.
+fn build(room: &Path, deb: &Path, name: &str, version: &str, files: &[(&str, &str)], control: &[(&str, &str)]) {
+    let dir = room.join(format!("{name}-{version}"));
+    let mut all = files.to_vec();
+    let about = format!(
+        "Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: Nobody <nobody@example.org>\nDescription: a package of a test\n"
+    );
+    let control: Vec<(String, &str)> = control.iter().map(|(name, text)| (format!("DEBIAN/{name}"), *text)).collect();
+    all.push(("DEBIAN/control", &about));
+    all.extend(control.iter().map(|(name, text)| (name.as_str(), *text)));
+    for (name, text) in all {
+        let path = dir.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        if ["DEBIAN/postinst", "DEBIAN/prerm"].contains(&name) {
+            must("chmod", &["755", path.to_str().unwrap()]);
+        }
+    }
+    must("chmod", &["-R", "u=rwX,go=rX", dir.to_str().unwrap()]);
+    must("dpkg-deb", &["--root-owner-group", "-b", dir.to_str().unwrap(), deb.to_str().unwrap()]);
+}
+
 fn module(package: &str, name: &str) -> String {
     format!("{}/{package}/{name}", &DIST[1..])
 }
@@ -231,6 +236,66 @@ fn a_trigger_serves_a_package_through_its_life() {
     let Some(system) = System::new() else { return };
     system.install_trigger();
     whole_life(&system, "one", &[]);
+}
+
+#[test]
+fn a_trigger_works_on_the_root_that_dpkg_names_for_each_of_its_versions() {
+    if !root_or_skip("dpkg on a root of its own") || !tool_or_skip("dpkg") || !tool_or_skip("dpkg-deb") {
+        return;
+    }
+    let mut pythons: Vec<_> = all_pythons().iter().filter(|python| !python.pypy && python.version >= (3, 8)).collect();
+    pythons.sort_by_key(|python| std::cmp::Reverse(python.version));
+    pythons.dedup_by_key(|python| python.version);
+    pythons.truncate(3);
+    let tree = Tree::new();
+    std::fs::remove_file(tree.path("good.py")).unwrap();
+    let names: Vec<String> = pythons.iter().map(|python| format!("python{}.{}", python.version.0, python.version.1)).collect();
+    tree.file("usr/share/python3/debian_defaults", format!("[DEFAULT]\nsupported-versions = {}\n", names.join(", ")).as_bytes());
+    tree.file("var/lib/dpkg/status", b"");
+    std::fs::create_dir_all(tree.path("var/lib/dpkg/info")).unwrap();
+    std::fs::create_dir_all(tree.path("var/lib/dpkg/updates")).unwrap();
+    // The script runs outside of that root; dpkg says in DPKG_ROOT which one it is.
+    let by = pythons.iter().map(|python| format!(" --python '{}'", python.path.display())).collect::<Vec<_>>().concat();
+    let postinst = format!("#!/bin/sh\nexec '{BYTEKEEP}' hook run dpkg{by} -- \"$@\"\n");
+    let (room, dir) = (tree.outside("packages"), tree.path(&DIST[1..]).join("one"));
+    std::fs::create_dir(&room).unwrap();
+    let package = |name: &str, version: &str, files: &[(&str, &str)], control: &[(&str, &str)]| {
+        let deb = room.join(format!("{name}_{version}.deb"));
+        build(&room, &deb, name, version, files, control);
+        deb.into_os_string().into_string().unwrap()
+    };
+    let (stays, goes) = (module("one", "stays.py"), module("one", "deep/goes.py"));
+    let trigger = package("hook", "1", &[], &[("postinst", &postinst), ("triggers", &format!("interest-noawait {DIST}\n"))]);
+    let first = package("one", "1", &[(&stays, "VALUE = 1\n"), (&goes, "VALUE = 1\n")], &[]);
+    let second = package("one", "2", &[(&stays, "VALUE = 222\n")], &[]);
+    let dpkg = |words: &[&str]| {
+        let mut command = Command::new("dpkg");
+        command.arg(format!("--root={}", tree.root().display())).arg("--force-script-chrootless").args(words);
+        tree.dress(&mut command);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("CACHE_DIRECTORY", tree.outside("cache")).env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "dpkg {words:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    let artifacts = |sources: &[&str]| {
+        let there = all_below(&tree.root()).into_iter().filter(|path| path.extension().is_some_and(|end| end == "pyc")).count();
+        assert_eq!(there, sources.len() * pythons.len(), "of {sources:?}");
+        for python in &pythons {
+            for source in sources {
+                assert!(tree.artifact(source, python).is_file(), "{source} of {}", python.tag);
+            }
+        }
+        tree.bytekeep(None, ["verify", "--require-seal", "."]).run().exits(0);
+    };
+    dpkg(&["-i", &trigger]);
+    dpkg(&["-i", &first]);
+    artifacts(&[&stays, &goes]);
+    dpkg(&["-i", &second]);
+    artifacts(&[&stays]);
+    assert!(!dir.join("deep").exists());
+    dpkg(&["-P", "one"]);
+    assert!(!dir.exists());
+    assert!(tree.litter().is_empty());
 }
 
 #[test]

@@ -145,6 +145,32 @@ fn the_next_transaction_heals_what_a_killed_hook_left() {
 }
 
 #[test]
+fn a_database_that_cannot_be_asked_lists_everything() {
+    let Some(rpm) = rpm() else { return };
+    let (site, python) = (format!("/{}", System::site(rpm.python())), rpm.python());
+    let source = rpm.system.path(&site[1..]).join("foreign.py");
+    std::fs::write(&source, "VALUE = 1\n").unwrap();
+    must(python.path.to_str().unwrap(), &["-m".as_ref(), "py_compile".as_ref(), source.as_os_str()]);
+    let artifact = rpm.system.artifact(&source, python);
+    let (before, tool, db) =
+        (std::fs::read(&artifact).unwrap(), rpm.system.path("usr/bin/rpm"), rpm.system.path("var/lib/rpm/rpmdb.sqlite"));
+    let assert_told = |words: &[&str]| {
+        let said = rpm.system.run(&["/usr/bin/bytekeep", "seal", &site]);
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        assert!(std::fs::read(&artifact).unwrap() == before, "{said}");
+    };
+    std::fs::rename(&tool, rpm.system.path("tmp/rpm")).unwrap();
+    assert_told(&["cannot be told", "`/var/lib/rpm`", "`rpm` is not installed here"]);
+    std::fs::rename(rpm.system.path("tmp/rpm"), &tool).unwrap();
+    let whole = std::fs::read(&db).unwrap();
+    std::fs::write(&db, b"no database").unwrap();
+    assert_told(&["cannot be told", "exit status: 1"]);
+    std::fs::write(&db, whole).unwrap();
+    rpm.system.run(&["/usr/bin/bytekeep", "seal", &site]);
+    assert!(system::is_sealed(&std::fs::read(&artifact).unwrap()), "nobody lists it");
+}
+
+#[test]
 fn two_hooks_at_once() {
     rpm().inspect(transactions::two_hooks_at_once);
 }

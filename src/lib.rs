@@ -58,7 +58,8 @@
 //!
 //! # The map
 //!
-//! Dependencies point one way, and a test keeps it so: `cli` → `flow`, `python` → `model`, `store` → `base`; and `cli` → `packages` → `base`.
+//! Dependencies point one way, and a test keeps it so: `cli` → `flow`, `python` → `model`, `store` → `base`, and `cli` →
+//! `packages` → `base`.
 //!
 //! - [`base`] knows bytes, digests, files and locks. All system calls that make, write, rename, remove or lock are in `base/sys.rs`,
 //!   those that link in `base/share.rs`; they take descriptors and names, so none follows a link. `base/children.rs` has those for
@@ -66,8 +67,8 @@
 //!   `lock` the lock of a directory, `source` a source read once, `leftover` what the dead leave behind, `memo` what was found sound
 //!   before, `digests` what was read before; `shape` tells how bytes were damaged, `whereabouts` whose a file is and since when, `keep`
 //!   copies evidence, `place` puts files of a system's configuration in their places.
+//! - [`packages`] reads what package managers record of the files they brought; it knows no language.
 //! - [`store`] keeps compiled code that all trees share, under keys, in values that prove themselves; it knows no language.
-//! - `packages` (feature `cli`) reads what package managers record of the files that they installed.
 //! - [`model`] has the words as types, and the two traits between the pipeline and a language: [`model::Format`] and
 //!   [`model::Compiler`].
 //! - [`python`] is everything that knows Python: the `.pyc` format, the walk over marshalled code, interpreters, workers.
@@ -85,7 +86,6 @@ pub mod base;
 pub mod cli;
 pub mod flow;
 pub mod model;
-#[cfg(feature = "cli")]
 pub mod packages;
 pub mod python;
 pub mod store;

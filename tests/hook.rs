@@ -278,10 +278,18 @@ fn compile_by_itself(tree: &Tree, python: &Python, source: &str) -> Vec<u8> {
 #[test]
 fn what_others_made_is_sealed_but_not_where_records_list_it() {
     let python = two()[0];
-    for (kind, sealed) in [("apk", true), ("rpm", false), ("pacman", false)] {
+    for (kind, sealed) in [("apk", true), ("rpm", true), ("pacman", true), ("pacman", false)] {
         let tree = debian(&[python]);
         let source = format!("{}/mod.py", site(python));
         tree.file(&source, b"VALUE = 1\n");
+        if !sealed {
+            if !root_or_skip("records of a system") {
+                continue;
+            }
+            let artifact = tree.artifact(&source, python);
+            let listed = format!("%FILES%\n{}\n", artifact.strip_prefix(tree.root()).unwrap().display());
+            tree.file("var/lib/pacman/local/one-1-1/files", listed.as_bytes());
+        }
         let before = compile_by_itself(&tree, python, &source);
         let dir = format!("/{}", site(python));
         let words = if kind == "apk" { vec![kind, &dir] } else { vec![kind] };

@@ -148,6 +148,12 @@ pub(crate) struct Compile {
     /// Seal sound artifacts that have no seal, instead of only accepting them
     #[arg(long)]
     pub(crate) adopt: bool,
+    /// Sound artifacts too that a package manager's records list with a size or digest
+    ///
+    /// Without it they stay as they are, byte for byte: `rpm -V`, `pacman -Qkk`, `dpkg -V`, `apk audit` and `conda doctor` compare them.
+    /// The records of a system count for root. Records that cannot be read count as listing everything.
+    #[arg(long)]
+    pub(crate) ignore_records: bool,
     /// Compile the interpreter's own library too, without the files that are bad on purpose
     #[arg(long)]
     pub(crate) stdlib: bool,
@@ -286,6 +292,12 @@ pub(crate) struct Clean {
     /// Only artifacts that were made so many days ago or earlier
     #[arg(long, value_name = "DAYS")]
     pub(crate) older_than: Option<u32>,
+    /// Sound artifacts too that a package manager's records list with a size or digest
+    ///
+    /// Without it they stay as they are, byte for byte: `rpm -V`, `pacman -Qkk`, `dpkg -V`, `apk audit` and `conda doctor` compare them.
+    /// The records of a system count for root. Records that cannot be read count as listing everything.
+    #[arg(long)]
+    pub(crate) ignore_records: bool,
     /// Only the oldest artifacts of a pycache prefix, so that at most SIZE stays (2G)
     #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "pycache_prefix", conflicts_with = "paths")]
     pub(crate) max_size: Option<Size>,
@@ -405,6 +417,12 @@ pub(crate) struct Seal {
     /// gives is left as it is, and a problem. Needs the interpreter, found as `compile` finds it; what it does not make is left.
     #[arg(long)]
     pub(crate) recompile: bool,
+    /// Sound artifacts too that a package manager's records list with a size or digest
+    ///
+    /// Without it they stay as they are, byte for byte: `rpm -V`, `pacman -Qkk`, `dpkg -V`, `apk audit` and `conda doctor` compare them.
+    /// The records of a system count for root. Records that cannot be read count as listing everything.
+    #[arg(long)]
+    pub(crate) ignore_records: bool,
     #[command(flatten)]
     pub(crate) compiling: Compiling,
     #[command(flatten)]
@@ -590,7 +608,7 @@ mod tests {
             "bytekeep compile a b --python 3.12 --python /usr/bin/python3 --optimize 0,1 --optimize 2 -j0 -v -v",
             "bytekeep compile --files-from - -0 --root /r --durability full --timeout 0 --max-time 1.5 --lock-timeout 0 --max-source 1G",
             "bytekeep compile --stdlib --pycache-prefix p -q --color never --exit-zero",
-            "bytekeep compile --env e --adopt --force --dry-run --invalidation-mode unchecked-hash",
+            "bytekeep compile --env e --adopt --ignore-records --force --dry-run --invalidation-mode unchecked-hash",
             "bytekeep compile build --strip-dir build --prepend-dir /usr/lib",
             "bytekeep verify a --complete --require-seal --for-image --format json --exclude *.bak",
             "bytekeep repair a --keep-bad d --dry-run --python 3.13",

@@ -92,11 +92,6 @@ impl Env {
         })
     }
 
-    /// Is it conda's? It records every artifact with a digest, in its own records.
-    pub(crate) fn is_conda(&self) -> bool {
-        self.dir.join("conda-meta").is_dir()
-    }
-
     /// What distributions left that are gone.
     pub(crate) fn remains(&self, until: Until<'_>, notes: &mut Vec<String>) -> Result<Remains, Failure> {
         let shown = text::path(&self.dir, None);

@@ -118,6 +118,8 @@ impl<'a> Human<'a> {
             Command::Repair => event.action != Action::None,
             Command::Status | Command::Verify | Command::Explain | Command::Add => false,
             Command::Compile | Command::Clean => event.action == Action::Skipped,
+            // What records list is told once, in a note.
+            Command::Seal if event.cause.is_some_and(|cause| cause.code == "listed") => false,
             Command::Seal => event.action == Action::Skipped || (event.verdict == Verdict::Unsealed && event.action == Action::None),
         }
     }

@@ -25,8 +25,6 @@ pub(crate) struct Placed {
     pub(crate) notes: Vec<String>,
     /// The environments whose records were read.
     pub(crate) envs: Vec<PathBuf>,
-    /// Is one of them conda's?
-    pub(crate) is_conda: bool,
     /// What distributions left that are gone.
     pub(crate) remains: Remains,
     /// The distribution of each source, where that is asked for.
@@ -98,12 +96,11 @@ impl Placed {
             paths.extend(roots.dirs(named));
             paths.extend(select.root.clone().filter(|_| roots.len() == named));
         }
-        let (mut remains, mut owners, mut proved, mut is_conda) = (Remains::default(), Owners::new(), BTreeSet::new(), false);
+        let (mut remains, mut owners, mut proved) = (Remains::default(), Owners::new(), BTreeSet::new());
         for dir in recorded.envs {
             let env = Env::read(dir, until)?;
             env.add_to(&mut roots, &mut notes);
             proved.extend(env.proved());
-            is_conda |= env.is_conda();
             if command == Command::Status {
                 owners.extend(env.owners());
             }
@@ -135,7 +132,7 @@ impl Placed {
             below.push(PathBuf::from("/"));
         }
         let excludes = Excludes::new(&select.exclude, below.into_iter().chain(roots.dirs(0)))?;
-        Ok(Self { roots, excludes, paths, notes, envs: recorded.envs.to_vec(), is_conda, remains, owners, proved })
+        Ok(Self { roots, excludes, paths, notes, envs: recorded.envs.to_vec(), remains, owners, proved })
     }
 
     /// Adds the library of the interpreter.

@@ -21,6 +21,7 @@ use crate::base::memo::Memo;
 use crate::base::sys::Time;
 use crate::flow::{Clean, CodeNames, Command, Job, Maker, Options, Root, What};
 use crate::model::{Cause, Compiler, Format, Layout, Mode, Recognised};
+use crate::packages::Listed;
 use crate::python::Pyc;
 use crate::python::interpreter::{Interpreter, InterpreterError};
 use crate::python::memo::Probes;
@@ -30,6 +31,9 @@ use crate::store::Store;
 
 /// How long compiling one source may take where nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How the names of artifacts end in the records of package managers.
+pub(crate) const ARTIFACT_ENDS: [&str; 2] = [".pyc", ".pyo"];
 
 /// What artifacts look like.
 pub(crate) fn format() -> &'static dyn Format {
@@ -59,6 +63,8 @@ pub(crate) struct Plan {
     pub(crate) owners: Owners,
     proved: BTreeSet<PathBuf>,
     memo: Option<Memo>,
+    /// `None`: what package managers list is not asked.
+    listed: Option<Listed>,
     store: Option<Store>,
     options: Options<'static>,
 }
@@ -171,7 +177,7 @@ impl Plan {
         let compile = if let Chosen::Compile(args) = chosen { Some(args) } else { None };
         let until = Until::new(stop, options.max_time);
         let mut place = Placed::new(command, tree, select, &Recorded::of(chosen), options.prefix.as_deref(), environment, until)?;
-        options.adopt |= !place.envs.is_empty() && !place.is_conda;
+        options.adopt |= !place.envs.is_empty();
         // Reading lists and records is a part of the run.
         options.max_time = until.left();
         let dir = cache_dir();
@@ -237,6 +243,13 @@ impl Plan {
         let is_compiling = !found.is_empty() && (!options.dry_run || command == Command::Add);
         let open = |_| store::open(settings, command, options.dry_run, &mut place.notes);
         let store = compiling.filter(|_| is_compiling).map(open).transpose()?.flatten();
+        let ignores_records = match chosen {
+            Chosen::Compile(args) => args.ignore_records,
+            Chosen::Clean(args) => args.ignore_records,
+            Chosen::Seal(args) => args.ignore_records,
+            _ => false,
+        };
+        let listed = (!ignores_records).then(|| Listed::new(&ARTIFACT_ENDS, Arc::clone(stop), options.max_time));
         let memo = dir.filter(|_| matches!(command, Command::Compile | Command::Status)).map(Memo::open);
         Ok(Some(Self {
             command,
@@ -252,6 +265,7 @@ impl Plan {
             notes: place.notes,
             lacking,
             memo,
+            listed,
             store,
             options,
         }))
@@ -284,7 +298,9 @@ impl Plan {
         if !self.excludes.is_empty() {
             options.exclude = Some(&exclude);
         }
-        let listed = |path: &Path| self.proved.contains(path).then(|| "the record of its distribution lists its bytes".to_owned());
+        let recorded = || "the record of its distribution lists its bytes".to_owned();
+        let why = |path: &Path| self.listed.as_ref().and_then(|listed| listed.why(path));
+        let listed = |path: &Path| why(path).or_else(|| self.proved.contains(path).then(recorded));
         options.listed = Some(&listed);
         options.memo = self.memo.as_ref();
         options.store = self.store.as_ref();

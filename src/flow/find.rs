@@ -16,6 +16,9 @@ use super::look::{self, Depth, Spot};
 use super::policy::{self, Decision, Facts};
 use super::restamp::kept_mode;
 
+/// The code of an artifact that stays as it is, and of the note about the first one.
+const LISTED: &str = "listed";
+
 /// One entry, looked at and judged.
 pub(super) struct Found {
     pub(super) judged: Judged,
@@ -104,7 +107,7 @@ impl Run<'_> {
     pub(super) fn find(&self, folder: &Folder, artifacts: Option<&Dir>, entry: &Entry, hasty: bool) -> Found {
         let hasty = hasty && self.job.command == Command::Compile;
         let (before, mut read) = (Time::now(), None);
-        let evidence = if let Some((verdict, cause)) = &folder.trouble {
+        let mut evidence = if let Some((verdict, cause)) = &folder.trouble {
             let source = judge::SourceSeen::Absent { dangling: false };
             let artifact = judge::ArtifactSeen::Bad(*verdict, cause.clone());
             Evidence { source, artifact, layout: folder.layout, wanted_magic: None, wanted_mode: None }
@@ -114,6 +117,11 @@ impl Run<'_> {
             evidence
         };
         let mut judged = judge::judge(&evidence);
+        if judged.cause.as_ref().is_some_and(|cause| cause.code == judge::MODE) && self.why_listed(folder, entry).is_some() {
+            // It is sound, so nothing more is wanted of it.
+            evidence.wanted_mode = None;
+            judged = judge::judge(&evidence);
+        }
         if let judge::SourceSeen::Bad(_, cause) = &evidence.source
             && judged.cause.as_ref() != Some(cause)
         {
@@ -130,7 +138,6 @@ impl Run<'_> {
         let seal = seen.and_then(|seen| seen.seal.as_ref().ok()?.as_ref());
         let level = self.level_of(entry, tag.as_deref(), seal);
         let mut facts = self.facts(&judged, seen, tag.as_deref(), level);
-        facts.adopt &= self.job.options.listed.is_none_or(|listed| listed(&folder.absolute_artifacts().join(&entry.artifact)).is_none());
         facts.old_enough = self.made_before.is_none_or(|limit| seen.is_some_and(|seen| seen.stat.mtime < limit));
         let mut decision = policy::decide(self.job.command, judged.verdict, &facts);
         let unproved = decision == Decision::Leave && self.job.command == Command::Seal && judged.verdict == Verdict::Unsealed;
@@ -146,6 +153,7 @@ impl Run<'_> {
         if decision == Decision::Leave && self.job.command == Command::Repair && judged.verdict == Verdict::Misstamped {
             judged.cause = Some(again::only_compiled(tag.as_deref()));
         }
+        self.spare(folder, entry, &mut decision, &mut judged);
         let mut wrong = decision == Decision::Leave && policy::is_wrong(self.job.command, judged.verdict, judged.damaged);
         // Of what is there without anybody to make it, a lost source is none of our business.
         let compiles = self.job.command == Command::Compile && !self.lacks_makers() && folder.trouble.is_none();
@@ -169,6 +177,30 @@ impl Run<'_> {
             found.judged.cause = head.and_then(|head| self.structure_alone(head));
         }
         found
+    }
+
+    /// Why records list the artifact of an entry by its bytes, where they do.
+    fn why_listed(&self, folder: &Folder, entry: &Entry) -> Option<String> {
+        let listed = self.job.options.listed?;
+        listed(&folder.absolute_artifacts().join(&entry.artifact))
+    }
+
+    /// Leaves a sound artifact as it is where records list it by its bytes; of a damaged one it is only told: whoever
+    /// compares it will find other bytes then.
+    fn spare(&self, folder: &Folder, entry: &Entry, decision: &mut Decision, judged: &mut Judged) {
+        let is_avoidable = policy::is_avoidable(self.job.command, *decision, judged.verdict);
+        if !(is_avoidable || (judged.damaged && *decision != Decision::Leave)) {
+            return;
+        }
+        let Some(why) = self.why_listed(folder, entry) else { return };
+        if is_avoidable {
+            let note = format!("{why}: it stays as it is, and so do others of its kind (`--ignore-records` changes them too)");
+            self.note_once(LISTED, &folder.path.join(&entry.artifact), &note);
+            *decision = Decision::Leave;
+            judged.cause = Some(Cause::new(LISTED, format!("{why}, so it stays as it is")));
+        } else if let Some(cause) = &mut judged.cause {
+            cause.text.extend(["; ", &why]);
+        }
     }
 
     /// What `verify` calls a problem only when asked.

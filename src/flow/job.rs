@@ -80,7 +80,8 @@ pub struct Maker<'a> {
 /// Is a path (as the user would write it) left out of the run?
 pub type Exclude<'a> = dyn Fn(&Path) -> bool + Sync + 'a;
 
-/// Who keeps a record of an artifact's bytes, by its absolute path. Called from several threads.
+/// Who keeps a record of an artifact's bytes (or why that cannot be told), by its absolute path: package managers compare what they brought.
+/// Asked only before something sound would be rewritten or removed, or something damaged is. Called from several threads.
 pub type Listed<'a> = dyn Fn(&Path) -> Option<String> + Sync + 'a;
 
 /// Tells of a bad artifact in a form of its own. Called from several threads.
@@ -137,7 +138,7 @@ pub struct Options<'a> {
     pub prefix: Option<PathBuf>,
     /// Paths to leave out, directories with all that is in them.
     pub exclude: Option<&'a Exclude<'a>>,
-    /// Artifacts that are not sealed where they stand.
+    /// Artifacts that stay as they are, byte for byte, while they are sound; `clean` leaves them in any case.
     pub listed: Option<&'a Listed<'a>>,
     /// What was found sound before.
     pub memo: Option<&'a Memo>,

@@ -232,11 +232,14 @@ fn fit(head: &Head, seen: &Seen, digest: Option<Digest>, hash: Option<[u8; 8]>, 
             let text = format!("it is a {} artifact, and {} is wanted", head.mode().word(), wanted.word());
             // Without a seal nothing proves which bytes it was made from, so it cannot be given another stamp.
             let verdict = if sound == Verdict::Ok { Verdict::Misstamped } else { Verdict::Stale };
-            return (verdict, Some(Cause::new("mode", text)));
+            return (verdict, Some(Cause::new(MODE, text)));
         }
     };
     (verdict, Some(cause))
 }
+
+/// The code of a whole artifact that is up to date, of another mode than the one that is wanted.
+pub(super) const MODE: &str = "mode";
 
 /// The code of [`in_vain`].
 pub(super) const IN_VAIN: &str = "time";

@@ -108,6 +108,17 @@ pub(super) fn decide(command: Command, verdict: Verdict, facts: &Facts<'_>) -> D
     }
 }
 
+/// Would this change or take away an artifact without mending anything? What other people's records list by its bytes is spared that.
+pub(super) fn is_avoidable(command: Command, decision: Decision, verdict: Verdict) -> bool {
+    match decision {
+        Decision::Seal => true,
+        Decision::Build | Decision::Restamp => matches!(verdict, Verdict::Ok | Verdict::Unsealed),
+        // Who lists it takes it away, and misses it then.
+        Decision::Remove => command == Command::Clean,
+        Decision::Leave | Decision::Sweep => false,
+    }
+}
+
 fn clean(verdict: Verdict, facts: &Facts<'_>) -> Decision {
     use Verdict as V;
     let clean = facts.clean;
@@ -208,6 +219,21 @@ leftover       leave leave sweep   sweep   sweep  leave leave leave";
             }
         }
         assert_eq!(cell(Command::Repair, Verdict::Orphan, true), Decision::Remove);
+    }
+
+    #[test]
+    fn what_is_listed_is_changed_only_where_that_mends_it() {
+        for verdict in Verdict::ALL {
+            for command in COMMANDS {
+                let decision = cell(command, verdict, false);
+                let mends = matches!(command, Command::Compile | Command::Repair);
+                let expected = decision != Decision::Leave && decision != Decision::Sweep && !mends;
+                assert_eq!(is_avoidable(command, decision, verdict), expected, "{command:?} {verdict}");
+            }
+        }
+        // By force, and where another mode was wanted.
+        assert!(is_avoidable(Command::Compile, Decision::Build, Verdict::Ok));
+        assert!(is_avoidable(Command::Compile, Decision::Seal, Verdict::Unsealed));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::super::failure::Failure;
 use super::super::human::{Human, Loudness};
 use super::super::json::Json;
 use super::super::out::Out;
-use super::super::settings::Settings;
+use super::super::settings::{self, Settings};
 use super::super::until::Until;
 use super::super::{hints, setup, store};
 use super::debian::Unwanted;
@@ -24,6 +24,7 @@ use crate::base::memo::Memo;
 use crate::base::sys::{self, Dir, Name};
 use crate::flow::{self, Action, Clean, CodeNames, Command, Event, Job, Maker, Options, Report, Root, Summary, What};
 use crate::model::Compiler;
+use crate::packages::Listed;
 use crate::python::interpreter::Interpreter;
 use crate::python::pool::{Limits, WorkerPool};
 use crate::store::Store;
@@ -35,6 +36,7 @@ pub(super) struct Act<'a> {
     root: Option<PathBuf>,
     memo: Option<Memo>,
     store: Option<Store>,
+    listed: Box<flow::Listed<'a>>,
     unwanted: Unwanted,
     global: &'a Global,
     out: &'a Out,
@@ -70,12 +72,14 @@ impl<'a> Act<'a> {
         let mut notes = Vec::new();
         let store = store::open(settings, Command::Compile, false, &mut notes)?;
         let unwanted = Unwanted::below(root.as_deref().unwrap_or(Path::new("/")));
+        let records = Listed::new(&setup::ARTIFACT_ENDS, Arc::clone(stop), until.left());
         let act = Self {
             args,
             settings,
             root,
             memo: cache.map(Memo::open),
             store,
+            listed: Box::new(move |path: &Path| records.why(path)),
             unwanted,
             global,
             out,
@@ -102,7 +106,7 @@ impl<'a> Act<'a> {
         let found = self.found(places);
         let clean = found.iter().map(|(_, root)| Root { what: without_sources(&root.what), ..root.clone() }).collect();
         let emptied =
-            self.clean(clean, Clean { orphans: true, leftovers: true, sealed: self.keeps_records(), ..Clean::default() }, &mut all)?;
+            self.clean(clean, Clean { orphans: true, leftovers: true, sealed: self.is_unrecorded(), ..Clean::default() }, &mut all)?;
         let tops: BTreeSet<PathBuf> = found.iter().map(|(site, _)| self.real(&site.dir)).collect();
         emptied.iter().rev().for_each(|dir| remove_empty(dir, &tops, self.root.as_deref()));
         if places.only_clean {
@@ -142,10 +146,14 @@ impl<'a> Act<'a> {
         Ok(all)
     }
 
-    /// Do the manager's own records list artifacts by size or digest? Those are left to the byte: sound ones are not sealed, and nothing
-    /// is removed that does not carry our own seal. (Asking the records themselves is narrower, and belongs here.)
-    fn keeps_records(&self) -> bool {
-        matches!(self.args.kind, Kind::Rpm | Kind::Pacman | Kind::Conda)
+    /// Are the records of what was just installed not written yet? Then nothing tells which artifacts came in packages: none is sealed, and
+    /// none removed that does not carry our own seal. So it is in conda's post-link scripts and in apk's triggers.
+    fn is_unrecorded(&self) -> bool {
+        match self.args.kind {
+            Kind::Conda => settings::variable("PKG_NAME").is_some(),
+            Kind::Apk => settings::variable("APK_SCRIPT").is_some(),
+            _ => false,
+        }
     }
 
     /// What our own artifacts would keep a manager's `rmdir` from: those of sources that are about to go.
@@ -155,7 +163,7 @@ impl<'a> Act<'a> {
             let Some(site) = owner::site(dir) else { continue };
             roots.extend(self.root_of(dir, &site, What::Sources(names.iter().cloned().collect())));
         }
-        self.clean(roots, Clean { sealed: true, ..Clean::default() }, all).map(drop)
+        self.clean(roots, Clean { sealed: self.is_unrecorded(), ..Clean::default() }, all).map(drop)
     }
 
     /// What of the places is there, and whose it is.
@@ -253,12 +261,13 @@ impl<'a> Act<'a> {
         Options {
             mode: self.args.invalidation_mode.map(Into::into),
             // py3compile, pip and uv leave no seal: theirs is put behind what they made.
-            adopt: !self.keeps_records(),
+            adopt: !self.is_unrecorded(),
+            listed: Some(self.listed.as_ref()),
             memo: self.memo.as_ref(),
             store: self.store.as_ref(),
             link_mode: self.settings.link_mode.value.into(),
             durability: self.settings.durability.value.into(),
-            code_names: CodeNames { strip, prepend },
+            code_names: CodeNames { strip, prepend, ..CodeNames::default() },
             jobs: self.settings.width(),
             lock_timeout: self.args.common.lock_timeout.0,
             max_source: self.args.limits.compiling.max_source.0,
@@ -298,7 +307,10 @@ impl<'a> Act<'a> {
                 {
                     emptied.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_path_buf());
                 }
-                report.event(event);
+                // What came in packages stays as ever, and is worth no word after each transaction.
+                if !matches!(event, Event::Note { code: "listed", .. }) || self.global.verbose > 0 {
+                    report.event(event);
+                }
             })
         })?;
         if self.global.format == FormatArg::Json {

@@ -257,13 +257,14 @@ fn unknown(prefix: &str, name: &str) -> String {
     }
 }
 
-/// The key that somebody who wrote this may have meant: one in another table too.
+/// The key that somebody who wrote this may have meant, one in another table too; or the table.
 fn nearest(name: &str) -> Option<&'static str> {
     let last = |name: &'_ str| name.rsplit('.').next().unwrap_or_default().to_lowercase().replace('_', "-");
     let ours = last(name);
     // Nobody misses by more than a third; and a long name is not worth the time.
     let most = ours.chars().count().min(60) / 3;
-    let near = KEYS.iter().map(|(key, _)| (distance(&ours, &last(key)), *key)).min();
+    let tables = KEYS.iter().filter_map(|(key, _)| Some(key.split_once('.')?.0));
+    let near = KEYS.iter().map(|(key, _)| *key).chain(tables).map(|name| (distance(&ours, &last(name)), name)).min();
     near.filter(|(away, _)| ours.len() < 60 && *away <= most.max(1)).map(|(_, key)| key)
 }
 
@@ -317,7 +318,7 @@ mod tests {
             ("\n\ndurabilty = \"full\"", "line 3: there is no key `durabilty`; did you mean `durability`?"),
             ("max_size = 7", "line 1: there is no key `max_size`; did you mean `store.max-size`?"),
             ("[store]\njobs = 7", "line 2: there is no key `store.jobs`; did you mean `jobs`?"),
-            ("[stor]\ndir = '/a'", "line 1: there is no key `stor`; "),
+            ("[stor]\ndir = '/a'", "line 1: there is no key `stor`; did you mean `store`?"),
             ("'store.dir' = '/a'", "line 1: there is no key `\"store.dir\"`; did you mean `store.dir`?"),
             ("colour = 'blue'", "line 1: there is no key `colour`; there are `durability`, `jobs`, "),
             ("\"a\\u001bb\" = 1", "line 1: there is no key `a\\x1bb`; there are "),

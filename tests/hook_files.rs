@@ -10,7 +10,6 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 #[path = "support/pages.rs"]
-#[allow(dead_code, reason = "a part of it is used")]
 mod pages;
 
 fn bytekeep(args: &[&str], at: &Path) -> Output {

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::Command;
 
 #[path = "support/pages.rs"]
-#[allow(dead_code, reason = "a part of it is used")]
 mod pages;
 
 use pages::text;

@@ -1,7 +1,7 @@
 //! `--hardlink-dupes`: artifacts of several levels with the same bytes become one file with several names.
 //!
-//! A seal says which level it is for, so two sealed artifacts are never the same. What is shared goes without: it is judged by its structure,
-//! as what CPython links is. Each name is whole at every moment: the one file is written aside and renamed, the links too.
+//! A seal says which level it is for, so two sealed artifacts are never the same. What is shared goes without: it is judged by its
+//! structure, as what CPython links is. Each name is whole at every moment: the one file is written aside and renamed, the links too.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! `bytekeep compileall`: takes the arguments of `python -m compileall` and behaves as it does, through the one pipeline.
 //!
-//! [`args`] reads the arguments, [`walk`] says what there is to do in which order, [`names`] what everything is called, [`board`] tells each source
-//! in its turn, in the words of [`texts`]. Compiling, locks, the store and writing are the pipeline's; what it does otherwise than
+//! [`args`] reads the arguments, [`walk`] says what there is to do in which order, [`names`] what everything is called, [`board`] tells
+//! each source in its turn, in the words of [`texts`]. Compiling, locks, the store and writing are the pipeline's; what it does otherwise than
 //! CPython is on purpose, and stands in the manual.
 
 pub(crate) mod args;

@@ -1,5 +1,5 @@
-//! What compileall comes to, in its order: directories listed by sorted names, files told or passed over. Only names are looked at here; what is
-//! compiled is opened by the pipeline, beneath what was named.
+//! What compileall comes to, in its order: directories listed by sorted names, files told or passed over. Only names are looked at here;
+//! what is compiled is opened by the pipeline, beneath what was named.
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;

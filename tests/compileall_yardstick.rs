@@ -1,5 +1,5 @@
-//! CPython's own `test_compileall.py` and `test_py_compile.py`, run by each interpreter as they are and then with the command line redirected to
-//! ours (`tests/data/compileall_yardstick.py`): all that CPython passes, we pass.
+//! CPython's own `test_compileall.py` and `test_py_compile.py`, run by each interpreter as they are and then with the command line
+//! redirected to ours (`tests/data/compileall_yardstick.py`): all that CPython passes, we pass.
 //!
 //! By default the oldest and the newest CPython that has these tests; with `BYTEKEEP_COMPILEALL=all` every one.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "a test works on files of its own")]

@@ -1,9 +1,8 @@
 //! `--hardlink-dupes`: artifacts of several levels with the same bytes become one file with several names.
 //!
-//! A seal says which level it is for, so two sealed artifacts are never the same. What is shared goes without: it is judged by its structure,
-//! as what CPython links is. Each name is whole at every moment: the one file is written aside and renamed, the links too.
+//! A seal says which level it is for, so two sealed artifacts are never the same. What is shared goes without: it is judged by its
+//! structure, as what CPython links is. Each name is whole at every moment: the one file is written aside and renamed, the links too.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::Result;
@@ -15,16 +14,12 @@ use crate::base::write::{Durability, Staged, commit};
 /// An artifact larger than this stays as it is.
 const LARGEST: u64 = 1 << 30;
 
-/// Links what is alike of one source's artifacts, by their paths, the levels ascending. Where somebody else is at work nothing is done.
-pub(super) fn link(artifacts: &[&Path], durability: Durability) -> Result<()> {
-    let Some(above) = artifacts.first().and_then(|first| first.parent()) else { return Ok(()) };
-    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-    let names: Vec<Name> = artifacts.iter().filter_map(|path| path.file_name().and_then(Name::new)).collect();
-    let dir = Arc::new(Dir::open_root(above)?);
-    if !names.windows(2).any(|pair| matches!(pair, [one, next] if differ(&dir, one, next))) {
+/// Links what is alike of one source's artifacts, by their names, the levels ascending. Where somebody else is at work nothing is done.
+pub(super) fn link(dir: &Arc<Dir>, names: &[Name], durability: Durability) -> Result<()> {
+    if !names.windows(2).any(|pair| matches!(pair, [one, next] if differ(dir, one, next))) {
         return Ok(());
     }
-    let lock = match DirLock::try_take(&dir)? {
+    let lock = match DirLock::try_take(dir)? {
         Attempt::Held(lock) => Arc::new(lock),
         Attempt::Busy(holder) => {
             tracing::debug!(?holder, "duplicates are not linked, since somebody else is at work there");
@@ -33,7 +28,7 @@ pub(super) fn link(artifacts: &[&Path], durability: Durability) -> Result<()> {
     };
     for pair in names.windows(2) {
         if let [one, next] = pair
-            && differ(&dir, one, next)
+            && differ(dir, one, next)
         {
             link_pair(&lock, one, next, durability)?;
         }

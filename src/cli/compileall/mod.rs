@@ -1,7 +1,7 @@
 //! `bytekeep compileall`: takes the arguments of `python -m compileall` and behaves as it does, through the one pipeline.
 //!
-//! [`args`] reads the arguments, [`walk`] says what there is to do in which order, [`names`] what everything is called, [`board`] tells each source
-//! in its turn, in the words of [`texts`]. Compiling, locks, the store and writing are the pipeline's; what it does otherwise than
+//! [`args`] reads the arguments, [`walk`] says what there is to do in which order, [`names`] what everything is called, [`board`] tells
+//! each source in its turn, in the words of [`texts`]. Compiling, locks, the store and writing are the pipeline's; what it does otherwise than
 //! CPython is on purpose, and stands in the manual.
 
 pub(crate) mod args;
@@ -24,7 +24,7 @@ use self::args::{Asked, Dialect};
 use self::board::Board;
 use self::names::Naming;
 use self::texts::{Outcome, Texts, Trouble};
-use self::walk::{Step, Walk, Walker, as_path};
+use self::walk::{File, Step, Walk, Walker, as_path};
 use super::args::Compileall;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -33,7 +33,8 @@ use super::settings::{Origin, Settings};
 use super::until::Until;
 use super::{roots, setup, signals, store, whom};
 use crate::base::memo::Memo;
-use crate::base::sys::Name;
+use crate::base::sys::{Dir, Name};
+use crate::base::write::Durability;
 use crate::flow::{self, CodeNames, Command, Job, Maker, Options, Root, What};
 use crate::model::{Format, Mode};
 use crate::python::Pyc;
@@ -264,19 +265,23 @@ impl Call<'_> {
                 files.into_iter().filter(|index| self.is_for_pipeline(*index, &board, &setup, invalid, artifacts)).collect();
             board.begin(&ready, setup.levels.len());
             let told = self.pipeline(&ready, &board, &setup, setup.options.force);
+            if self.stop.load(Ordering::SeqCst) {
+                return Ok(Exit::Wrong);
+            }
             let again = board.end(told.as_deref());
-            if !again.is_empty() && told.is_none() {
+            if !again.is_empty() {
                 board.begin(&again, setup.levels.len());
                 let told = self.pipeline(&again, &board, &setup, true);
-                board.end(told.as_deref());
+                // What is left even then is what nobody here may touch.
+                board.end(told.as_deref()).into_iter().for_each(|index| board.settle(index, Outcome::Current));
             }
-            if self.asked.hardlink_dupes {
+            if self.asked.hardlink_dupes && !self.asked.legacy {
                 for index in ready.into_iter().filter(|index| board.is_done(*index)) {
-                    self.link_dupes(&artifacts(index).collect::<Vec<_>>(), setup.options.durability);
+                    let paths: Vec<Vec<u8>> = artifacts(index).collect();
+                    let Some(file) = walk.files.get(index) else { continue };
+                    let linked = link_dupes(file, &paths, setup.options.prefix.as_deref(), setup.options.durability);
+                    crate::ignored!(linked, "duplicates are files of their own");
                 }
-            }
-            if self.stop.load(Ordering::SeqCst) {
-                break;
             }
         }
         board.go_on();
@@ -367,14 +372,17 @@ impl Call<'_> {
         let error = flow::run(&job, board).err()?;
         Some(crate::base::error::chain(&error))
     }
+}
 
-    fn link_dupes(&self, artifacts: &[Vec<u8>], durability: crate::base::write::Durability) {
-        let paths: Vec<&Path> = artifacts.iter().map(|artifact| as_path(artifact)).collect();
-        if self.asked.legacy {
-            return;
-        }
-        crate::ignored!(dupes::link(&paths, durability), "duplicates are files of their own");
-    }
+/// `--hardlink-dupes`, of one source.
+fn link_dupes(file: &File, artifacts: &[Vec<u8>], prefix: Option<&Path>, durability: Durability) -> crate::base::Result<()> {
+    let Some(above) = artifacts.first().and_then(|first| as_path(first).parent()) else { return Ok(()) };
+    let dir = match prefix {
+        Some(prefix) => Arc::new(Dir::open_root(prefix)?).open_beneath(above.strip_prefix(prefix).unwrap_or(above))?,
+        None => Arc::new(file.open_dir()?.open_in(Pyc.cache_dir())?),
+    };
+    let names: Vec<Name> = artifacts.iter().filter_map(|path| as_path(path).file_name().and_then(Name::new)).collect();
+    dupes::link(&dir, &names, durability)
 }
 
 /// The sources in their order, each once in a round: what is named twice is looked at twice, one after the other.

@@ -4,6 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::walk::{File, as_path};
+use crate::base::source::Source;
 use crate::model::Cause;
 use crate::python::words::Words;
 
@@ -88,12 +89,12 @@ impl Texts<'_> {
 
     /// The error of a source, told by the interpreter. `None`: it finds none (the source changed meanwhile), or cannot be asked.
     fn error(&self, file: &File, level: i64) -> Option<String> {
-        let path = as_path(&file.path);
-        let seen = path.metadata().ok().filter(|seen| seen.is_file() && seen.len() <= LARGEST)?;
-        let source = std::fs::read(path).ok()?;
+        let seen = as_path(&file.path).metadata().ok()?;
+        // As the pipeline opens it: what became a link meanwhile is not quoted from.
+        let source = Source::read(&*file.open_dir().ok()?, &file.name, LARGEST).ok()?;
         let named = as_path(&file.code_name).metadata();
         let is_own = named.is_ok_and(|named| (named.dev(), named.ino()) == (seen.dev(), seen.ino()));
-        self.words.error(level, &file.code_name, is_own, &source).unwrap_or_else(|why| {
+        self.words.error(level, &file.code_name, is_own, &source.bytes).unwrap_or_else(|why| {
             tracing::debug!(cause = why, "an error is told in our own words");
             None
         })

@@ -1,16 +1,18 @@
-//! What compileall comes to, in its order: directories listed by sorted names, files told or passed over. Only names are looked at here; what is
-//! compiled is opened by the pipeline, beneath what was named.
+//! What compileall comes to, in its order: directories listed by sorted names, files told or passed over. Only names are looked at here;
+//! what is compiled is opened by the pipeline, beneath what was named.
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 
 use super::args::Asked;
 use super::names::{Renamed, Renaming, directory, join, split};
 use super::texts::Texts;
-use crate::base::sys::Name;
+use crate::base::Result;
+use crate::base::sys::{Dir, Name};
 use crate::python::words::Words;
 
 /// A source that is to be compiled.
@@ -25,6 +27,16 @@ pub(super) struct File {
     pub(super) within: Option<PathBuf>,
     /// The name that its code carries.
     pub(super) code_name: Vec<u8>,
+}
+
+impl File {
+    /// Its directory, opened from what was named: no link below that is followed.
+    pub(super) fn open_dir(&self) -> Result<Arc<Dir>> {
+        match &self.within {
+            Some(within) => Arc::new(Dir::open_root(within)?).open_beneath(self.dir.strip_prefix(within).unwrap_or(Path::new(""))),
+            None => Ok(Arc::new(Dir::open_root(&self.dir)?)),
+        }
+    }
 }
 
 /// One thing after the other.
@@ -66,7 +78,7 @@ struct Level {
 
 impl Walker<'_> {
     /// What was named, in its order.
-    pub(super) fn of_dests(&self, dests: &[Vec<u8>]) -> Result<Walk, String> {
+    pub(super) fn of_dests(&self, dests: &[Vec<u8>]) -> std::result::Result<Walk, String> {
         let mut walk = Walk::default();
         let depth = if self.version < (3, 9, 0) { 10 } else { 1000 };
         let depth = self.asked.recursion.unwrap_or(if self.asked.flat { 0 } else { depth });
@@ -179,7 +191,7 @@ impl Walker<'_> {
     }
 
     /// `-x`: what matches is not looked at any further.
-    fn leave_out(&self, walk: &mut Walk) -> Result<(), String> {
+    fn leave_out(&self, walk: &mut Walk) -> std::result::Result<(), String> {
         if self.asked.pattern.is_none() {
             return Ok(());
         }

@@ -468,7 +468,7 @@ fn a_checkout_leaves_no_artifact_without_a_source() {
     assert!(tree.artifact("good.py", python).exists(), "what still has its source stays");
     assert!(tree.artifact("nested/gone.py", python).exists() && tree.artifact("env/gone.py", python).exists(), "other people's");
     assert!(!tree.artifact("pkg/new.py", python).exists(), "nothing is compiled that was not");
-    // Back by a merge: the old module again, its artifact made by Python, and away again by a rebase.
+    // The same by a merge that is a fast-forward.
     git(&tree, &["checkout", "-q", "main"]);
     tree.compile(python).exits(0);
     assert!(old.exists());

@@ -9,7 +9,7 @@ use super::places::Places;
 /// What was handed over. After a removal the files are gone: what is left in their directories tells what to do, and what other
 /// packages still have there counts as ever.
 pub(super) fn places(removed: bool, until: Until<'_>) -> Result<Places, Failure> {
-    let mut places = Places { only_clean: removed, ..Places::default() };
+    let mut places = Places::new(removed);
     lines::each(until, |line| places.add_source(line))?;
     Ok(places)
 }

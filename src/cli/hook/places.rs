@@ -25,9 +25,16 @@ pub(super) struct Places {
     pub(super) only_clean: bool,
     /// What was handed over and had no room.
     pub(super) left: u64,
+    /// The directory of the last source, as it was written: in lists they stand together, and a list may have a million lines.
+    last: Vec<u8>,
 }
 
 impl Places {
+    /// None yet.
+    pub(super) fn new(only_clean: bool) -> Self {
+        Self { only_clean, ..Self::default() }
+    }
+
     /// Is there nowhere to look?
     pub(super) fn is_empty(&self) -> bool {
         self.trees.is_empty() && self.folders.is_empty() && self.doomed.is_empty()
@@ -35,7 +42,12 @@ impl Places {
 
     /// The directory of a file, where the file is a source.
     pub(super) fn add_source(&mut self, path: &[u8]) {
+        let written = path.iter().rposition(|byte| *byte == b'/').and_then(|cut| path.get(..cut)).unwrap_or_default();
+        if !written.is_empty() && written == self.last {
+            return;
+        }
         let Some((dir, _)) = source(path) else { return };
+        written.clone_into(&mut self.last);
         if self.folders.len() < MOST {
             self.folders.insert(dir);
         } else if !self.folders.contains(&dir) {

@@ -39,13 +39,14 @@ pub(crate) struct Setting {
 }
 
 /// Options that somebody keeps in the environment would be tested instead; what `selftest` leaves out is none. Nor is there a store: a
-/// run would find what an earlier one compiled, and do another number of calls. Who tests the store names one behind this.
+/// run would find what an earlier one compiled, and do another number of calls. Who tests the store names one behind this. For the same
+/// reason the records of this machine's package manager are not read.
 pub(crate) fn without_options(command: &mut Command) {
     let is_option = |name: &OsStr| name.as_encoded_bytes().starts_with(b"BYTEKEEP_") && name != "BYTEKEEP_WITHOUT";
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_option(name)) {
         command.env_remove(name);
     }
-    command.env("BYTEKEEP_NO_STORE", "1");
+    command.env("BYTEKEEP_NO_STORE", "1").env("BYTEKEEP_IGNORE_RECORDS", "1");
 }
 
 /// Takes away the rooms of programs that were killed.

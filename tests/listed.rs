@@ -49,7 +49,7 @@ impl Env {
     fn run(&self, args: &[&str]) -> Outcome {
         let with_python = !matches!(args[0], "clean");
         let args = args.iter().copied().chain(["--format", "json", "lib"]);
-        self.tree.bytekeep(with_python.then_some(self.python), args).run()
+        self.tree.bytekeep(with_python.then_some(self.python), args).without("BYTEKEEP_IGNORE_RECORDS").run()
     }
 }
 
@@ -123,9 +123,9 @@ fn people_are_told_once() {
     let tag = &env.python.tag;
     let paths = ["listed", "other"].map(|name| format!(r#"{{"_path": "lib/__pycache__/{name}.{tag}.pyc", "sha256": "00"}}"#));
     env.record(&paths.join(","));
-    let outcome = env.tree.bytekeep(Some(env.python), ["seal", "lib"]).run().exits(0);
+    let outcome = env.tree.bytekeep(Some(env.python), ["seal", "lib"]).without("BYTEKEEP_IGNORE_RECORDS").run().exits(0);
     assert_eq!(outcome.stderr.matches("conda lists it").count(), 1, "{}", outcome.shown());
     assert!(outcome.stderr.contains("--ignore-records"), "{}", outcome.shown());
-    let outcome = env.tree.bytekeep(Some(env.python), ["seal", "-v", "lib"]).run().exits(0);
+    let outcome = env.tree.bytekeep(Some(env.python), ["seal", "-v", "lib"]).without("BYTEKEEP_IGNORE_RECORDS").run().exits(0);
     assert_eq!(outcome.stderr.matches("conda lists it").count(), 3, "{}", outcome.shown());
 }

@@ -218,6 +218,8 @@ impl Tree {
         command.env("BYTEKEEP_STORE", self.store());
         // What this machine's administrator has set is no part of a test.
         command.env("BYTEKEEP_NO_CONFIG", "1");
+        // Nor are the records of its package manager, which is perhaps at work just now.
+        command.env("BYTEKEEP_IGNORE_RECORDS", "1");
         // pyenv's own wrappers look for this.
         if let Some(root) = std::env::var_os("PYENV_ROOT") {
             command.env("PYENV_ROOT", root);

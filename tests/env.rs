@@ -27,7 +27,7 @@ fn record(tree: &Tree, name: &str, rows: &str) -> PathBuf {
 }
 
 fn compile(tree: &Tree) -> Outcome {
-    tree.bytekeep(Some(python()), ["compile", "--format", "json", "--env", "env"]).run()
+    tree.bytekeep(Some(python()), ["compile", "--format", "json", "--env", "env"]).without("BYTEKEEP_IGNORE_RECORDS").run()
 }
 
 fn artifact(tree: &Tree, source: &str) -> PathBuf {
@@ -121,7 +121,9 @@ fn sound_artifacts_are_sealed_but_those_that_a_record_proves() {
     compile(&tree).exits(0).is("one/b.py", "truncated", "built");
     // conda's own records prove all of them.
     must(python().path.to_str().unwrap(), &["-m".as_ref(), "py_compile".as_ref(), tree.path(format!("{SITE}/one/a.py")).as_os_str()]);
-    std::fs::create_dir(tree.path("env/conda-meta")).unwrap();
+    let path = artifact(&tree, "one/a.py").strip_prefix(tree.path("env")).unwrap().display().to_string();
+    let record = format!(r#"{{"paths_data": {{"paths": [{{"_path": "{path}", "sha256_in_prefix": "x", "size_in_bytes": 1}}]}}}}"#);
+    tree.file("env/conda-meta/one-1-0.json", record.as_bytes());
     compile(&tree).exits(0).is("one/a.py", "unsealed", "none");
 }
 

@@ -18,19 +18,12 @@ use tempfile::TempDir;
 use transactions::Manager;
 use whole::{must, root_or_skip, tool_or_skip};
 
-/// The hook files, by name.
+/// The hook files, by name, as `hook install pacman` puts them there and our package has them.
 fn hooks() -> [(&'static str, String); 2] {
-    let hook = |operations: &str, word: &str| {
-        format!(
-            "[Trigger]\n{operations}Type = Path\nTarget = usr/lib/python[23]*/*.py\nTarget = usr/lib/pypy[23]*/*.py\n\n\
-             [Action]\nDescription = Caches of Python modules...\nWhen = PostTransaction\n\
-             Exec = /usr/bin/bytekeep hook run pacman{word} --nice\nNeedsTargets\n"
-        )
-    };
-    [
-        ("bytekeep-compile.hook", hook("Operation = Install\nOperation = Upgrade\n", "")),
-        ("bytekeep-remove.hook", hook("Operation = Remove\n", " --removed")),
-    ]
+    let compile = include_str!("../src/cli/hook/templates/pacman-compile.hook");
+    let remove = include_str!("../src/cli/hook/templates/pacman-remove.hook");
+    [("bytekeep-compile.hook", compile), ("bytekeep-remove.hook", remove)]
+        .map(|(name, text)| (name, text.replace("@command@", "/usr/bin/bytekeep")))
 }
 
 /// Makes a package of a directory as `makepkg` does: `.PKGINFO`, `.MTREE`, files.

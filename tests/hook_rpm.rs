@@ -18,14 +18,9 @@ use tempfile::TempDir;
 use transactions::{Manager, must_do};
 use whole::{all_below, must, root_or_skip, tool_or_skip};
 
-const PYTHON_DIRS: &str = "/usr/lib/python /usr/lib64/python /usr/lib/pypy /usr/lib64/pypy";
-
-/// The triggers as a package of bytekeep declares them.
+/// The triggers as `hook print rpm` gives them and our package has them.
 fn triggers() -> String {
-    format!(
-        "%transfiletriggerin -- {PYTHON_DIRS}\n/usr/bin/bytekeep hook run rpm --nice || :\n\n\
-         %transfiletriggerun -- {PYTHON_DIRS}\n/usr/bin/bytekeep hook run rpm --removed --nice || :\n"
-    )
+    include_str!("../src/cli/hook/templates/rpm.spec").replace("@command@", "/usr/bin/bytekeep")
 }
 
 /// A root with rpm in it and our triggers installed.

@@ -298,9 +298,8 @@ impl Plan {
         if !self.excludes.is_empty() {
             options.exclude = Some(&exclude);
         }
-        let recorded = || "the record of its distribution lists its bytes".to_owned();
-        let why = |path: &Path| self.listed.as_ref().and_then(|listed| listed.why(path));
-        let listed = |path: &Path| why(path).or_else(|| self.proved.contains(path).then(recorded));
+        let proved = |path: &Path| self.proved.contains(path).then(|| "the record of its distribution lists its bytes".to_owned());
+        let listed = |path: &Path| self.listed.as_ref().and_then(|listed| listed.why(path).or_else(|| proved(path)));
         options.listed = Some(&listed);
         options.memo = self.memo.as_ref();
         options.store = self.store.as_ref();

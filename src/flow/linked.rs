@@ -125,12 +125,13 @@ impl Run<'_> {
             return Taken::Nothing { replaces: true };
         }
         let mut replaces = false;
-        let wanted = Wanted { source: source.digest(), label: sharing.label, head: &sharing.head, proved_anew: sharing.distrusts };
+        let wanted =
+            Wanted { source: source.digest(), label: sharing.label, head: &sharing.head, proved_anew: sharing.distrusts, flushed: false };
         let flushes = self.job.options.durability != Durability::None;
         // What was not flushed, nobody may link who promises that it is.
         let keys = if sharing.how == LinkMode::Hardlink && flushes { &sharing.keys[..1] } else { &sharing.keys[..] };
-        for key in keys {
-            match sharing.links.find(key, &wanted) {
+        for (key, flushed) in keys.iter().zip([true, false]) {
+            match sharing.links.find(key, &Wanted { flushed, ..wanted }) {
                 Ok(Found::Hit(shared)) => {
                     let taken = match sharing.how {
                         LinkMode::Hardlink => self.link(sharing, &shared, guard, entry, source, before),
@@ -246,7 +247,7 @@ impl Run<'_> {
     /// Was an artifact to be shared, and is not?
     pub(super) fn told_second(&self, second: &Second) {
         match (second.given.get(), self.job.options.store.map(Store::links)) {
-            (Some(Ok(stat)), Some(Ok(links))) => links.made(stat),
+            (Some(Ok(stat)), Some(Ok(links))) if self.job.options.durability != Durability::None => links.made(stat),
             (Some(Err(error)), _) => self.copied_once(&second.top.path().display().to_string(), &error.sentence()),
             _ => {}
         }

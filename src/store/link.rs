@@ -101,6 +101,9 @@ pub struct Wanted<'a> {
     pub head: &'a [u8],
     /// Is every byte proved, whatever is remembered? What rots on the disk keeps its times.
     pub proved_anew: bool,
+    /// Was it flushed before it got its name? Of nothing else it is remembered that it was proved: a power cut tears what it leaves the
+    /// size and times of.
+    pub flushed: bool,
 }
 
 impl Wanted<'_> {
@@ -214,7 +217,7 @@ impl Links {
         cloned
     }
 
-    /// An artifact was made, whole, and has a name here.
+    /// An artifact was made, whole and flushed, and has a name here.
     pub fn made(&self, stat: &Stat) {
         self.proved.add(&without_links(stat));
     }
@@ -241,14 +244,17 @@ impl Links {
         let path = self.path_of(key);
         let stat = sys::stat(&file, &path)?;
         let own = only_of(sys::effective_user(), &stat, &path).is_ok();
-        if own && !wanted.proved_anew && self.proved.knows(&without_links(&stat)) && Self::has_ends(&file, &stat, wanted, &path)? {
+        let is_known = wanted.flushed && !wanted.proved_anew;
+        if own && is_known && self.proved.knows(&without_links(&stat)) && Self::has_ends(&file, &stat, wanted, &path)? {
             return Ok(Found::Hit(self.hit(key, dir, file, stat)));
         }
         let readable = own && stat.kind == Kind::File;
         let bytes = if readable { sys::read_all(&file, stat.size, LARGEST, &path)? } else { None };
         match bytes.map_or_else(|| Err(corrupt("no-file", "it is no artifact of this user's alone")), |bytes| prove(&bytes, wanted)) {
             Ok(()) => {
-                self.proved.add(&without_links(&stat));
+                if wanted.flushed {
+                    self.proved.add(&without_links(&stat));
+                }
                 Ok(Found::Hit(self.hit(key, dir, file, stat)))
             }
             Err(flaw) => {
@@ -292,9 +298,7 @@ impl Links {
         if written.is_err() {
             ignored!(dir.unlink(&temp), "a temp file stays behind in the store");
         }
-        let stat = written?;
-        self.made(&stat);
-        Ok(Shared { stat, name: key.name(), dir, file })
+        Ok(Shared { stat: written?, name: key.name(), dir, file })
     }
 
     /// The name here that an artifact gets once it is flushed.
@@ -465,7 +469,7 @@ mod tests {
         let links = store.links().unwrap();
         let source = Digest::of(b"x");
         let key = Variant { code: &code(&source), head: HEAD, filename: b"<m.py>", mode: 0o644 }.key(false);
-        let wanted = Wanted { source: &source, label: *b"a label.", head: HEAD, proved_anew: false };
+        let wanted = Wanted { source: &source, label: *b"a label.", head: HEAD, proved_anew: false, flushed: true };
         assert!(matches!(links.find(&key, &wanted), Ok(Found::Miss)));
         let good = seal::sealed([HEAD, b"code"].concat(), source, wanted.label, false);
         let made = Time { sec: 1_500_000_000, nsec: 5 };
@@ -492,6 +496,11 @@ mod tests {
         assert!(matches!(links.find(&key, &wanted), Ok(Found::Hit(_))));
         std::fs::write(links.path_of(&key), [&good[..9], b"X", &good[10..]].concat()).unwrap();
         assert!(matches!(links.find(&key, &wanted), Ok(Found::Bad(_))));
+        // What was never flushed is torn by a power cut, and keeps its times: nobody remembers to have proved it.
+        let unflushed = Wanted { flushed: false, ..wanted };
+        links.put(&key, &good, 0o644, made).unwrap();
+        let Ok(Found::Hit(shared)) = links.find(&key, &unflushed) else { panic!("no hit") };
+        assert!(!links.proved.knows(&without_links(&shared.stat)));
         // What was proved under one key is not what another one wants.
         links.put(&key, &good, 0o644, made).unwrap();
         assert!(matches!(links.find(&key, &Wanted { label: *b"another.", ..wanted }), Ok(Found::Bad(_))));

@@ -99,6 +99,10 @@ impl Listed {
         let mut all: Vec<Records> = Vec::new();
         for manager in Manager::ALL {
             for place in manager.places().iter().map(|place| root.join(place)) {
+                // Most are not there, and resolving a path looks at each of its steps: too dear for each directory above something deep.
+                if sys::look_up(&place).is_err_and(|error| error.is_absent()) {
+                    continue;
+                }
                 // One directory by two names, as on Fedora, is one database.
                 let place = place.canonicalize().unwrap_or(place);
                 if is_trusted(manager, &place) && all.iter().all(|records| records.place != place) {

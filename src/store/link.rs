@@ -498,7 +498,7 @@ mod tests {
         assert!(matches!(links.find(&key, &wanted), Ok(Found::Bad(_))));
         // What was never flushed is torn by a power cut, and keeps its times: nobody remembers to have proved it.
         let unflushed = Wanted { flushed: false, ..wanted };
-        links.put(&key, &good, 0o644, made).unwrap();
+        links.put(&key, &good, 0o644, Time { sec: 1_500_000_001, nsec: 5 }).unwrap();
         let Ok(Found::Hit(shared)) = links.find(&key, &unflushed) else { panic!("no hit") };
         assert!(!links.proved.knows(&without_links(&shared.stat)));
         // What was proved under one key is not what another one wants.

@@ -195,7 +195,8 @@ fn an_upgrade_that_pip_takes_back_leaves_all_in_order() {
     }
 }
 
-/// Installers and `compile --env` at one time: no installer fails for it, and the next run finds all in order.
+/// Installers and `compile --env` at one time: pip does not fail for it, uv at most where any Python beside it would make it fail too, and the
+/// next run finds all in order.
 #[test]
 fn an_installer_and_a_compile_at_one_time() {
     for (installer, python) in one_of_each() {
@@ -213,7 +214,14 @@ fn an_installer_and_a_compile_at_one_time() {
                 assert!(matches!(outcome.code, Some(0 | 1)), "{}", outcome.shown());
             }
             let done = child.wait_with_output().unwrap();
-            assert!(done.status.success(), "{installer:?}, round {round}: {}", String::from_utf8_lossy(&done.stderr));
+            let told = String::from_utf8_lossy(&done.stderr);
+            // uv looks once into a `__pycache__` that it removes, and whoever imports or compiles may write there a moment later.
+            let is_beaten = matches!(installer, Installer::Uv(..)) && told.contains("Directory not empty");
+            assert!(done.status.success() || is_beaten, "{installer:?}, round {round}: {told}");
+            if is_beaten {
+                println!("{installer:?}, round {round}: run again after {}", told.trim());
+                installer.must(&tree, verb, &words);
+            }
             compile(&tree).exits(0);
             in_order(&tree, &site);
         }

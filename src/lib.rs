@@ -67,7 +67,7 @@
 //!   `lock` the lock of a directory, `source` a source read once, `leftover` what the dead leave behind, `memo` what was found sound
 //!   before, `digests` what was read before; `shape` tells how bytes were damaged, `whereabouts` whose a file is and since when, `keep`
 //!   copies evidence, `place` puts files of a system's configuration in their places.
-//! - [`packages`] reads what package managers record of the files they brought; it knows no language.
+//! - [`packages`] reads what package managers record of the files they brought; it knows environments, and no bytecode.
 //! - [`store`] keeps compiled code that all trees share, under keys, in values that prove themselves; it knows no language.
 //! - [`model`] has the words as types, and the two traits between the pipeline and a language: [`model::Format`] and
 //!   [`model::Compiler`].

@@ -1,5 +1,5 @@
 //! What package managers call: each one's own input, on real files, with real interpreters and without the managers. What they do
-//! themselves is in `hook_dpkg`.
+//! themselves is in `hook_dpkg`, `hook_rpm`, `hook_pacman` and `hook_conda`.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test's own files")]
 
 #[path = "support/mod.rs"]

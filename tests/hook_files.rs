@@ -347,5 +347,5 @@ fn git_gets_its_hooks_where_it_looks_for_them() {
     git(top.path(), &["init", "-q", "--bare", "bare"]);
     assert!(said(&["hook", "install", "git"], &bare, 2).contains("bare"));
     said(&["hook", "install", "git", "--root", "."], top.path(), 2);
-    assert!(!printed(&["hook", "status"], top.path()).contains("git "), "no repository, no line");
+    assert!(!printed(&["hook", "status", "--root", "."], top.path()).contains("git "), "no repository, no line");
 }

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
-use super::args_common::{Common, Compiling, Global, Interpreters, Limits, ModeArg, Recorded, Select, Size, Tree, parse_size, parse_text};
+use super::args_common::{
+    Common, Compiling, Global, Interpreters, Limits, ModeArg, Recorded, Records, Select, Size, Tree, parse_size, parse_text,
+};
 use super::args_hook::{Hook, HookCommand};
 use super::args_store::{Store, StoreCommand};
 use super::settings::{self, Given};
@@ -35,6 +37,7 @@ pub(crate) struct Cli {
 const AFTER: &str = "\
 Environment:
   BYTEKEEP_<OPTION>, for each option in capitals with underscores (BYTEKEEP_LOCK_TIMEOUT=5), stands for the option; the command line wins.
+  `hook` reads none of them.
   What is set once stands in bytekeep.toml: see bytekeep.toml(5), and `bytekeep config` for what counts and why.
   BYTEKEEP_LOG=debug tells on stderr what the library does, whatever -v says.
   NO_COLOR, FORCE_COLOR, CLICOLOR_FORCE and TERM=dumb are respected.
@@ -148,12 +151,8 @@ pub(crate) struct Compile {
     /// Seal sound artifacts that have no seal, instead of only accepting them
     #[arg(long)]
     pub(crate) adopt: bool,
-    /// Sound artifacts too that a package manager's records list with a size or digest
-    ///
-    /// Without it they stay as they are, byte for byte: `rpm -V`, `pacman -Qkk`, `dpkg -V`, `apk audit` and `conda doctor` compare them.
-    /// The records of a system count for root. Records that cannot be read count as listing everything.
-    #[arg(long)]
-    pub(crate) ignore_records: bool,
+    #[command(flatten)]
+    pub(crate) records: Records,
     /// Compile the interpreter's own library too, without the files that are bad on purpose
     #[arg(long)]
     pub(crate) stdlib: bool,
@@ -292,12 +291,8 @@ pub(crate) struct Clean {
     /// Only artifacts that were made so many days ago or earlier
     #[arg(long, value_name = "DAYS")]
     pub(crate) older_than: Option<u32>,
-    /// Sound artifacts too that a package manager's records list with a size or digest
-    ///
-    /// Without it they stay as they are, byte for byte: `rpm -V`, `pacman -Qkk`, `dpkg -V`, `apk audit` and `conda doctor` compare them.
-    /// The records of a system count for root. Records that cannot be read count as listing everything.
-    #[arg(long)]
-    pub(crate) ignore_records: bool,
+    #[command(flatten)]
+    pub(crate) records: Records,
     /// Only the oldest artifacts of a pycache prefix, so that at most SIZE stays (2G)
     #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "pycache_prefix", conflicts_with = "paths")]
     pub(crate) max_size: Option<Size>,
@@ -417,12 +412,8 @@ pub(crate) struct Seal {
     /// gives is left as it is, and a problem. Needs the interpreter, found as `compile` finds it; what it does not make is left.
     #[arg(long)]
     pub(crate) recompile: bool,
-    /// Sound artifacts too that a package manager's records list with a size or digest
-    ///
-    /// Without it they stay as they are, byte for byte: `rpm -V`, `pacman -Qkk`, `dpkg -V`, `apk audit` and `conda doctor` compare them.
-    /// The records of a system count for root. Records that cannot be read count as listing everything.
-    #[arg(long)]
-    pub(crate) ignore_records: bool,
+    #[command(flatten)]
+    pub(crate) records: Records,
     #[command(flatten)]
     pub(crate) compiling: Compiling,
     #[command(flatten)]
@@ -438,6 +429,7 @@ pub(crate) struct Seal {
     override_usage = "bytekeep compileall [--python <PYTHON>] [OPTIONS] [ARGUMENTS OF compileall]...",
     after_help = "\
 Options of bytekeep stand in front; from the first argument on that is none of them, all is read as the chosen Python's compileall reads it.
+Of the options of every command -v, --color, --config and --no-config count; what is told and how it ends is compileall's.
 The arguments, and those of older versions:
   -h                       the interpreter's own help for compileall (--help in front is this one)
   -l, -r N                 no directory below, or so many levels of them (10 in 3.6 to 3.8)

@@ -75,6 +75,18 @@ pub(crate) struct Select {
     pub(crate) root: Option<PathBuf>,
 }
 
+/// What package managers record.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Records {
+    /// Sound artifacts too that a package manager's records list with a size or digest
+    ///
+    /// Without it they stay as they are, byte for byte: `rpm -V`, `pacman -Qkk`, `dpkg -V`, `apk audit` and `conda doctor` compare them.
+    /// The records of a system count for root, those of a distribution (RECORD) with --env. Records that cannot be read count as listing
+    /// everything.
+    #[arg(long)]
+    pub(crate) ignore_records: bool,
+}
+
 /// Whose, by what installers have recorded.
 #[derive(Debug, Args)]
 pub(crate) struct Recorded {

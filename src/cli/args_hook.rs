@@ -94,10 +94,11 @@ What each kind reads:
   git     the name of the hook, and what git gave it
 
 That says where to look; what stands there says what to do. Only interpreters that own a path are started: those that Debian supports for
-/usr/lib/python3/dist-packages, python3.12 for /usr/lib/python3.12, its own one for a virtual environment. Variables of Python and the
-configuration of users do not count here, nor does BYTEKEEP_<OPTION>.
+/usr/lib/python3/dist-packages, python3.12 for /usr/lib/python3.12, its own one for a virtual environment. With --python only those of them
+that it names. Variables of Python, UV_COMPILE_BYTECODE_TIMEOUT, BYTEKEEP_<OPTION> and the configuration of users do not count here.
 
-Exit status: 0 whatever single files did, unless --strict is given. Without --max-time it ends after ten minutes, and the next run goes on.
+Exit status: 0 whatever single files did, unless --strict is given. Without --max-time it ends after ten minutes. With
+--post-invoke the next run does what is left then; else `bytekeep compile` does.
 
 Examples:
   bytekeep hook run dpkg -- \"$@\"                    in a postinst

@@ -219,9 +219,9 @@ pub(crate) struct Settings {
     pub(crate) files: Vec<File>,
 }
 
-/// Where the store is where nobody says it. Root's is no user's: it must not depend on the `HOME` that `sudo` handed on. A unit of systemd
+/// Where the store is, and what hooks remember, where nobody says it. Root's is no user's: it must not depend on the `HOME` that `sudo` handed on. A unit of systemd
 /// says itself where its caches are.
-pub(crate) fn default_store() -> Option<PathBuf> {
+pub(crate) fn default_dir() -> Option<PathBuf> {
     let is_root = sys::effective_user() == 0 && variable("CACHE_DIRECTORY").is_none();
     if is_root { Some(PathBuf::from("/var/cache/bytekeep")) } else { super::setup::cache_dir() }
 }
@@ -280,7 +280,7 @@ impl Settings {
             durability: Setting::default(DurabilityArg::Batch),
             jobs: Setting::default(0),
             link_mode: Setting::default(LinkModeArg::Copy),
-            store_dir: Setting::default(default_store()),
+            store_dir: Setting::default(default_dir()),
             store_enabled: Setting::default(true),
             store_max_size: Setting::default(2 << 30),
             store_system_dir: Setting::default(PathBuf::from("/usr/lib/bytekeep/store")),

@@ -244,9 +244,9 @@ impl Plan {
         let open = |_| store::open(settings, command, options.dry_run, &mut place.notes);
         let store = compiling.filter(|_| is_compiling).map(open).transpose()?.flatten();
         let ignores_records = match chosen {
-            Chosen::Compile(args) => args.ignore_records,
-            Chosen::Clean(args) => args.ignore_records,
-            Chosen::Seal(args) => args.ignore_records,
+            Chosen::Compile(args) => args.records.ignore_records,
+            Chosen::Clean(args) => args.records.ignore_records,
+            Chosen::Seal(args) => args.records.ignore_records,
             _ => false,
         };
         let listed = (!ignores_records).then(|| Listed::new(&ARTIFACT_ENDS, Arc::clone(stop), options.max_time));

@@ -186,7 +186,7 @@ impl Summary {
         self.wrong == 0 && !self.stopped && !self.out_of_time
     }
 
-    /// Takes in what another run of the same command came to.
+    /// Takes in what another run came to.
     pub fn absorb(&mut self, other: &Self) {
         let add = |mine: &mut BTreeMap<Verdict, u64>, more: &BTreeMap<Verdict, u64>| {
             for (verdict, count) in more {
@@ -205,6 +205,7 @@ impl Summary {
         self.bytes += other.bytes;
         self.stopped |= other.stopped;
         self.out_of_time |= other.out_of_time;
+        self.store = other.store.or(self.store);
         self.elapsed += other.elapsed;
     }
 

@@ -234,7 +234,7 @@ pub fn search_path(interpreter: &Interpreter, stop: &AtomicBool) -> Result<Field
     Ok(dirs)
 }
 
-/// Runs `python -m MODULE -h` with our own standard output, for its help as it writes it. `false`: it failed.
+/// Runs `python -m MODULE -h`; its help as it writes it. `false`: it failed.
 ///
 /// # Errors
 /// It cannot be started.

@@ -9,7 +9,7 @@
 //! - **T6** Nothing here is ever changed where it stands: not its bytes, and neither its mode nor its mtime, which all trees see. The
 //!   mtime is a time before the source of its first tree was opened; whether it may vouch for another tree's source, who links it asks.
 //! - **T7** What one link of a file suffers, all suffer. It is proved before another tree gets it, and made anew where it is bad. Who
-//!   proved it, or made it, remembers that by inode, size and mtime; as long as those stay, its ends are looked at and no more, as
+//!   proved or made one that was flushed remembers that by inode, size and mtime; as long as those stay, its ends are looked at and no more, as
 //!   `compile` does with what stands in a tree. What `repair` gives a tree, or anybody in place of what was bad, is proved anew.
 
 use std::collections::HashMap;

@@ -29,7 +29,7 @@ use super::args::Compileall;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::out::Out;
-use super::settings::{Origin, Settings};
+use super::settings::{Origin, Settings, variable};
 use super::until::Until;
 use super::{roots, setup, signals, store, whom};
 use crate::base::memo::Memo;
@@ -55,11 +55,10 @@ struct Environment {
 
 impl Environment {
     fn of_process() -> Self {
-        let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         Self {
-            source_date_epoch: var("SOURCE_DATE_EPOCH").is_some(),
-            prefix: var("PYTHONPYCACHEPREFIX").map(PathBuf::from),
-            optimize: var("PYTHONOPTIMIZE").map(|value| value.to_string_lossy().into_owned()),
+            source_date_epoch: variable("SOURCE_DATE_EPOCH").is_some(),
+            prefix: variable("PYTHONPYCACHEPREFIX").map(PathBuf::from),
+            optimize: variable("PYTHONOPTIMIZE").map(|value| value.to_string_lossy().into_owned()),
         }
     }
 }

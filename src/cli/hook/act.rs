@@ -17,9 +17,9 @@ use super::super::settings::{self, Settings};
 use super::super::until::Until;
 use super::super::{hints, setup, store};
 use super::debian::Unwanted;
+use super::git;
 use super::owner::{self, Owners, Site, Whose};
 use super::places::Places;
-use super::{git, run};
 use crate::base::memo::Memo;
 use crate::base::sys::{self, Dir, Name};
 use crate::flow::{self, Action, Clean, CodeNames, Command, Event, Job, Maker, Options, Report, Root, Summary, What};
@@ -319,7 +319,7 @@ impl<'a> Act<'a> {
         // What cleaning left alone is compiled next, and counts there.
         let passed = if command == Command::Clean { summary.actions.remove(&Action::None).unwrap_or(0) } else { 0 };
         summary.entries = summary.entries.saturating_sub(passed);
-        run::absorb(all, &summary);
+        all.absorb(&summary);
         Ok(emptied.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -19,7 +19,7 @@ use crate::ignored;
 
 const MAGIC: &str = "bytekeep: lists of dpkg 1";
 const FILE: &str = "dpkg-lists-1";
-/// The file that remembers: a line for each package and each directory. Some hundred KB on a large system.
+/// The largest such file that is read, bytes. It has a line for each package and each directory: some hundred KB on a large system.
 const LIMIT: u64 = 64 << 20;
 
 /// A list as it was: seconds and nanoseconds of its time, size, inode.

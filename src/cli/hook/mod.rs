@@ -1,6 +1,6 @@
 //! `hook`: what package managers call, and the files by which they know of it.
 //!
-//! A manager's input says where to look (one file a kind), `owner` whose interpreters count there, `run` does it. `template` has the files
+//! A manager's input says where to look (`dpkg`, `rpm`, …; `environment` for pip, uv and conda), `owner` whose interpreters count there, `run` does it. `template` has the files
 //! that make a manager call, `files` puts them in their places and tells (`states`) what stands there.
 
 mod act;

@@ -104,7 +104,7 @@ fn attempt(args: &Run, given: Given, global: &Global, out: &Out, stop: &Arc<Atom
         children::yield_to_others();
     }
     let until = Until::new(stop, Some(args.common.max_time.map_or(MAX_TIME, |time| time.0)));
-    let cache = settings::default_store();
+    let cache = settings::default_dir();
     let Some(input) = Input::read(args, cache.as_deref(), until)? else { return Ok(Exit::Good) };
     if input.places.is_empty() && input.work_tree.is_none() {
         input.changed.iter().for_each(Changed::keep);
@@ -170,27 +170,4 @@ fn line(kind: Kind, summary: &Summary, style: Style) -> String {
     let name = format!("bytekeep ({})", kind.word());
     let name = if summary.is_good() { style.good(&name) } else { style.bad(&name) };
     format!("{name}: {what} in {}{end}\n", text::elapsed(summary.elapsed))
-}
-
-/// Two runs as one.
-pub(super) fn absorb(all: &mut Summary, one: &Summary) {
-    for (verdict, number) in &one.verdicts {
-        *all.verdicts.entry(*verdict).or_default() += number;
-    }
-    for (action, number) in &one.actions {
-        *all.actions.entry(*action).or_default() += number;
-    }
-    for (tag, verdicts) in &one.tags {
-        let tag = all.tags.entry(tag.clone()).or_default();
-        for (verdict, number) in verdicts {
-            *tag.entry(*verdict).or_default() += number;
-        }
-    }
-    all.entries += one.entries;
-    all.wrong += one.wrong;
-    all.bytes += one.bytes;
-    all.stopped |= one.stopped;
-    all.out_of_time |= one.out_of_time;
-    all.store = one.store.or(all.store);
-    all.elapsed += one.elapsed;
 }

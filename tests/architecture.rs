@@ -118,7 +118,7 @@ fn platform_calls(file: &File) -> Vec<String> {
 
 /// Who starts interpreters, and who asks `rpm` and `git`: they alone know where what they keep is. Each child has a time limit, an environment of its own and
 /// no shell.
-const STARTERS: [&str; 5] = ["python/interpreter", "python/pool", "python/process", "packages/rpm", "cli/hook/git_hooks"];
+const STARTERS: [&str; 5] = ["python/interpreter", "python/pool", "python/process", "packages/rpm", "cli/hook/git"];
 
 fn starting_processes(file: &File) -> Vec<String> {
     let may = STARTERS.iter().any(|start| file.path.starts_with(start));

@@ -230,6 +230,10 @@ fn apk_names_directories() {
     tree.file(&there, b"VALUE = 1\n");
     below(&tree, &[python], &["apk", &format!("/{}/p", site(python)), &format!("/{}/gone", site(python)), "/usr/share/x"]).run().exits(0);
     assert_artifacts(&tree, &[&here], &[python]);
+    // Its last module went, and with our artifacts the directory: nothing is wrong with that.
+    std::fs::remove_file(tree.path(&here)).unwrap();
+    let outcome = below(&tree, &[python], &["apk", "--strict", &format!("/{}/p/sub", site(python))]).run().exits(0);
+    assert!(!tree.path(&here).parent().unwrap().exists() && !outcome.stderr.contains("error"), "{}", outcome.shown());
 }
 
 #[test]
@@ -462,7 +466,20 @@ fn a_checkout_leaves_no_artifact_without_a_source() {
     std::fs::create_dir(tree.path("nested/.git")).unwrap();
     let (old, alone) = (tree.artifact("pkg/old.py", python), tree.artifact("alone/mod.py", python));
     assert!(old.exists() && alone.exists());
+    // What git keeps itself, and what lies in the tree and is not in the repository.
+    let kept = tree.artifact("kept.py", python);
+    std::fs::copy(&old, &kept).unwrap();
+    git(&tree, &["add", "-f", kept.to_str().unwrap()]);
+    git(&tree, &["commit", "-qm", "kept"]);
+    tree.file("loose/gone.py", b"VALUE = 1\n");
+    tree.bytekeep(Some(python), ["compile", "loose"]).run().exits(0);
+    std::fs::remove_file(tree.path("loose/gone.py")).unwrap();
     git(&tree, &["checkout", "-q", "work"]);
+    git(&tree, &["checkout", "-q", "main"]);
+    assert!(kept.exists(), "git put it there");
+    tree.compile(python).exits(0);
+    git(&tree, &["checkout", "-q", "work"]);
+    assert!(tree.artifact("loose/gone.py", python).exists(), "not the repository's");
     assert!(!old.exists(), "its source went with the checkout");
     assert!(!tree.path("alone").exists(), "nothing is left of what git could not remove");
     assert!(tree.artifact("good.py", python).exists(), "what still has its source stays");
@@ -479,10 +496,14 @@ fn a_checkout_leaves_no_artifact_without_a_source() {
 
 #[test]
 fn what_is_stale_in_a_work_tree_is_made_anew_by_whom_it_is_said() {
+    if !tool_or_skip("git") {
+        return;
+    }
     let tree = Tree::new();
     let python = python();
-    std::fs::create_dir(tree.path(".git")).unwrap();
+    git(&tree, &["init", "-q"]);
     tree.old_file("mod.py", b"VALUE = 1\n");
+    git(&tree, &["add", "mod.py"]);
     tree.compile(python).exits(0);
     tree.file("mod.py", b"VALUE = 22\n");
     tree.file("new.py", b"VALUE = 1\n");

@@ -17,7 +17,7 @@ use super::super::settings::{self, Settings};
 use super::super::until::Until;
 use super::super::{hints, setup, store};
 use super::debian::Unwanted;
-use super::git;
+use super::git::Tracked;
 use super::owner::{self, Owners, Site, Whose};
 use super::places::Places;
 use crate::base::memo::Memo;
@@ -112,6 +112,8 @@ impl<'a> Act<'a> {
         if places.only_clean {
             return Ok(all);
         }
+        // What went with its last source is nowhere to compile in.
+        let found = found.into_iter().filter(|(_, root)| root.dir.is_dir()).collect();
         for batch in self.batches(found, owners) {
             self.compile(&batch, &mut all)?;
         }
@@ -127,21 +129,25 @@ impl<'a> Act<'a> {
     /// A work tree: orphans go; what is stale is made anew where somebody says by whom, and else left, since Python sees that it is.
     pub(super) fn work_tree(&mut self, top: &Path, owners: &mut Owners<'_>) -> Result<Summary, Failure> {
         let mut all = Summary::default();
-        let root = Root { dir: top.to_path_buf(), within: None, what: What::Tree };
         if self.is_read_only(top) {
             return Ok(all);
         }
-        let mut options = self.options();
-        options.clean = Clean { orphans: true, leftovers: true, ..Clean::default() };
-        let foreign = |path: &Path| git::is_foreign(path, top);
-        options.exclude = Some(&foreign);
-        let emptied = self.run(Command::Clean, vec![root.clone()], &[], options, &mut all)?;
+        let tracked = Tracked::below(top, &self.args.words)?;
+        let cache = setup::format().cache_dir();
+        let is_cached = |dir: &&PathBuf| dir.join(cache).is_dir();
+        let root = |dir: &PathBuf| Root { dir: dir.clone(), within: Some(top.to_path_buf()), what: What::CacheDir };
+        let roots: Vec<Root> = tracked.dirs.iter().filter(is_cached).map(root).collect();
+        let listed = |path: &Path| tracked.artifacts.contains(path).then(|| "git keeps it itself".to_owned());
+        let clean = Clean { orphans: true, leftovers: true, ..Clean::default() };
+        let options = Options { listed: Some(&listed), clean, ..self.options() };
+        let emptied = self.run(Command::Clean, roots.clone(), &[], options, &mut all)?;
         let tops = BTreeSet::from([top.to_path_buf()]);
         emptied.iter().rev().for_each(|dir| remove_empty(dir, &tops, self.root.as_deref()));
         let makers = owners.named();
         if !makers.is_empty() {
-            let options = Options { exclude: Some(&foreign), ..self.options() };
-            self.run(Command::Repair, vec![root], makers, options, &mut all)?;
+            let roots = roots.into_iter().filter(|root| root.dir.join(cache).is_dir()).collect();
+            let options = Options { listed: Some(&listed), ..self.options() };
+            self.run(Command::Repair, roots, makers, options, &mut all)?;
         }
         Ok(all)
     }

@@ -254,11 +254,16 @@ fn nothing_of_whoever_started_the_manager_counts() {
             .env("BYTEKEEP_OPTIMIZE", "1,2")
             .env("BYTEKEEP_STRICT", "1")
             .env("BYTEKEEP_JOBS", "nonsense")
-            .env("BYTEKEEP_CONFIG", "/nowhere.toml"),
+            .env("BYTEKEEP_CONFIG", "/nowhere.toml")
+            .env("BYTEKEEP_COLOR", "nonsense")
+            .env("BYTEKEEP_FORMAT", "json")
+            .env("BYTEKEEP_VERBOSE", "nonsense")
+            .env("BYTEKEEP_QUIET", "1"),
         &tree,
         &source,
     );
-    assert!(run.exits(0).stderr.contains("1 compiled"));
+    let told = run.exits(0);
+    assert!(told.stderr.contains("1 compiled") && told.stdout.is_empty(), "{}", told.shown());
     assert_artifacts(&tree, &[&source], &[python]);
     assert!(!tree.outside("prefix").exists() && !tree.home().join(".cache").exists());
     // Timestamps, whatever a variable of a build says.

@@ -513,7 +513,8 @@ pub(crate) fn definition() -> clap::Command {
 pub(crate) fn split_compileall(arguments: &[OsString]) -> (&[OsString], &[OsString]) {
     let whole = (arguments, &[][..]);
     let Some(at) = arguments.iter().position(|word| word == "compileall") else { return whole };
-    let matches = definition_here().try_get_matches_from(arguments.iter().take(at + 1));
+    let before = arguments.get(..=at).unwrap_or(arguments);
+    let matches = definition_here(before).try_get_matches_from(before);
     if !matches.is_ok_and(|matches| matches.subcommand_name() == Some("compileall")) {
         // A value or a path of that name, or something else is wrong.
         return whole;
@@ -553,11 +554,18 @@ fn with_environment(arg: clap::Arg) -> clap::Arg {
     if matches!(arg.get_action(), ArgAction::SetTrue) { arg.value_parser(FalseyValueParser::new()) } else { arg }
 }
 
-/// The definition without the variables that are empty, which count as not set.
-pub(crate) fn definition_here() -> clap::Command {
-    // A hook runs for somebody else, often as root, with variables of whoever started the package manager.
-    let definition = definition().mut_subcommand("hook", |hook| throughout(hook, |arg| arg.env(None)));
-    throughout(definition, |arg| {
+/// The definition for these arguments: without the variables that are empty, which count as not set; for `hook` without any.
+pub(crate) fn definition_here(arguments: &[OsString]) -> clap::Command {
+    // A hook runs for somebody else, often as root, with variables of whoever started the package manager. Those of the global options
+    // are read above the commands, so which command it is must be known first.
+    if arguments.iter().any(|word| word == "hook") {
+        let bare = throughout(definition(), |arg| arg.env(None));
+        let matches = bare.clone().ignore_errors(true).try_get_matches_from(arguments);
+        if matches.is_ok_and(|matches| matches.subcommand_name() == Some("hook")) {
+            return bare;
+        }
+    }
+    throughout(definition(), |arg| {
         let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
         if is_empty { arg.env(None) } else { arg }
     })

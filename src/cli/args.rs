@@ -457,6 +457,7 @@ What is told on standard output, and the exit status (0, 1, and 2 for wrong usag
   a compiler that dies or hangs                 compileall dies or hangs with it; here it is an error of that file
   PYTHONOPTIMIZE above 2                        compileall makes artifacts that nobody reads; here it is refused with 2
   lines with -j N                               compileall tells as its workers end; here they come as with -j 1
+  a file whose whole name is .py                compileall makes of it what belongs to py.py; here it is an error of that file
   a list (-i) with names that are no UTF-8      compileall ends with a traceback; here they are names like any other
   the name of a temporary file in an error      compileall shows a number behind the artifact's name; here it is the artifact's
   bytes of artifacts                            a seal stands behind the code, but in what --hardlink-dupes links; see bytekeep-seal(5)

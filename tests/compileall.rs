@@ -400,12 +400,30 @@ fn differences_are_those_of_the_manual() {
     assert_eq!(ground.theirs(python, "-q -i list").code, Some(1));
     assert_eq!(ground.ours(python, "-q -i list").0.code, Some(0));
 
+    differ("a file whose whole name is .py");
+    ground.renew();
+    std::fs::write(ground.at("t/.py"), "x = 1\n").unwrap();
+    let came = ground.theirs(python, "-q t/.py");
+    assert_eq!((came.code, ground.at(&format!("t/__pycache__/py.{}.pyc", python.tag)).exists()), (Some(0), true));
+    ground.renew();
+    std::fs::write(ground.at("t/.py"), "x = 1\n").unwrap();
+    let (ours, _) = ground.ours(python, "-q t/.py");
+    assert!(ours.code == Some(1) && ours.stdout.contains("its name is an ending alone"), "{}", ours.stdout);
+    assert!(!ground.at(&format!("t/__pycache__/py.{}.pyc", python.tag)).exists());
+    std::fs::remove_file(ground.at("t/.py")).unwrap();
+
     // The order with several workers is chance there, so only ours can be shown.
     differ("lines with -j N");
     ground.renew();
     let serial = ground.ours(python, "t").0;
     ground.renew();
     assert_eq!(ground.ours(python, "-j 3 t").0, serial);
+
+    // No difference: a place for temporary files that is not there is no trouble to either.
+    ground.renew();
+    let theirs = ground.theirs(python, "TMPDIR=/no/such/place t/a.py");
+    ground.renew();
+    assert_eq!(ground.ours(python, "TMPDIR=/no/such/place t/a.py").0, theirs);
 
     // Every other test here holds this one.
     differ("bytes of artifacts");

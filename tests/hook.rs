@@ -116,6 +116,7 @@ fn a_trigger_of_dpkg_compiles_for_the_supported_versions_and_fails_for_no_source
     let root = tree.root();
     let first = hook(&tree, &named, &words).env("DPKG_ROOT", &root).run().exits(0);
     assert!(first.stderr.contains("bad.py") && first.stderr.contains("SyntaxError"), "{}", first.shown());
+    assert!(first.stderr.contains("hint: mend the source\n"), "no option that it has not: {}", first.shown());
     let line = format!("bytekeep (dpkg): {} compiled, {} failed in ", 2 * pythons.len(), pythons.len());
     assert_eq!(first.stderr.matches(&line).count(), 1, "{}", first.shown());
     assert_artifacts(&tree, &[&good, &deep], &pythons);
@@ -258,11 +259,16 @@ fn nothing_of_whoever_started_the_manager_counts() {
             .env("BYTEKEEP_OPTIMIZE", "1,2")
             .env("BYTEKEEP_STRICT", "1")
             .env("BYTEKEEP_JOBS", "nonsense")
-            .env("BYTEKEEP_CONFIG", "/nowhere.toml"),
+            .env("BYTEKEEP_CONFIG", "/nowhere.toml")
+            .env("BYTEKEEP_COLOR", "nonsense")
+            .env("BYTEKEEP_FORMAT", "json")
+            .env("BYTEKEEP_VERBOSE", "nonsense")
+            .env("BYTEKEEP_QUIET", "1"),
         &tree,
         &source,
     );
-    assert!(run.exits(0).stderr.contains("1 compiled"));
+    let told = run.exits(0);
+    assert!(told.stderr.contains("1 compiled") && told.stdout.is_empty(), "{}", told.shown());
     assert_artifacts(&tree, &[&source], &[python]);
     assert!(!tree.outside("prefix").exists() && !tree.home().join(".cache").exists());
     // Timestamps, whatever a variable of a build says.
@@ -419,6 +425,39 @@ fn an_environment_is_compiled_by_its_own_interpreter() {
         let nowhere = hook(&tree, &[], &[kind]).run().exits(0);
         assert!(nowhere.stderr.contains("no environment is named"), "{}", nowhere.shown());
     }
+}
+
+/// The one that was named is worked on wherever it stands; and where nothing is done, that is told, and counts where it is asked for.
+#[test]
+fn an_environment_is_done_or_it_is_told_why_not() {
+    let python = python();
+    let tree = Tree::new();
+    let env = tree.path("lib/python3.9/env");
+    let strict = |words: &[&str]| {
+        let words: Vec<&str> = ["pip", "--strict"].into_iter().chain(words.iter().copied()).chain([env.to_str().unwrap()]).collect();
+        hook(&tree, &[], &words).run()
+    };
+    must(python.path.to_str().unwrap(), &["-m", "venv", "--without-pip", env.to_str().unwrap()]);
+    let source = format!("lib/python3.9/env/lib/{}/site-packages/p/mod.py", name(python));
+    tree.file(&source, b"VALUE = 1\n");
+    // No other version is a substitute.
+    let other = all_pythons().iter().find(|one| !one.pypy && one.version != python.version).unwrap();
+    let told = strict(&["--python", other.path.to_str().unwrap()]).exits(1);
+    assert!(told.stderr.contains("nothing is compiled for") && told.stderr.contains("--python"), "{}", told.shown());
+    assert!(strict(&[]).exits(0).stderr.contains("1 compiled"));
+    assert_artifacts(&tree, &[&source], &[python]);
+    if root_or_skip("an environment of somebody else") {
+        let whose = |uid| std::os::unix::fs::lchown(env.join("bin"), Some(uid), Some(uid)).unwrap();
+        whose(4242);
+        let told = strict(&[]).exits(1);
+        assert!(told.stderr.contains("nothing is compiled for") && told.stderr.contains("root does not start"), "{}", told.shown());
+        let told = hook(&tree, &[], &["pip", env.to_str().unwrap()]).run().exits(0);
+        assert!(told.stderr.contains("nothing is compiled for"), "{}", told.shown());
+        whose(0);
+    }
+    std::fs::remove_dir_all(env.join("lib").join(name(python))).unwrap();
+    let told = strict(&[]).exits(2);
+    assert!(told.stderr.contains("nothing is done in") && told.stderr.contains("site-packages"), "{}", told.shown());
 }
 
 fn git(tree: &Tree, args: &[&str]) {

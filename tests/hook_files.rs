@@ -145,8 +145,14 @@ fn a_link_leads_nowhere() {
     std::fs::remove_file(root.join("etc/pacman.d/hooks")).unwrap();
     std::fs::create_dir(root.join("etc/pacman.d/hooks")).unwrap();
     symlink("/dev/null", root.join("etc/pacman.d/hooks/bytekeep-remove.hook")).unwrap();
-    said(&["hook", "install", "pacman", "--root", ".", "--force"], &root, 2);
+    let told = said(&["hook", "install", "pacman", "--root", ".", "--force"], &root, 2);
+    assert!(told.contains("is disabled") && told.contains("a link to /dev/null"), "{told}");
+    let table = printed(&["hook", "status", "pacman", "--root", "."], &root);
+    assert!(table.contains("pacman    disabled     etc/pacman.d/hooks/bytekeep-remove.hook"), "{table}");
+    let told = said(&["hook", "uninstall", "pacman", "--root", "."], &root, 0);
+    assert!(told.contains("a link to /dev/null"), "{told}");
     assert_eq!(files(&root).len(), 1);
+    assert!(root.join("etc/pacman.d/hooks/bytekeep-remove.hook").is_symlink());
 }
 
 /// A system whose files cannot be written: told, with what to do, and no trace of it.

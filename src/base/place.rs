@@ -49,7 +49,9 @@ pub enum Found {
     Absent,
     /// A file, with its bytes and permission bits.
     File(Vec<u8>, u32),
-    /// A link, a directory, a device, or a file of more than a megabyte.
+    /// A link to `/dev/null`: whoever made it wants nothing to be there.
+    Null,
+    /// Another link, a directory, a device, or a file of more than a megabyte.
     Other,
 }
 
@@ -59,10 +61,11 @@ pub fn read(dir: &Dir, name: &Name) -> Result<Found> {
         Err(error) if error.is_absent() => return Ok(Found::Absent),
         stat => stat?,
     };
-    if stat.kind != Kind::File {
-        return Ok(Found::Other);
-    }
     let path = dir.path_of(name);
+    if stat.kind != Kind::File {
+        let is_null = std::fs::read_link(&path).is_ok_and(|to| to == Path::new("/dev/null"));
+        return Ok(if is_null { Found::Null } else { Found::Other });
+    }
     let bytes = sys::read_all(&dir.open_file(name)?, stat.size, LIMIT, &path)?;
     Ok(bytes.map_or(Found::Other, |bytes| Found::File(bytes, stat.mode)))
 }
@@ -106,6 +109,9 @@ mod tests {
         std::fs::write(&outside, "kept").unwrap();
         std::os::unix::fs::symlink(&outside, top.path().join("etc/x.d/hook")).unwrap();
         assert_eq!(read(&dir, &name).unwrap(), Found::Other);
+        std::fs::remove_file(top.path().join("etc/x.d/hook")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", top.path().join("etc/x.d/hook")).unwrap();
+        assert_eq!(read(&dir, &name).unwrap(), Found::Null);
         put(&dir, &name, b"new", 0o755).unwrap();
         assert_eq!(read(&dir, &name).unwrap(), Found::File(b"new".to_vec(), 0o755));
         assert_eq!(std::fs::read(&outside).unwrap(), b"kept");

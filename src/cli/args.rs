@@ -457,6 +457,7 @@ What is told on standard output, and the exit status (0, 1, and 2 for wrong usag
   a compiler that dies or hangs                 compileall dies or hangs with it; here it is an error of that file
   PYTHONOPTIMIZE above 2                        compileall makes artifacts that nobody reads; here it is refused with 2
   lines with -j N                               compileall tells as its workers end; here they come as with -j 1
+  a file whose whole name is .py                compileall makes of it what belongs to py.py; here it is an error of that file
   a list (-i) with names that are no UTF-8      compileall ends with a traceback; here they are names like any other
   the name of a temporary file in an error      compileall shows a number behind the artifact's name; here it is the artifact's
   bytes of artifacts                            a seal stands behind the code, but in what --hardlink-dupes links; see bytekeep-seal(5)
@@ -513,7 +514,8 @@ pub(crate) fn definition() -> clap::Command {
 pub(crate) fn split_compileall(arguments: &[OsString]) -> (&[OsString], &[OsString]) {
     let whole = (arguments, &[][..]);
     let Some(at) = arguments.iter().position(|word| word == "compileall") else { return whole };
-    let matches = definition_here().try_get_matches_from(arguments.iter().take(at + 1));
+    let before = arguments.get(..=at).unwrap_or(arguments);
+    let matches = definition_here(before).try_get_matches_from(before);
     if !matches.is_ok_and(|matches| matches.subcommand_name() == Some("compileall")) {
         // A value or a path of that name, or something else is wrong.
         return whole;
@@ -553,11 +555,18 @@ fn with_environment(arg: clap::Arg) -> clap::Arg {
     if matches!(arg.get_action(), ArgAction::SetTrue) { arg.value_parser(FalseyValueParser::new()) } else { arg }
 }
 
-/// The definition without the variables that are empty, which count as not set.
-pub(crate) fn definition_here() -> clap::Command {
-    // A hook runs for somebody else, often as root, with variables of whoever started the package manager.
-    let definition = definition().mut_subcommand("hook", |hook| throughout(hook, |arg| arg.env(None)));
-    throughout(definition, |arg| {
+/// The definition for these arguments: without the variables that are empty, which count as not set; for `hook` without any.
+pub(crate) fn definition_here(arguments: &[OsString]) -> clap::Command {
+    // A hook runs for somebody else, often as root, with variables of whoever started the package manager. Those of the global options
+    // are read above the commands, so which command it is must be known first.
+    if arguments.iter().any(|word| word == "hook") {
+        let bare = throughout(definition(), |arg| arg.env(None));
+        let matches = bare.clone().ignore_errors(true).try_get_matches_from(arguments);
+        if matches.is_ok_and(|matches| matches.subcommand_name() == Some("hook")) {
+            return bare;
+        }
+    }
+    throughout(definition(), |arg| {
         let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
         if is_empty { arg.env(None) } else { arg }
     })

@@ -178,6 +178,7 @@ pub(crate) struct Place {
   outdated     bytekeep's, of another version, or for a command elsewhere: `bytekeep hook install` renews it
   edited       bytekeep's, edited since: left alone unless --force is given
   foreign      not bytekeep's
+  disabled     a link to /dev/null, as administrators disable a hook: left alone
   absent       not there
   packaged     a package has it
   unsupported  there is no file to install; `bytekeep hook print` says what to do instead

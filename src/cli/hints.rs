@@ -55,6 +55,13 @@ pub(crate) fn of_cause(code: &str) -> Option<&'static str> {
     Some(hint)
 }
 
+/// The same for a hook, which has no options to leave something out, and whose artifacts stand where Python looks for them.
+pub(crate) fn of_cause_in_hook(code: &str) -> Option<&'static str> {
+    let hint = of_cause(code)?;
+    let is_missing = |way: &str| ["--exclude", "--pycache-prefix", "--env"].iter().any(|option| way.contains(option));
+    Some(hint.split_once(", or ").filter(|(_, other)| is_missing(other)).map_or(hint, |(first, _)| first))
+}
+
 /// Causes that lie in a directory, a file system or the whole machine and hold for all that is in it: told once, with a count.
 pub(crate) fn is_shared(code: &str) -> bool {
     matches!(code, "locked" | "lock-file" | "read-only" | "permission" | "disk-full" | "quota" | "interpreter" | "no-interpreter" | "moved")
@@ -153,6 +160,23 @@ mod tests {
     fn every_shared_cause_says_what_to_do_next() {
         for code in ["locked", "lock-file", "read-only", "permission", "disk-full", "quota", "no-interpreter"] {
             assert!(is_shared(code) && of_cause(code).is_some(), "{code}");
+        }
+    }
+
+    #[test]
+    fn no_hook_is_told_of_options_that_it_has_not() {
+        for (code, hint) in [
+            ("source", "mend the source"),
+            ("too-large", "allow it with `--max-source SIZE`"),
+            ("timeout", "give it longer with `--timeout SECONDS` (0 is without limit)"),
+            ("permission", "run it as the owner of the files"),
+            ("descriptors", "raise the limit on open files (`ulimit -n`) and run it again, or use fewer `--jobs`"),
+        ] {
+            assert_eq!(of_cause_in_hook(code), Some(hint));
+        }
+        for code in ["compiler-died", "not-a-file", "link", "read-only", "record"] {
+            let hint = of_cause_in_hook(code).unwrap();
+            assert!(!["--exclude", "--pycache-prefix", "--env"].iter().any(|option| hint.contains(option)), "{hint}");
         }
     }
 

@@ -46,12 +46,20 @@ pub(crate) struct Human<'a> {
     shared: Mutex<BTreeMap<&'static str, Shared>>,
     /// For `status`.
     packages: Option<Packages>,
+    /// What to do next, by the code of the cause.
+    hint: fn(&str) -> Option<&'static str>,
 }
 
 impl<'a> Human<'a> {
     /// A report of a command.
     pub(crate) fn new(out: &'a Out, command: Command, dry_run: bool, loudness: Loudness, cwd: Option<PathBuf>) -> Self {
-        Self { out, command, dry_run, loudness, cwd, shared: Mutex::default(), packages: None }
+        Self { out, command, dry_run, loudness, cwd, shared: Mutex::default(), packages: None, hint: hints::of_cause }
+    }
+
+    /// With the hints of a hook.
+    pub(crate) fn of_hook(mut self) -> Self {
+        self.hint = hints::of_cause_in_hook;
+        self
     }
 
     /// Counts by package too.
@@ -171,7 +179,7 @@ impl<'a> Human<'a> {
             Some(cause) => vec![cause.text.clone()],
             None => vec![hints::meaning(event.verdict).to_owned()],
         };
-        let hint = event.cause.and_then(|cause| hints::of_cause(cause.code));
+        let hint = event.cause.and_then(|cause| (self.hint)(cause.code));
         self.out.message(&error_block(self.out.style, &what, &causes, hint));
     }
 
@@ -193,7 +201,7 @@ impl<'a> Human<'a> {
                 (entries, 1) => format!("cannot {verb} {} in one folder, `{first}` being the first", text::entries(entries)),
                 (entries, folders) => format!("cannot {verb} {} in {folders} folders, `{first}` being the first", text::entries(entries)),
             };
-            self.out.message(&error_block(self.out.style, &what, &[shared.cause.text], hints::of_cause(code)));
+            self.out.message(&error_block(self.out.style, &what, &[shared.cause.text], (self.hint)(code)));
         }
     }
 }

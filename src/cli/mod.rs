@@ -79,7 +79,7 @@ pub fn readme_table(name: &str) -> Option<String> {
 fn run(arguments: &[OsString]) -> Exit {
     // What stands behind is not ours to read: `-q` means something else there.
     let (arguments, behind) = args::split_compileall(arguments);
-    let parsed = args::definition_here().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = args::definition_here(arguments).try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {

@@ -44,14 +44,31 @@ impl Drop for EmptyDir {
 
 /// An empty directory that only this user can enter: some versions import from the working directory before our first statement runs.
 pub(super) fn empty_dir() -> std::io::Result<EmptyDir> {
-    use std::os::unix::fs::PermissionsExt;
-    SWEPT.call_once(|| ignored!(sweep(&std::env::temp_dir(), Time::now()), "what dead processes left of such directories stays"));
-    let made = tempfile::Builder::new().prefix(EMPTY_DIR).permissions(std::fs::Permissions::from_mode(0o700)).tempdir();
-    made.map(|dir| EmptyDir(Some(dir))).map_err(|cause| {
-        let text = format!("no empty directory to start interpreters in: {cause}; is TMPDIR writable?");
-        std::io::Error::new(cause.kind(), text)
-    })
+    let first = std::env::temp_dir();
+    let cause = match empty_dir_in(&first) {
+        Ok(dir) => return Ok(dir),
+        Err(cause) => cause,
+    };
+    // As Python's `tempfile` goes on, but not to the working directory: whoever owns that could put another in the place of ours.
+    for other in ["/tmp", "/var/tmp"].map(Path::new).into_iter().filter(|other| *other != first) {
+        if let Ok(dir) = empty_dir_in(other) {
+            TOLD.call_once(|| tracing::debug!(%cause, instead = %other.display(), "TMPDIR cannot be used"));
+            return Ok(dir);
+        }
+    }
+    let text = format!("no empty directory to start interpreters in: {cause}; is TMPDIR writable?");
+    Err(std::io::Error::new(cause.kind(), text))
 }
+
+fn empty_dir_in(above: &Path) -> std::io::Result<EmptyDir> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::Permissions::from_mode(0o700);
+    let made = tempfile::Builder::new().prefix(EMPTY_DIR).permissions(mode).tempdir_in(above)?;
+    SWEPT.call_once(|| ignored!(sweep(above, Time::now()), "what dead processes left of such directories stays"));
+    Ok(EmptyDir(Some(made)))
+}
+
+static TOLD: Once = Once::new();
 
 static SWEPT: Once = Once::new();
 

@@ -126,7 +126,9 @@ impl<'a> Board<'a> {
             let Some(file) = self.walk.files.get(index) else { continue };
             let of_directory = state.troubles.iter().find(|(path, _)| file.dir == *path || path.starts_with(&file.dir));
             let cause = of_directory.map(|(_, cause)| cause.clone());
-            let cause = cause.unwrap_or_else(|| Cause::new("undone", otherwise.unwrap_or("it was not looked at")));
+            // What has only an ending for a name is no module, and would be given the artifact of `py.py`.
+            let unnamed = (file.name.as_bytes() == b".py").then_some("its name is an ending alone: no module has it");
+            let cause = cause.unwrap_or_else(|| Cause::new("undone", unnamed.or(otherwise).unwrap_or("it was not looked at")));
             if let Some(standing) = state.standings.get_mut(index).filter(|standing| standing.outcome.is_none()) {
                 standing.outcome = Some(Outcome::Failed(Trouble::Cause(0, cause, (self.artifact)(index, 0))));
             }

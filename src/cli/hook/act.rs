@@ -17,6 +17,7 @@ use super::super::settings::{self, Settings};
 use super::super::until::Until;
 use super::super::{hints, setup, store};
 use super::debian::Unwanted;
+use super::environment;
 use super::git::Tracked;
 use super::owner::{self, Owners, Site, Whose};
 use super::places::Places;
@@ -44,6 +45,8 @@ pub(super) struct Act<'a> {
     stop: &'a Arc<AtomicBool>,
     /// Did something lie on a file system that is mounted read-only?
     pub(super) is_read_only: bool,
+    /// Was nothing done in an environment that was named?
+    pub(super) is_left: bool,
     /// Was something left for a reason that may be gone the next time: a full disk, a lock?
     pub(super) is_unfinished: AtomicBool,
 }
@@ -86,6 +89,7 @@ impl<'a> Act<'a> {
             until,
             stop,
             is_read_only: false,
+            is_left: false,
             is_unfinished: AtomicBool::new(false),
         };
         for note in &notes {
@@ -104,6 +108,7 @@ impl<'a> Act<'a> {
         let mut all = Summary::default();
         self.remove_doomed(places, &mut all)?;
         let found = self.found(places);
+        let mut left = environment::left(places, &found, self.is_read_only);
         let clean = found.iter().map(|(_, root)| Root { what: without_sources(&root.what), ..root.clone() }).collect();
         let emptied =
             self.clean(clean, Clean { orphans: true, leftovers: true, sealed: self.is_unrecorded(), ..Clean::default() }, &mut all)?;
@@ -117,9 +122,13 @@ impl<'a> Act<'a> {
         for batch in self.batches(found, owners) {
             self.compile(&batch, &mut all)?;
         }
-        for note in std::mem::take(&mut owners.notes) {
+        let is_named = !places.sites.is_empty();
+        left.append(&mut owners.notes);
+        self.is_left = is_named && !left.is_empty();
+        for note in left {
             tracing::debug!(cause = %note, "left");
-            if self.global.verbose > 0 {
+            // Who named an environment wants it done; a system has versions that nobody installed.
+            if is_named || self.global.verbose > 0 {
                 self.note(&note);
             }
         }
@@ -176,7 +185,7 @@ impl<'a> Act<'a> {
     fn found(&mut self, places: &Places) -> Vec<(Site, Root)> {
         let mut found = Vec::new();
         for tree in &places.trees {
-            let sites = match owner::site(tree) {
+            let sites = match places.sites.get(tree).cloned().or_else(|| owner::site(tree)) {
                 Some(site) => vec![(site, tree.clone())],
                 // Above all sites: those that are below.
                 None => owner::sites_below(self.root.as_deref().unwrap_or(Path::new("/")), tree),
@@ -334,7 +343,7 @@ impl<'a> Act<'a> {
             return with(&Json::new(self.out));
         }
         let loudness = Loudness { quiet: self.global.quiet, verbose: self.global.verbose > 0 };
-        let human = Human::new(self.out, command, false, loudness, None);
+        let human = Human::new(self.out, command, false, loudness, None).of_hook();
         let answer = with(&human);
         human.finish();
         answer

@@ -67,6 +67,7 @@ impl Spot {
     fn state(&self, command: &str) -> (State, Option<String>) {
         let (bytes, mode) = match &self.found {
             Found::Absent => return (State::Absent, None),
+            Found::Null => return (State::Disabled, None),
             Found::Other => return (State::Foreign, None),
             Found::File(bytes, mode) => (bytes, *mode),
         };
@@ -157,12 +158,13 @@ fn install(args: &Place, global: &Global, out: &Out) -> Result<Exit, Failure> {
         trusted(&command)?;
         there(kind)?;
     }
+    // All of them are looked at before one is written.
+    let seen = spots(kind, root, false)?;
+    seen.iter().try_for_each(disabled)?;
     if !args.force && template::files_of(kind).all(|file| packaged(file, root).is_some()) {
         told(global, out, &format!("A package has the hook of {} already: nothing to do\n", kind.word()));
         return report(kind, root, global, out);
     }
-    // All of them are looked at before one is written.
-    let seen = spots(kind, root, false)?;
     for spot in &seen {
         refused(spot, spot.state(&command).0, args.force)?;
     }
@@ -191,7 +193,18 @@ fn there(kind: Kind) -> Result<(), Failure> {
     Err(Failure::new(format!("{} is not here: there is no `{sign}`", kind.word())).hint("`--root DIR` installs it in the system below DIR"))
 }
 
+/// The administrator's word, which `--force` does not overrule either.
+fn disabled(spot: &Spot) -> Result<(), Failure> {
+    if spot.found != Found::Null {
+        return Ok(());
+    }
+    let path = text::path(&spot.path, None);
+    Err(Failure::new(format!("the hook is disabled: `{path}` is a link to /dev/null, and stays"))
+        .hint("remove the link to enable it again"))
+}
+
 fn refused(spot: &Spot, state: State, force: bool) -> Result<(), Failure> {
+    disabled(spot)?;
     let path = text::path(&spot.path, None);
     if spot.found == Found::Other {
         return Err(Failure::new(format!("`{path}` is no file of a moderate size")).hint("look at it, and remove it if it may go"));
@@ -250,6 +263,7 @@ fn uninstall(args: &Place, global: &Global, out: &Out) -> Result<Exit, Failure> 
             }
             // Whoever made it keeps it: `--force` is for what was ours.
             (State::Foreign, _) => out.message(&format!("left: {path}: it is not bytekeep's\n")),
+            (State::Disabled, _) => out.message(&format!("left: {path}: a link to /dev/null, by which the hook is disabled\n")),
             (State::Absent, _) | (_, None) => {}
             (_, Some(dir)) => {
                 place::remove(dir, &spot.name).map_err(|error| Failure::from(error).hint(unwritable(kind)))?;

@@ -109,7 +109,11 @@ impl<'a> Owners<'a> {
         if !self.named.is_empty() {
             let versions: Vec<(u8, u8)> = names.iter().filter_map(|name| version(name)).collect();
             let fits = |one: &&Interpreter| versions.is_empty() || versions.contains(&(one.version.0, one.version.1));
-            return self.named.iter().filter(fits).cloned().collect();
+            let fitting: Vec<Interpreter> = self.named.iter().filter(fits).cloned().collect();
+            if fitting.is_empty() {
+                self.notes.push(format!("nothing is compiled for `{}`: `--python` names no such version", names.join("`, `")));
+            }
+            return fitting;
         }
         let mut found: Vec<Interpreter> = Vec::new();
         for name in names {

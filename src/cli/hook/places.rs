@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::super::setup;
+use super::owner::Site;
 use crate::base::sys::Name;
 
 /// More directories than any system has with Python in them: what goes beyond is left, and told.
@@ -17,6 +18,8 @@ const MOST: usize = 200_000;
 pub(super) struct Places {
     /// With all below them.
     pub(super) trees: BTreeSet<PathBuf>,
+    /// Whose some of the trees are, where that was said: not by their letters then.
+    pub(super) sites: BTreeMap<PathBuf, Site>,
     /// Each by itself.
     pub(super) folders: BTreeSet<PathBuf>,
     /// Sources that are about to go, by directory: their artifacts go first.

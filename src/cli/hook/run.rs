@@ -83,7 +83,7 @@ impl Input {
             Kind::Pip | Kind::Uv | Kind::Conda => {
                 let environments = environment::named(args.kind, &args.words)?;
                 listener = environments.first().filter(|_| args.kind == Kind::Conda).cloned();
-                environment::places(&environments)?
+                environment::places(args.kind, &environments)?
             }
             Kind::Git => {
                 work_tree = git::work_tree(&args.words);
@@ -122,7 +122,7 @@ fn attempt(args: &Run, given: Given, global: &Global, out: &Out, stop: &Arc<Atom
         act.note(&format!("{} more paths were handed over than are looked at; `bytekeep compile` does all of a tree", input.places.left));
     }
     let is_done = !summary.stopped && !summary.out_of_time && !act.is_unfinished.load(Ordering::SeqCst);
-    let exit = Exit::of(&summary);
+    let exit = if act.is_left { Exit::of(&summary).at_least_wrong() } else { Exit::of(&summary) };
     // What was not done is found again; a source that failed would fail again.
     input.changed.iter().filter(|_| is_done).for_each(Changed::keep);
     conclude(args, &input, &act, &summary, global, out);

@@ -20,6 +20,8 @@ pub(super) enum State {
     Edited,
     /// Somebody else's.
     Foreign,
+    /// A link to `/dev/null`, as an administrator disables a hook of pacman.
+    Disabled,
     /// Nothing.
     Absent,
     /// A package's own.
@@ -31,8 +33,8 @@ pub(super) enum State {
 impl State {
     /// All of them.
     #[cfg(test)]
-    pub(super) const ALL: [Self; 7] =
-        [Self::Current, Self::Outdated, Self::Edited, Self::Foreign, Self::Absent, Self::Packaged, Self::Unsupported];
+    pub(super) const ALL: [Self; 8] =
+        [Self::Current, Self::Outdated, Self::Edited, Self::Foreign, Self::Disabled, Self::Absent, Self::Packaged, Self::Unsupported];
 
     /// Its word.
     pub(super) fn word(self) -> &'static str {
@@ -41,6 +43,7 @@ impl State {
             Self::Outdated => "outdated",
             Self::Edited => "edited",
             Self::Foreign => "foreign",
+            Self::Disabled => "disabled",
             Self::Absent => "absent",
             Self::Packaged => "packaged",
             Self::Unsupported => "unsupported",

@@ -392,6 +392,83 @@ fn lists_of_dpkg_say_what_changed() {
     silent(run());
 }
 
+/// The name of an interpreter that stands where a system has its own; `None`, told aloud, where none does.
+fn installed() -> Option<String> {
+    let names = (8..30).rev().map(|minor| format!("python3.{minor}"));
+    let found = names.into_iter().find(|name| Path::new("/usr/bin").join(name).is_file());
+    aloud(&found.as_ref().map_or("SKIP: no /usr/bin/python3.N".to_owned(), |name| format!("of this system: /usr/bin/{name}")));
+    found
+}
+
+fn support(tree: &Tree, names: &str) {
+    tree.file("usr/share/python3/debian_defaults", format!("[DEFAULT]\nsupported-versions = {names}\n").as_bytes());
+}
+
+#[test]
+fn what_no_interpreter_was_there_for_is_not_taken_for_done() {
+    let Some(own) = installed() else { return };
+    let tree = Tree::new();
+    std::fs::remove_file(tree.path("good.py")).unwrap();
+    support(&tree, &own);
+    let (one, two) = (format!("{DIST}/one/mod.py"), format!("{DIST}/two/mod.py"));
+    tree.file(&one, b"VALUE = 1\n");
+    listed(&tree, "one", &[&one]);
+    let run = || below(&tree, &[], &["dpkg", "--post-invoke"]);
+    // No directory to ask it in.
+    run().env("TMPDIR", "/nonexistent").run().exits(0);
+    assert_eq!(artifacts(&tree), [""; 0]);
+    run().run().exits(0);
+    assert_eq!(artifacts(&tree).len(), 1);
+    // Between two versions of the package that says which are supported.
+    tree.file(&two, b"VALUE = 1\n");
+    listed(&tree, "two", &[&two]);
+    std::fs::remove_file(tree.path("usr/share/python3/debian_defaults")).unwrap();
+    run().run().exits(0);
+    assert_eq!(artifacts(&tree).len(), 1);
+    support(&tree, &own);
+    run().run().exits(0);
+    assert_eq!(artifacts(&tree).len(), 2);
+}
+
+#[test]
+fn a_version_that_becomes_supported_is_compiled_for() {
+    let pythons = two();
+    let tree = debian(&pythons[..1]);
+    let source = format!("{DIST}/one/mod.py");
+    tree.file(&source, b"VALUE = 1\n");
+    listed(&tree, "one", &[&source]);
+    let run = || below(&tree, &pythons, &["dpkg", "--post-invoke"]).run().exits(0);
+    run();
+    assert_artifacts(&tree, &[&source], &pythons[..1]);
+    support(&tree, &pythons.iter().map(|python| name(python)).collect::<Vec<_>>().join(", "));
+    run();
+    assert_artifacts(&tree, &[&source], &pythons);
+    assert_eq!(run().stderr, "", "it was looked at once");
+}
+
+/// An interpreter of its own for a directory of modules, which says that it was started and then nothing; answers both.
+fn silent_interpreter(tree: &Tree) -> (PathBuf, PathBuf) {
+    use std::os::unix::fs::PermissionsExt;
+    let started = tree.outside("started");
+    let script = tree.file("bin/python3.12", format!("#!/bin/sh\n: >'{}'\nexec sleep 1000\n", started.display()).as_bytes());
+    std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (tree.file("lib/python3.12/site-packages/mod.py", b"VALUE = 1\n"), started)
+}
+
+#[test]
+fn whoever_ends_it_while_an_interpreter_is_asked_is_told_so() {
+    let tree = Tree::new();
+    let (source, started) = silent_interpreter(&tree);
+    let input = tree.outside("input");
+    std::fs::write(&input, source.to_str().unwrap()).unwrap();
+    let mut run = hook(&tree, &[], &["pacman"]);
+    run.command.stdin(File::open(input).unwrap());
+    let running = run.start();
+    while !started.exists() && is_alive(running.child.id()) {}
+    running.signal("TERM");
+    running.wait().exits(130);
+}
+
 // ---- environments and work trees
 
 #[test]

@@ -469,6 +469,56 @@ fn whoever_ends_it_while_an_interpreter_is_asked_is_told_so() {
     running.wait().exits(130);
 }
 
+#[test]
+fn an_interpreter_that_does_not_answer_has_no_longer_than_the_whole_run() {
+    let tree = Tree::new();
+    let (source, _) = silent_interpreter(&tree);
+    let run = hook(&tree, &[], &["pacman", "--strict", "--max-time", "2", "-v"]);
+    let outcome = with_input(run, &tree, source.to_str().unwrap()).exits(1);
+    let told = |text: &str| outcome.stderr.contains(text);
+    // By its own patience it would have been 20 s.
+    assert!(told("did not answer within") && !told("within 20 s"), "{}", outcome.shown());
+    assert!(told("stopped by --max-time"), "{}", outcome.shown());
+}
+
+#[test]
+fn what_says_nothing_of_a_system_holds_nobody_up() {
+    let python = two()[0];
+    let tree = Tree::new();
+    std::fs::remove_file(tree.path("good.py")).unwrap();
+    let source = format!("{DIST}/one/mod.py");
+    tree.file(&source, b"VALUE = 1\n");
+    std::fs::create_dir_all(tree.path("usr/share/python3/bcep")).unwrap();
+    for fifo in ["debian_defaults", "bcep/one"] {
+        must("mkfifo", &[tree.path("usr/share/python3").join(fifo)]);
+    }
+    below(&tree, &[python], &["dpkg", "triggered", &format!("/{DIST}")]).run().exits(0);
+    assert_artifacts(&tree, &[&source], &[python]);
+}
+
+#[test]
+fn what_is_remembered_of_a_system_stays_in_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let python = two()[0];
+    let tree = debian(&[python]);
+    let source = format!("{DIST}/one/mod.py");
+    tree.file(&source, b"VALUE = 1\n");
+    listed(&tree, "one", &[&source]);
+    let (outside, cache) = (tree.outside("hostcache"), tree.path("var/cache"));
+    std::fs::create_dir(&outside).unwrap();
+    symlink(&outside, &cache).unwrap();
+    let run = || below(&tree, &[python], &["dpkg", "--post-invoke"]).by_shell("umask 022; exec \"$@\"").run().exits(0);
+    run();
+    assert_artifacts(&tree, &[&source], &[python]);
+    assert_eq!(all_below(&outside), NONE);
+    // Where it is missing it is made as a system has it.
+    std::fs::remove_file(&cache).unwrap();
+    run();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&cache), mode(&cache.join("bytekeep"))), (0o755, 0o700));
+    assert!(cache.join("bytekeep/dpkg-lists-1").is_file());
+}
+
 // ---- environments and work trees
 
 #[test]

@@ -112,7 +112,7 @@ fn attempt(args: &Run, given: Given, global: &Global, out: &Out, stop: &Arc<Atom
         return Ok(Exit::Good);
     }
     let settings = Settings::of_system(global, given)?;
-    let probes = Probes::open(cache.clone()).until(Arc::clone(stop));
+    let probes = Probes::open(cache.clone()).until(Arc::clone(stop)).within(until.left());
     let mut owners = Owners::new(input.root.as_deref(), &args.interpreters.python, &probes)?;
     let mut act = Act::new(args, &settings, input.root.clone(), cache, global, out, until, stop)?;
     let mut summary = match &input.work_tree {

@@ -402,6 +402,141 @@ fn lists_of_dpkg_say_what_changed() {
     silent(run());
 }
 
+/// The name of an interpreter that stands where a system has its own; `None`, told aloud, where none does.
+fn installed() -> Option<String> {
+    let names = (8..30).rev().map(|minor| format!("python3.{minor}"));
+    let found = names.into_iter().find(|name| Path::new("/usr/bin").join(name).is_file());
+    aloud(&found.as_ref().map_or("SKIP: no /usr/bin/python3.N".to_owned(), |name| format!("of this system: /usr/bin/{name}")));
+    found
+}
+
+fn support(tree: &Tree, names: &str) {
+    tree.file("usr/share/python3/debian_defaults", format!("[DEFAULT]\nsupported-versions = {names}\n").as_bytes());
+}
+
+#[test]
+fn what_no_interpreter_was_there_for_is_not_taken_for_done() {
+    let Some(own) = installed() else { return };
+    let tree = Tree::new();
+    std::fs::remove_file(tree.path("good.py")).unwrap();
+    support(&tree, &own);
+    let (one, two) = (format!("{DIST}/one/mod.py"), format!("{DIST}/two/mod.py"));
+    tree.file(&one, b"VALUE = 1\n");
+    listed(&tree, "one", &[&one]);
+    let run = || below(&tree, &[], &["dpkg", "--post-invoke"]);
+    // No directory to ask it in.
+    run().env("TMPDIR", "/nonexistent").run().exits(0);
+    assert_eq!(artifacts(&tree), [""; 0]);
+    run().run().exits(0);
+    assert_eq!(artifacts(&tree).len(), 1);
+    // Between two versions of the package that says which are supported.
+    tree.file(&two, b"VALUE = 1\n");
+    listed(&tree, "two", &[&two]);
+    std::fs::remove_file(tree.path("usr/share/python3/debian_defaults")).unwrap();
+    run().run().exits(0);
+    assert_eq!(artifacts(&tree).len(), 1);
+    support(&tree, &own);
+    run().run().exits(0);
+    assert_eq!(artifacts(&tree).len(), 2);
+    // Known from before, but there is no directory to start it in.
+    let three = format!("{DIST}/three/mod.py");
+    tree.file(&three, b"VALUE = 3\n");
+    listed(&tree, "three", &[&three]);
+    run().env("TMPDIR", "/nonexistent").run().exits(0);
+    assert_eq!(artifacts(&tree).len(), 2);
+    run().run().exits(0);
+    assert_eq!(artifacts(&tree).len(), 3);
+}
+
+#[test]
+fn a_version_that_becomes_supported_is_compiled_for() {
+    let pythons = two();
+    let tree = debian(&pythons[..1]);
+    let source = format!("{DIST}/one/mod.py");
+    tree.file(&source, b"VALUE = 1\n");
+    listed(&tree, "one", &[&source]);
+    let run = || below(&tree, &pythons, &["dpkg", "--post-invoke"]).run().exits(0);
+    run();
+    assert_artifacts(&tree, &[&source], &pythons[..1]);
+    support(&tree, &pythons.iter().map(|python| name(python)).collect::<Vec<_>>().join(", "));
+    run();
+    assert_artifacts(&tree, &[&source], &pythons);
+    assert_eq!(run().stderr, "", "it was looked at once");
+}
+
+/// An interpreter of its own for a directory of modules, which says that it was started and then nothing; answers both.
+fn silent_interpreter(tree: &Tree) -> (PathBuf, PathBuf) {
+    use std::os::unix::fs::PermissionsExt;
+    let started = tree.outside("started");
+    let script = tree.file("bin/python3.12", format!("#!/bin/sh\n: >'{}'\nexec sleep 1000\n", started.display()).as_bytes());
+    std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    (tree.file("lib/python3.12/site-packages/mod.py", b"VALUE = 1\n"), started)
+}
+
+#[test]
+fn whoever_ends_it_while_an_interpreter_is_asked_is_told_so() {
+    let tree = Tree::new();
+    let (source, started) = silent_interpreter(&tree);
+    let input = tree.outside("input");
+    std::fs::write(&input, source.to_str().unwrap()).unwrap();
+    let mut run = hook(&tree, &[], &["pacman"]);
+    run.command.stdin(File::open(input).unwrap());
+    let running = run.start();
+    while !started.exists() && is_alive(running.child.id()) {}
+    running.signal("TERM");
+    running.wait().exits(130);
+}
+
+#[test]
+fn an_interpreter_that_does_not_answer_has_no_longer_than_the_whole_run() {
+    let tree = Tree::new();
+    let (source, _) = silent_interpreter(&tree);
+    let run = hook(&tree, &[], &["pacman", "--strict", "--max-time", "2", "-v"]);
+    let outcome = with_input(run, &tree, source.to_str().unwrap()).exits(1);
+    let told = |text: &str| outcome.stderr.contains(text);
+    // By its own patience it would have been 20 s.
+    assert!(told("did not answer within") && !told("within 20 s"), "{}", outcome.shown());
+    assert!(told("stopped by --max-time"), "{}", outcome.shown());
+}
+
+#[test]
+fn what_says_nothing_of_a_system_holds_nobody_up() {
+    let python = two()[0];
+    let tree = Tree::new();
+    std::fs::remove_file(tree.path("good.py")).unwrap();
+    let source = format!("{DIST}/one/mod.py");
+    tree.file(&source, b"VALUE = 1\n");
+    std::fs::create_dir_all(tree.path("usr/share/python3/bcep")).unwrap();
+    for fifo in ["debian_defaults", "bcep/one"] {
+        must("mkfifo", &[tree.path("usr/share/python3").join(fifo)]);
+    }
+    below(&tree, &[python], &["dpkg", "triggered", &format!("/{DIST}")]).run().exits(0);
+    assert_artifacts(&tree, &[&source], &[python]);
+}
+
+#[test]
+fn what_is_remembered_of_a_system_stays_in_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let python = two()[0];
+    let tree = debian(&[python]);
+    let source = format!("{DIST}/one/mod.py");
+    tree.file(&source, b"VALUE = 1\n");
+    listed(&tree, "one", &[&source]);
+    let (outside, cache) = (tree.outside("hostcache"), tree.path("var/cache"));
+    std::fs::create_dir(&outside).unwrap();
+    symlink(&outside, &cache).unwrap();
+    let run = || below(&tree, &[python], &["dpkg", "--post-invoke"]).by_shell("umask 022; exec \"$@\"").run().exits(0);
+    run();
+    assert_artifacts(&tree, &[&source], &[python]);
+    assert_eq!(all_below(&outside), NONE);
+    // Where it is missing it is made as a system has it.
+    std::fs::remove_file(&cache).unwrap();
+    run();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&cache), mode(&cache.join("bytekeep"))), (0o755, 0o700));
+    assert!(cache.join("bytekeep/dpkg-lists-1").is_file());
+}
+
 // ---- environments and work trees
 
 #[test]

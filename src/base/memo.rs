@@ -134,6 +134,25 @@ pub fn own_dir(path: &Path, make: bool) -> Result<Arc<Dir>> {
     dir_of(sys::effective_user(), path, make)
 }
 
+/// Opens a directory for our own things some levels below a root that somebody named, made where asked. Nothing below the root is followed
+/// that is a link: it would lead to what the link means on another system. The root is reached as [`own_dir`] says, and from there on
+/// nobody but the effective user and root may write. New ones above the last are everybody's to read, as those of a system are.
+pub fn own_dir_beneath(root: &Path, below: &Path, make: bool) -> Result<Arc<Dir>> {
+    let owner = sys::effective_user();
+    let mut dir = own_dir(root, false)?;
+    let mut steps = steps(below);
+    while let Some(step) = steps.pop() {
+        let name = Name::new(step).ok_or_else(|| Error::new("create", root.join(below), io::ErrorKind::InvalidInput))?;
+        if make {
+            dir.make_dir(&name, if steps.is_empty() { 0o700 } else { 0o755 })?;
+        }
+        dir = Arc::new(dir.open_in(&name)?);
+        let stat = dir.stat()?;
+        only_of(if stat.uid == 0 && !steps.is_empty() { 0 } else { owner }, &stat, dir.path())?;
+    }
+    Ok(dir)
+}
+
 /// Opens a directory of root's, by the rules of [`own_dir`]: nobody but root has a say in where the path leads and what is in it.
 pub fn roots_dir(path: &Path) -> Result<Arc<Dir>> {
     dir_of(0, path, false)

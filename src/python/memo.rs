@@ -37,6 +37,7 @@ pub struct Probes {
     dir: Option<PathBuf>,
     keep_home: bool,
     stop: Option<Arc<AtomicBool>>,
+    end: Option<Instant>,
 }
 
 /// What tells one state of a file from another. `None`: not there.
@@ -75,6 +76,18 @@ impl Probes {
     pub fn until(mut self, stop: Arc<AtomicBool>) -> Self {
         self.stop = Some(stop);
         self
+    }
+
+    /// The same, for who has no more than this time, counted from now, for all that is asked. `None`: no limit.
+    #[must_use]
+    pub fn within(mut self, time: Option<Duration>) -> Self {
+        self.end = time.and_then(|time| Instant::now().checked_add(time));
+        self
+    }
+
+    /// How long the next one may take to answer.
+    fn patience(&self) -> Duration {
+        self.end.map_or(PATIENCE, |end| end.saturating_duration_since(Instant::now()).min(PATIENCE))
     }
 
     fn stopped(&self) -> bool {
@@ -166,13 +179,19 @@ pub(super) fn ask(path: &Path, probes: &Probes) -> Result<Answer, InterpreterErr
     if probes.stopped() {
         return Err(InterpreterError::Stopped);
     }
+    let patience = probes.patience();
+    let late =
+        || InterpreterError::TimedOut { path: path.to_owned(), seconds: patience.as_secs() + u64::from(patience.subsec_nanos() > 0) };
+    if patience.is_zero() {
+        return Err(late());
+    }
     let broken = |how: String| InterpreterError::Broken { path: path.to_owned(), how };
     let cwd = process::empty_dir().map_err(|cause| InterpreterError::NoDirectory(cause.to_string()))?;
     let limits = ChildLimits { address_space: None };
     let mut command = process::command(path, &[], PROBE, cwd.path(), probes.keep_home, limits);
     command.stdin(std::process::Stdio::null());
     let mut child = command.spawn().map_err(|cause| broken(cause.to_string()))?;
-    let heard = listen(&mut child, probes);
+    let heard = listen(&mut child, probes, patience);
     // Before it is reaped: until then the number is the child's.
     let ending = process::ending(child.id(), if heard.is_ok() { Duration::from_secs(1) } else { Duration::ZERO });
     children::kill_group(child.id());
@@ -180,9 +199,7 @@ pub(super) fn ask(path: &Path, probes: &Probes) -> Result<Answer, InterpreterErr
     if probes.stopped() {
         return Err(InterpreterError::Stopped);
     }
-    let (out, err) = heard
-        .map_err(|cause| broken(cause.to_string()))?
-        .ok_or_else(|| InterpreterError::TimedOut { path: path.to_owned(), seconds: PATIENCE.as_secs() })?;
+    let (out, err) = heard.map_err(|cause| broken(cause.to_string()))?.ok_or_else(late)?;
     let line = out.split(|byte| *byte == b'\n').rfind(|line| line.first() == Some(&b'{'));
     match (ending.as_deref(), line.map(serde_json::from_slice)) {
         (Some("exit status 0") | None, Some(Ok(answer))) => Ok(answer),
@@ -198,13 +215,13 @@ pub(super) fn ask(path: &Path, probes: &Probes) -> Result<Answer, InterpreterErr
 
 /// What a child writes to standard output, until it closes that, and to standard error. `None`: not in time, or without end, or nobody
 /// wants it any more.
-fn listen(child: &mut std::process::Child, probes: &Probes) -> std::io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+fn listen(child: &mut std::process::Child, probes: &Probes, patience: Duration) -> std::io::Result<Option<(Vec<u8>, Vec<u8>)>> {
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(std::io::ErrorKind::BrokenPipe.into());
     };
     children::set_nonblocking(&stdout)?;
     children::set_nonblocking(&stderr)?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience;
     let (mut out, mut err, mut err_open) = (Vec::new(), Vec::new(), true);
     loop {
         let left = until.saturating_duration_since(Instant::now());

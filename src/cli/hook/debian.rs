@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::owner;
+use crate::base::sys::{self, Kind};
 
 /// The files are a few lines each; one that is larger is none of theirs.
 const LIMIT: u64 = 64 << 10;
@@ -16,14 +17,20 @@ pub(super) fn supported(root: &Path) -> Vec<String> {
     names.filter(|name| owner::version(name).is_some()).collect()
 }
 
+/// Whatever stands there: a FIFO that nobody writes to must not hold up a transaction.
 fn small(path: &Path) -> Option<String> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(LIMIT).read_to_end(&mut bytes));
+    let read = sys::open_named(path).and_then(|file| {
+        let stat = sys::stat(&file, path)?;
+        if stat.kind == Kind::File { sys::read_all(&file, stat.size, LIMIT, path) } else { Ok(None) }
+    });
     match read {
-        Ok(_) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(cause) => {
-            tracing::debug!(%cause, path = %path.display(), "nothing is known from it");
+        Ok(Some(bytes)) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        Ok(None) => {
+            tracing::debug!(path = %path.display(), "it is no file, or too large to be one of Debian's");
+            None
+        }
+        Err(error) => {
+            tracing::debug!(cause = %error.sentence(), "nothing is known from it");
             None
         }
     }

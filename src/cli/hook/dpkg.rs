@@ -52,7 +52,8 @@ pub(super) fn is_unfinished() -> bool {
     variable("DPKG_HOOK_ACTION").is_some_and(|action| action == "unpack")
 }
 
-fn is_same(one: &Path, other: &Path) -> bool {
+/// Do two paths lead to the same place?
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.components().collect());
     real(one) == real(other)
 }

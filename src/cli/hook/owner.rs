@@ -1,6 +1,6 @@
 //! Whose interpreters count for a path: those that would import what is there, and no others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::super::failure::Failure;
@@ -79,6 +79,8 @@ pub(super) struct Owners<'a> {
     known: HashMap<PathBuf, Option<Interpreter>>,
     /// What is said where somebody wants to know more.
     pub(super) notes: Vec<String>,
+    /// Was there one that may answer the next time, or once somebody has mended it?
+    pub(super) is_unsure: bool,
 }
 
 impl<'a> Owners<'a> {
@@ -92,7 +94,7 @@ impl<'a> Owners<'a> {
                 named.push(one);
             }
         }
-        Ok(Self { root, named, probes, known: HashMap::new(), notes: Vec::new() })
+        Ok(Self { root, named, probes, known: HashMap::new(), notes: Vec::new(), is_unsure: false })
     }
 
     /// Those of `--python`.
@@ -125,12 +127,17 @@ impl<'a> Owners<'a> {
     }
 
     fn find(&mut self, name: &str, site: &Site) -> Option<Interpreter> {
-        let mut trouble = None;
-        for path in self.candidates(name, site) {
+        let (mut trouble, mut is_unsure) = (None, false);
+        for path in executables(name, site, self.root) {
             let probes = self.probes;
             let found = self.known.entry(path).or_insert_with_key(|path| match Interpreter::find(path, false, probes) {
                 Ok(interpreter) => Some(interpreter),
                 Err(error) => {
+                    // Of these nothing changes before another one is installed there.
+                    is_unsure |= !matches!(
+                        error,
+                        InterpreterError::Missing { .. } | InterpreterError::TooOld { .. } | InterpreterError::Unsupported { .. }
+                    );
                     if !matches!(error, InterpreterError::Missing { .. }) {
                         trouble = Some(crate::base::error::chain(&error));
                     }
@@ -141,25 +148,41 @@ impl<'a> Owners<'a> {
                 return Some(found.clone());
             }
         }
+        self.is_unsure |= is_unsure;
         let why = trouble.unwrap_or_else(|| "it is not installed".to_owned());
         self.notes.push(format!("nothing is compiled for `{name}`: {why}"));
         None
     }
+}
 
-    /// Where an executable may be. One below another root is never started: it may be of another machine, and it is that root's to say
-    /// what it does. This system's own one of the same name makes the same artifacts.
-    fn candidates(&self, name: &str, site: &Site) -> Vec<PathBuf> {
-        let mut paths = Vec::new();
-        if let (Whose::Version(_, prefix), None) = (&site.whose, self.root) {
-            if prefix.join("pyvenv.cfg").is_file() {
-                return vec![prefix.join("bin/python")];
-            }
-            paths.push(prefix.join("bin").join(name));
+/// Where an executable may be. One below another root is never started: it may be of another machine, and it is that root's to say
+/// what it does. This system's own one of the same name makes the same artifacts.
+fn executables(name: &str, site: &Site, root: Option<&Path>) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    if let (Whose::Version(_, prefix), None) = (&site.whose, root) {
+        if prefix.join("pyvenv.cfg").is_file() {
+            return vec![prefix.join("bin/python")];
         }
-        paths.extend(["/usr/bin", "/usr/local/bin"].map(|dir| Path::new(dir).join(name)));
-        paths.dedup();
-        paths
+        paths.push(prefix.join("bin").join(name));
     }
+    paths.extend(["/usr/bin", "/usr/local/bin"].map(|dir| Path::new(dir).join(name)));
+    paths.dedup();
+    paths
+}
+
+/// Whom these sites are compiled for, as far as it shows without starting anybody: the versions that are supported, and the executables
+/// that are there.
+pub(super) fn makers(sites: &BTreeSet<Site>, root: Option<&Path>) -> BTreeSet<PathBuf> {
+    let supported = debian::supported(root.unwrap_or(Path::new("/")));
+    let mut makers: BTreeSet<PathBuf> = supported.iter().map(PathBuf::from).collect();
+    for site in sites {
+        let names = match &site.whose {
+            Whose::Debian => supported.as_slice(),
+            Whose::Version(name, _) => std::slice::from_ref(name),
+        };
+        makers.extend(names.iter().flat_map(|name| executables(name, site, root)).filter(|path| path.is_file()));
+    }
+    makers
 }
 
 #[cfg(test)]

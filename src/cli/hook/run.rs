@@ -18,7 +18,7 @@ use super::super::signals;
 use super::super::text;
 use super::super::until::Until;
 use super::act::Act;
-use super::lists::Changed;
+use super::lists::{Cache, Changed};
 use super::owner::Owners;
 use super::places::Places;
 use super::{apk, dpkg, environment, git, pacman, rpm};
@@ -67,8 +67,9 @@ impl Input {
                     return Ok(None);
                 }
                 // What belongs to another system is remembered there.
-                let cache = root.as_ref().map_or_else(|| cache.map(Path::to_path_buf), |root| Some(root.join("var/cache/bytekeep")));
-                let mut since = Changed::since(root.as_deref().unwrap_or(Path::new("/")), cache)?;
+                let other = root.as_deref().filter(|root| !dpkg::is_same(root, Path::new("/")));
+                let own = cache.map(|cache| Cache::Own(cache.to_path_buf()));
+                let mut since = Changed::since(other, other.map_or(own, |root| Some(Cache::Below(root.to_path_buf()))))?;
                 let places = std::mem::take(&mut since.places);
                 changed = Some(since);
                 places
@@ -111,17 +112,20 @@ fn attempt(args: &Run, given: Given, global: &Global, out: &Out, stop: &Arc<Atom
         return Ok(Exit::Good);
     }
     let settings = Settings::of_system(global, given)?;
-    let probes = Probes::open(cache.clone()).until(Arc::clone(stop));
+    let probes = Probes::open(cache.clone()).until(Arc::clone(stop)).within(until.left());
     let mut owners = Owners::new(input.root.as_deref(), &args.interpreters.python, &probes)?;
     let mut act = Act::new(args, &settings, input.root.clone(), cache, global, out, until, stop)?;
-    let summary = match &input.work_tree {
+    let mut summary = match &input.work_tree {
         Some(top) => act.work_tree(top, &mut owners)?,
         None => act.places(&input.places, &mut owners)?,
     };
     if input.places.left > 0 {
         act.note(&format!("{} more paths were handed over than are looked at; `bytekeep compile` does all of a tree", input.places.left));
     }
-    let is_done = !summary.stopped && !summary.out_of_time && !act.is_unfinished.load(Ordering::SeqCst);
+    // What came while an interpreter was asked what it is, no run of the pipeline has seen.
+    summary.stopped |= stop.load(Ordering::SeqCst);
+    summary.out_of_time |= owners.is_unsure && until.left().is_some_and(|left| left.is_zero());
+    let is_done = !summary.stopped && !summary.out_of_time && !owners.is_unsure && !act.is_unfinished.load(Ordering::SeqCst);
     let exit = if act.is_left { Exit::of(&summary).at_least_wrong() } else { Exit::of(&summary) };
     // What was not done is found again; a source that failed would fail again.
     input.changed.iter().filter(|_| is_done).for_each(Changed::keep);
